@@ -1,6 +1,7 @@
 module github.com/hcunet/hcunet
 
-go 1.26
+go 1.26.0
+
 require (
 	codeberg.org/go-fonts/liberation v0.5.0
 	codeberg.org/go-latex/latex v0.2.0
@@ -27,3 +28,5 @@ require (
 	gonum.org/v1/gonum v0.17.0
 	gonum.org/v1/plot v0.17.0
 )
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
