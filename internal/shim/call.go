@@ -1,0 +1,125 @@
+package shim
+
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// An Op is an operator of libtorch's dispatcher. It is looked up at its first
+// call and may be kept in a package variable.
+type Op struct {
+	name, overload string
+	found          unsafe.Pointer
+}
+
+// NewOp names an operator as libtorch's native_functions.yaml does, without the
+// namespace: "conv2d", "add.Tensor".
+func NewOp(name string) *Op {
+	base, overload, _ := strings.Cut(name, ".")
+	return &Op{name: base, overload: overload}
+}
+
+// None is an absent optional argument.
+type None struct{}
+
+// A Device is an argument that names a device.
+type Device struct {
+	CUDA  bool
+	Index int
+}
+
+// MaxResults bounds the tensors an operator may return.
+const MaxResults = 4096
+
+// Call calls the operator with its arguments in the schema's order; trailing
+// arguments that are left out take the schema's defaults. An argument is a
+// torch.Tensor (one without a handle stands for an absent optional), None, int,
+// int64, float64, bool, []int64, []torch.Tensor or Device.
+func (op *Op) Call(args ...any) ([]torch.Tensor, error) {
+	if op.found == nil {
+		if err := op.find(); err != nil {
+			return nil, err
+		}
+	}
+	var (
+		argv    [16]C.hcunet_arg
+		ints    []int64
+		handles []unsafe.Pointer
+		room    = 4
+	)
+	if len(args) > len(argv) {
+		return nil, &Error{op.name, fmt.Sprintf("%d arguments, at most %d", len(args), len(argv))}
+	}
+	for i, a := range args {
+		c := &argv[i]
+		switch a := a.(type) {
+		case None:
+			c.tag = C.hcunet_none
+		case torch.Tensor:
+			if a.T == nil {
+				c.tag = C.hcunet_none
+				break
+			}
+			c.tag, c.t = C.hcunet_tensor, *a.T
+		case int:
+			c.tag, c.i = C.hcunet_int, C.int64_t(a)
+		case int64:
+			c.tag, c.i = C.hcunet_int, C.int64_t(a)
+		case float64:
+			c.tag, c.d = C.hcunet_double, C.double(a)
+		case bool:
+			c.tag = C.hcunet_bool
+			if a {
+				c.i = 1
+			}
+		case []int64:
+			c.tag, c.i, c.n = C.hcunet_ints, C.int64_t(len(ints)), C.int32_t(len(a))
+			ints = append(ints, a...)
+		case []torch.Tensor:
+			c.tag, c.i, c.n = C.hcunet_tensors, C.int64_t(len(handles)), C.int32_t(len(a))
+			room = max(room, len(a))
+			for _, t := range a {
+				p, err := handle(t)
+				if err != nil {
+					return nil, &Error{op.name, err.Error()}
+				}
+				handles = append(handles, p)
+			}
+		case Device:
+			c.tag, c.i, c.n = C.hcunet_device, 0, C.int32_t(a.Index)
+			if a.CUDA {
+				c.i = 1
+			}
+		default:
+			panic(fmt.Errorf("shim: %s: argument %d has type %T", op.name, i, a))
+		}
+	}
+	out := make([]unsafe.Pointer, min(room, MaxResults))
+	results := C.int64_t(len(out))
+	err := check(op.name, C.hcunet_call(op.found, &argv[0], C.int64_t(len(args)),
+		(*C.int64_t)(unsafe.SliceData(ints)), unsafe.SliceData(handles), unsafe.SliceData(out), &results))
+	runtime.KeepAlive(args)
+	if err != nil {
+		return nil, err
+	}
+	tensors := make([]torch.Tensor, results)
+	for i := range tensors {
+		tensors[i] = wrap(out[i])
+	}
+	return tensors, nil
+}
+
+func (op *Op) find() error {
+	name, overload := C.CString("aten::"+op.name), C.CString(op.overload)
+	defer C.free(unsafe.Pointer(name))
+	defer C.free(unsafe.Pointer(overload))
+	return check(op.name, C.hcunet_find(name, overload, &op.found))
+}

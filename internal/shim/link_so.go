@@ -1,0 +1,9 @@
+//go:build cgotorch_so
+
+package shim
+
+// libcgotorch.so, and empty stand-ins for the libtorch that gotorch's own flags
+// name, lie where `make libcgotorch` puts them.
+
+// #cgo LDFLAGS: -L${SRCDIR}/../../build/cgotorch -Wl,--as-needed -lcgotorch
+import "C"

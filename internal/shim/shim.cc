@@ -1,0 +1,193 @@
+//go:build !cgotorch_so
+
+// The one translation unit of hcunet's native code. `go build` compiles it into
+// the program; `make libcgotorch` compiles it into a library of its own, for
+// programs built with the tag cgotorch_so.
+
+#include "shim.h"
+
+#include "cgotorch.h"
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/version.h>
+
+namespace {
+
+c10::Device device(int type, int index) {
+  return type == 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+c10::IValue value(const hcunet_arg& a, const int64_t* ints_, void* const* tensors) {
+  switch (a.tag) {
+    case hcunet_none:
+      return c10::IValue();
+    case hcunet_tensor:
+      return ref(a.t);
+    case hcunet_int:
+      return a.i;
+    case hcunet_double:
+      return a.d;
+    case hcunet_bool:
+      return a.i != 0;
+    case hcunet_ints:
+      return c10::List<int64_t>(ints(ints_ + a.i, a.n));
+    case hcunet_tensors:
+      return c10::List<at::Tensor>(refs(tensors + a.i, a.n));
+    case hcunet_device:
+      return device(static_cast<int>(a.i), a.n);
+  }
+  TORCH_CHECK(false, "unknown argument tag ", a.tag);
+}
+
+}  // namespace
+
+extern "C" {
+
+void hcunet_free(void* p) { std::free(p); }
+const char* hcunet_torch_version(void) { return TORCH_VERSION; }
+int64_t hcunet_live_handles(void) { return live_handles.load(); }
+char* hcunet_pending(void) { return take_pending(); }
+
+void hcunet_scope_begin(void) { scope_begin(); }
+void hcunet_scope_keep(void* t) { scope_keep(static_cast<at::Tensor*>(t)); }
+int64_t hcunet_scope_end(void) { return scope_end(); }
+
+char* hcunet_find(const char* name, const char* overload, void** op) {
+  return guard(
+      [&] { *op = new c10::OperatorHandle(c10::Dispatcher::singleton().findSchemaOrThrow(name, overload)); });
+}
+
+char* hcunet_call(void* op, const hcunet_arg* args, int64_t nargs, const int64_t* ints_, void* const* tensors,
+                  void** out, int64_t* results) {
+  return guard([&] {
+    auto& handle = *static_cast<c10::OperatorHandle*>(op);
+    const auto& schema = handle.schema();
+    const auto& wanted = schema.arguments();
+    TORCH_CHECK(static_cast<size_t>(nargs) <= wanted.size(), "takes ", wanted.size(), " arguments, ", nargs,
+                " were given");
+    torch::jit::Stack stack;
+    stack.reserve(wanted.size());
+    for (int64_t i = 0; i < nargs; i++) stack.push_back(value(args[i], ints_, tensors));
+    for (size_t i = nargs; i < wanted.size(); i++) {
+      TORCH_CHECK(wanted[i].default_value(), "argument ", wanted[i].name(), " is missing");
+      stack.push_back(*wanted[i].default_value());
+    }
+    handle.callBoxed(stack);
+    std::vector<at::Tensor> returned;
+    for (auto& v : stack) {
+      if (v.isTensor()) {
+        returned.push_back(std::move(v).toTensor());
+      } else if (v.isTensorList()) {
+        for (const auto& t : v.toTensorVector()) returned.push_back(t);
+      }
+    }
+    TORCH_CHECK(static_cast<int64_t>(returned.size()) <= *results, "returned ", returned.size(), " tensors, room is for ",
+                *results);
+    *results = 0;
+    for (auto& t : returned) out[(*results)++] = make(std::move(t));
+  });
+}
+
+char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t* shape, int64_t dims, int device_type,
+                       int device_index, void** out) {
+  return guard([&] {
+    auto type = static_cast<at::ScalarType>(dtype);
+    auto size = ints(shape, dims);
+    // c10::multiply_integers does not check; a negative extent is caught by empty.
+    auto t = at::empty(size, at::TensorOptions(type));
+    TORCH_CHECK(t.nbytes() == bytes, "shape ", size, " of ", c10::toString(type), " needs ", t.nbytes(), " bytes, ", bytes,
+                " were given");
+    if (bytes) std::memcpy(t.data_ptr(), data, bytes);
+    put(out, t.to(device(device_type, device_index)));
+  });
+}
+
+char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes) {
+  return guard([&] {
+    auto t = ref(tensor).detach().to(c10::Device(c10::kCPU), static_cast<at::ScalarType>(dtype)).contiguous();
+    TORCH_CHECK(t.nbytes() == bytes, "tensor of ", t.sizes(), " holds ", t.nbytes(), " bytes, the slice ", bytes);
+    if (bytes) std::memcpy(data, t.data_ptr(), bytes);
+  });
+}
+
+char* hcunet_inspect(void* tensor, hcunet_info* info) {
+  return guard([&] {
+    auto& t = ref(tensor);
+    *info = hcunet_info{};
+    if (!t.defined()) return;
+    TORCH_CHECK(t.dim() <= HCUNET_MAX_DIMS, "tensor has ", t.dim(), " dimensions, at most ", HCUNET_MAX_DIMS,
+                " are supported");
+    info->defined = 1;
+    info->dtype = static_cast<int32_t>(t.scalar_type());
+    info->dims = static_cast<int32_t>(t.dim());
+    info->device_type = t.is_cuda();
+    info->device_index = t.is_cuda() ? t.get_device() : 0;
+    info->requires_grad = t.requires_grad();
+    info->is_leaf = t.is_leaf();
+    info->channels_last = t.dim() == 4 && t.is_contiguous(at::MemoryFormat::ChannelsLast);
+    for (int64_t i = 0; i < t.dim(); i++) info->shape[i] = t.size(i);
+  });
+}
+
+char* hcunet_set_requires_grad(void* tensor, int on) {
+  return guard([&] { ref(tensor).set_requires_grad(on != 0); });
+}
+char* hcunet_backward(void* tensor, int retain_graph) {
+  return guard([&] { ref(tensor).backward({}, retain_graph != 0); });
+}
+char* hcunet_grad(void* tensor, void** out) {
+  return guard([&] {
+    auto g = ref(tensor).grad();
+    *out = g.defined() ? make(g) : nullptr;
+  });
+}
+char* hcunet_set_grad(void* tensor, void* grad) {
+  return guard([&] { ref(tensor).mutable_grad() = opt(grad); });
+}
+char* hcunet_set_data(void* tensor, void* data) {
+  return guard([&] { ref(tensor).set_data(ref(data)); });
+}
+int hcunet_grad_mode(int on) {
+  int before = at::GradMode::is_enabled();
+  at::GradMode::set_enabled(on != 0);
+  return before;
+}
+
+char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int* previous_dtype) {
+  return guard([&] {
+    auto type = static_cast<at::ScalarType>(dtype);
+#if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 204
+    auto d = device_type == 0 ? at::kCPU : at::kCUDA;
+    *previous_on = at::autocast::is_autocast_enabled(d);
+    *previous_dtype = static_cast<int>(at::autocast::get_autocast_dtype(d));
+    at::autocast::set_autocast_enabled(d, on != 0);
+    at::autocast::set_autocast_dtype(d, type);
+#else
+    if (device_type == 0) {
+      *previous_on = at::autocast::is_cpu_enabled();
+      *previous_dtype = static_cast<int>(at::autocast::get_autocast_cpu_dtype());
+      at::autocast::set_cpu_enabled(on != 0);
+      at::autocast::set_autocast_cpu_dtype(type);
+    } else {
+      *previous_on = at::autocast::is_enabled();
+      *previous_dtype = static_cast<int>(at::autocast::get_autocast_gpu_dtype());
+      at::autocast::set_enabled(on != 0);
+      at::autocast::set_autocast_gpu_dtype(type);
+    }
+#endif
+    if (!on) at::autocast::clear_cache();
+  });
+}
+
+char* hcunet_seed(uint64_t seed) {
+  return guard([&] { at::manual_seed(seed); });
+}
+void hcunet_set_threads(int n) { SetNumThreads(n); }
+int hcunet_threads(void) { return at::get_num_threads(); }
+int hcunet_cuda_devices(void) { return torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0; }
+char* hcunet_cuda_synchronize(int index) {
+  return guard([&] { torch::cuda::synchronize(index); });
+}
+
+}  // extern "C"

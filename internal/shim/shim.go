@@ -1,0 +1,110 @@
+// Package shim is the native room: the only package with C++ in it, and the
+// only door to libtorch besides gotorch's own.
+//
+// Its one translation unit, shim.cc, implements the C interface that gotorch
+// declares (so that gotorch needs no library of its own) and adds calls to any
+// operator of libtorch's dispatcher, scopes, and guarded autograd, all on the
+// handles behind gotorch.Tensor. Every call returns libtorch's errors as Go
+// errors, and keeps its operands alive until C++ is done with them.
+//
+// By default `go build` compiles the unit against the libtorch it finds under
+// /usr (Debian's libtorch-dev); CGO_CXXFLAGS and CGO_LDFLAGS name another one.
+// With the build tag cgotorch_so nothing is compiled: the program links with a
+// libcgotorch.so made by `make libcgotorch` and needs no other library.
+package shim
+
+// #cgo CXXFLAGS: -std=c++20 -O1 -Wno-deprecated-declarations -I/usr/include/torch/csrc/api/include
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// gotorch's init takes half of the cores; libtorch's own default is all.
+func init() {
+	if os.Getenv("OMP_NUM_THREADS") == "" && os.Getenv("MKL_NUM_THREADS") == "" {
+		SetThreads(runtime.NumCPU())
+	}
+}
+
+// An Error is what libtorch said of a call that failed.
+type Error struct {
+	Op  string // the operator or function, such as "conv2d"
+	Msg string // libtorch's message
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("libtorch: %s: %s", e.Op, e.Msg) }
+
+// check turns a C error text into an *Error and frees it.
+func check(op string, text *C.char) error {
+	if text == nil {
+		return nil
+	}
+	msg := C.GoString(text)
+	C.hcunet_free(unsafe.Pointer(text))
+	return &Error{op, msg}
+}
+
+// Pending returns the error that a void function of gotorch (Backward, an
+// optimizer's Step, ...) left on this thread, and clears it.
+func Pending() error { return check("gotorch", C.hcunet_pending()) }
+
+// Version returns the version of the libtorch headers this was compiled with.
+func Version() string { return C.GoString(C.hcunet_torch_version()) }
+
+// LiveHandles returns the number of tensor handles that exist now.
+func LiveHandles() int64 { return int64(C.hcunet_live_handles()) }
+
+// SetThreads sets the number of threads inside an operator; n < 1 changes nothing.
+func SetThreads(n int) { C.hcunet_set_threads(C.int(n)) }
+
+// Threads returns the number of threads inside an operator.
+func Threads() int { return int(C.hcunet_threads()) }
+
+// CUDADevices returns the number of usable CUDA devices, 0 without CUDA.
+func CUDADevices() int { return int(C.hcunet_cuda_devices()) }
+
+// Synchronize waits for all work on a CUDA device.
+func Synchronize(index int) error {
+	return check("cuda synchronize", C.hcunet_cuda_synchronize(C.int(index)))
+}
+
+// Seed sets the seed of libtorch's generators on every device.
+func Seed(seed uint64) error { return check("manual_seed", C.hcunet_seed(C.uint64_t(seed))) }
+
+var errNil = errors.New("nil tensor: it was never assigned")
+
+// handle returns the at::Tensor* of t.
+func handle(t torch.Tensor) (unsafe.Pointer, error) {
+	if t.T == nil || *t.T == nil {
+		return nil, errNil
+	}
+	return *t.T, nil
+}
+
+// wrap gives a new handle to Go's collector.
+func wrap(p unsafe.Pointer) torch.Tensor {
+	t := new(unsafe.Pointer)
+	*t = p
+	torch.SetTensorFinalizer(t)
+	return torch.Tensor{T: t}
+}
+
+// with calls f on t's handle and keeps t alive until f returns.
+func with(op string, t torch.Tensor, f func(p unsafe.Pointer) *C.char) error {
+	p, err := handle(t)
+	if err != nil {
+		return &Error{op, err.Error()}
+	}
+	err = check(op, f(p))
+	runtime.KeepAlive(t.T)
+	return err
+}

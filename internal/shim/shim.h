@@ -1,0 +1,78 @@
+// The C interface of package shim, beside the one that gotorch declares.
+// Functions that return char* return NULL, or an error text for hcunet_free.
+// A void* tensor is the at::Tensor* behind gotorch.Tensor.T.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+void hcunet_free(void*);
+const char* hcunet_torch_version(void);
+int64_t hcunet_live_handles(void);
+char* hcunet_pending(void);
+
+// Scopes nest per thread.
+void hcunet_scope_begin(void);
+void hcunet_scope_keep(void* tensor);
+int64_t hcunet_scope_end(void);
+
+// Operators of libtorch's dispatcher, by schema name such as "aten::conv2d".
+enum {
+  hcunet_none,
+  hcunet_tensor,   // t
+  hcunet_int,      // i
+  hcunet_double,   // d
+  hcunet_bool,     // i
+  hcunet_ints,     // ints[i : i+n]
+  hcunet_tensors,  // tensors[i : i+n]
+  hcunet_device,   // type i (0 CPU, 1 CUDA), index n
+};
+typedef struct {
+  int32_t tag;
+  int32_t n;
+  int64_t i;
+  double d;
+  void* t;
+} hcunet_arg;
+char* hcunet_find(const char* name, const char* overload, void** op);
+// Missing trailing arguments take their schema's defaults. *results holds the
+// capacity of out on entry and the number of tensors returned on exit.
+char* hcunet_call(void* op, const hcunet_arg* args, int64_t nargs, const int64_t* ints, void* const* tensors,
+                  void** out, int64_t* results);
+
+// Data across the border. dtype is a c10::ScalarType.
+char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t* shape, int64_t dims, int device_type,
+                       int device_index, void** out);
+char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes);
+#define HCUNET_MAX_DIMS 8
+typedef struct {
+  int32_t defined, dtype, dims, device_type, device_index, requires_grad, is_leaf, channels_last;
+  int64_t shape[HCUNET_MAX_DIMS];
+} hcunet_info;
+char* hcunet_inspect(void* tensor, hcunet_info* info);
+
+// Autograd.
+char* hcunet_set_requires_grad(void* tensor, int on);
+char* hcunet_backward(void* tensor, int retain_graph);
+char* hcunet_grad(void* tensor, void** out);  // NULL where there is none
+char* hcunet_set_grad(void* tensor, void* grad);
+char* hcunet_set_data(void* tensor, void* data);
+int hcunet_grad_mode(int on);  // returns the mode before
+
+// Autocast on this thread; *previous_* give what to restore.
+char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int* previous_dtype);
+
+// Process-wide state.
+char* hcunet_seed(uint64_t seed);
+void hcunet_set_threads(int n);
+int hcunet_threads(void);
+int hcunet_cuda_devices(void);
+char* hcunet_cuda_synchronize(int index);
+
+#ifdef __cplusplus
+}
+#endif
