@@ -1,0 +1,39 @@
+package clahe
+
+import "math"
+
+// Stats are sums over the values of one or more equalized images, from which the
+// mean and the standard deviation of the whole set follow. The zero value is an
+// empty set.
+type Stats struct {
+	N     int64   // values
+	Sum   float64 // of the values
+	SumSq float64 // of their squares
+}
+
+// Add counts values.
+func (s *Stats) Add(values []float64) {
+	var sum, sumSq float64
+	for _, v := range values {
+		sum += v
+		sumSq += v * v
+	}
+	s.Merge(Stats{int64(len(values)), sum, sumSq})
+}
+
+// Merge counts all that other has counted.
+func (s *Stats) Merge(other Stats) {
+	s.N += other.N
+	s.Sum += other.Sum
+	s.SumSq += other.SumSq
+}
+
+// Mean returns the mean value; that of an empty set is NaN.
+func (s Stats) Mean() float64 { return s.Sum / float64(s.N) }
+
+// Std returns the population standard deviation, sqrt(E[x²] - mean²), as the
+// notebook's data preparation computes it; that of an empty set is NaN.
+func (s Stats) Std() float64 {
+	mean := s.Mean()
+	return math.Sqrt(max(s.SumSq/float64(s.N)-mean*mean, 0))
+}
