@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/internal/golden"
 )
 
@@ -129,6 +130,45 @@ func TestGolden(t *testing.T) {
 			assert.InDelta(t, direct.Std(), stats.Std(), 1e-12)
 		}
 	}
+}
+
+// The whole preparation of a film: 1024x1024, resized, equalized, as bytes.
+// The film is the formula of golden/scripts/b9.py, xray(1024, 1024, "b9.big").
+func TestGoldenChain(t *testing.T) {
+	m := golden.Tensors(t, "b9_clahe/clahe.safetensors")
+	const n = 1024
+	film := image.NewGray(image.Rect(0, 0, n, n))
+	unit := golden.Unit("b9.big", n*n)
+	bell := func(x, m, s float64) float64 { return (x - m) / s * ((x - m) / s) }
+	for i := range film.Pix {
+		x, y := float64(i%n)/n, float64(i/n)/n
+		v := 150 - 110*math.Exp(-(bell(x, .3, .13) + bell(y, .5, .3))) - 105*math.Exp(-(bell(x, .7, .13) + bell(y, .52, .3)))
+		if math.Abs(x-.5) > .08 {
+			v += 25 * math.Cos(38*y)
+		}
+		v += 40*math.Exp(-bell(x, .5, .05)) + 8*float64(unit[i])
+		v *= min(max(1.15-1.1*math.Pow(math.Abs(y-.5), 3)*4, 0), 1)
+		film.Pix[i] = uint8(math.RoundToEven(min(max(v, 0), 255)))
+	}
+	for y := range 64 {
+		require.Equal(t, m["resize.in1024_crop"].Data[y*64:][:64], film.Pix[y*n:][:64], "row %d of the formula", y)
+	}
+	for _, size := range []int{512, 256, 128, 640} {
+		out, err := resize.Linear(film, size, size)
+		require.NoError(t, err)
+		want := m[fmt.Sprintf("resize.%d", size)] // whole, or its first 64 rows and columns
+		for y := range want.Shape[0] {
+			w := want.Shape[1]
+			require.Equal(t, want.Data[y*w:][:w], out.Pix[y*size:][:w], "size %d, row %d", size, y)
+		}
+	}
+	small, err := resize.Linear(film, 256, 256)
+	require.NoError(t, err)
+	var e Equalizer
+	bytes, stats := e.Gray(nil, small)
+	assert.Equal(t, m["chain256.u8"].Data, bytes.Pix)
+	assert.InDelta(t, 0.5601059382362497, stats.Mean(), 1e-12) // clahe.json, "chain256"; numpy sums floats, we whole numbers
+	assert.InDelta(t, 0.21161714261575204, stats.Std(), 1e-12)
 }
 
 func TestStats(t *testing.T) {
