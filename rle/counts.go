@@ -1,0 +1,53 @@
+package rle
+
+import (
+	"fmt"
+	"image"
+)
+
+// Counts returns a mask as lengths of runs that alternate between background
+// and mask and begin with background, so that the first one is 0 where the
+// first pixel is mask. They sum to the number of pixels. With ColumnMajor this
+// is the "counts" of an uncompressed COCO annotation, whose "size" is
+// [height, width].
+//
+// Source: COCO data format, https://cocodataset.org/#format-data.
+func Counts(m *image.Gray, order Order) []int {
+	w, h := m.Rect.Dx(), m.Rect.Dy()
+	if w == 0 || h == 0 {
+		return []int{0}
+	}
+	e := edges(m.Pix[m.PixOffset(m.Rect.Min.X, m.Rect.Min.Y):], m.Stride, w, h, order)
+	if len(e) == 0 || e[len(e)-1] < w*h {
+		e = append(e, w*h)
+	}
+	for i := len(e) - 1; i > 0; i-- {
+		e[i] -= e[i-1]
+	}
+	return e
+}
+
+// DecodeCounts returns the mask of Counts, 0 and 255. Counts of 0 are taken
+// anywhere. It returns a *SyntaxError, whose Offset is an index into counts, if
+// one is negative or they do not sum to the number of pixels; another error if
+// the size is not positive or more than MaxPixels.
+func DecodeCounts(counts []int, width, height int, order Order) (*image.Gray, error) {
+	if err := checkSize(width, height); err != nil {
+		return nil, err
+	}
+	m := image.NewGray(image.Rect(0, 0, width, height))
+	at := 0
+	for i, n := range counts {
+		if n < 0 || n > width*height-at {
+			return nil, &SyntaxError{Offset: i, Msg: fmt.Sprintf("count %d at pixel %d of %d; want 0 to %d", n, at, width*height, width*height-at)}
+		}
+		if i%2 == 1 && n > 0 {
+			fill(m.Pix, width, height, Run{at, n}, order)
+		}
+		at += n
+	}
+	if at != width*height {
+		return nil, &SyntaxError{Offset: len(counts), Msg: fmt.Sprintf("the counts sum to %d; a %dx%d image has %d pixels", at, width, height, width*height)}
+	}
+	return m, nil
+}

@@ -1,0 +1,84 @@
+package rle
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// kernelAppend writes what the challenge's helper writes; see Options.Kernel.
+func kernelAppend(dst []byte, pix []uint8, stride, w, h int, order Order) []byte {
+	outer, inner := w, h // columns, and the pixels of one
+	outerStep, innerStep := 1, stride
+	if order == RowMajor {
+		outer, inner = h, w
+		outerStep, innerStep = stride, 1
+	}
+
+	var (
+		last      uint8
+		gap       int  // pixels since the last pair was written
+		inRun     bool // only 255 opens one
+		run       = Run{-1, 0}
+		untouched = len(dst)
+	)
+	for o := range outer {
+		for i := range inner {
+			v := pix[o*outerStep+i*innerStep]
+			switch {
+			case v == last:
+				if inRun {
+					run.Length++
+				}
+			case v == 255:
+				inRun, run = true, Run{gap, 1}
+			default: // a run ends, or one grey follows another: a pair either way
+				dst = appendPair(dst, run.Start, run.Length, len(dst) == untouched)
+				inRun, run = false, Run{-1, 0}
+				gap = 0
+			}
+			last = v
+			gap++
+		}
+	}
+	return dst
+}
+
+// kernelDecode draws what the challenge's helper draws; see Options.Kernel. A
+// run is a numpy slice there: a bound below 0 counts from the end of the image,
+// and what lies outside it is cut.
+func kernelDecode(dst []uint8, s string, w, h int, order Order) error {
+	if isEmpty(s) {
+		return nil
+	}
+	fields := strings.Fields(s)
+	if len(fields)%2 == 1 {
+		return &SyntaxError{Offset: len(s), Msg: "a start without a length; want pairs of numbers"}
+	}
+	n := w * h
+	slice := func(bound int) int {
+		if bound < 0 {
+			bound += n
+		}
+		return min(max(bound, 0), n)
+	}
+	at, offset := 0, 0
+	for i := 0; i < len(fields); i += 2 {
+		var pair [2]int
+		for j, field := range fields[i : i+2] {
+			offset += strings.Index(s[offset:], field)
+			v, err := strconv.ParseInt(field, 10, 32)
+			if err != nil {
+				return &SyntaxError{Offset: offset, Msg: fmt.Sprintf("%q is not a number of 32 bits", field)}
+			}
+			pair[j] = int(v)
+			offset += len(field)
+		}
+		at += pair[0]
+		if from, to := slice(at), slice(at+pair[1]); from < to {
+			fill(dst, w, h, Run{from, to - from}, order)
+		}
+		at += pair[1]
+	}
+	return nil
+}

@@ -1,0 +1,365 @@
+// Package rle turns segmentation masks into run-length strings and back, in the
+// formats of the SIIM-ACR, TGS, Airbus and COCO data sets.
+//
+// A mask is an *image.Gray, or its bytes in row-major order; any pixel that is
+// not 0 belongs to the mask, and decoding writes 255. A string is pairs of
+// decimal numbers, "start length start length ...", where the pixels are
+// counted down the columns, from the leftmost column to the rightmost, or along
+// the rows, from the top row to the bottom one.
+//
+// The zero Options are the format of the SIIM-ACR Pneumothorax Segmentation
+// challenge: column-major, and a start is the gap to the end of the run before
+// it (for the first run, to pixel 0). The 4x3 mask
+//
+//	. . # .
+//	. # # .
+//	. # . .
+//
+// is "4 4" there: pixels 4 and 5 close column 1, 6 and 7 open column 2.
+//
+// Encoding and decoding are each other's inverse for every mask, in every
+// format except [Options].Kernel, which keeps the losses of the original code.
+package rle
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Order is the order in which pixels are counted.
+type Order int
+
+// Orders of pixels.
+const (
+	ColumnMajor Order = iota // down each column, columns from left to right
+	RowMajor                 // along each row, rows from top to bottom
+)
+
+// Starts is the meaning of the first number of a pair.
+type Starts int
+
+// Meanings of a start.
+const (
+	Relative Starts = iota // pixels since the end of the run before: SIIM-ACR
+	FromOne                // number of the pixel, the first one being 1: TGS, Airbus
+	FromZero               // number of the pixel, the first one being 0
+)
+
+// Empty is what an empty mask is written as. Reading takes both, always.
+type Empty int
+
+// Texts of an empty mask.
+const (
+	MinusOne Empty = iota // "-1": SIIM-ACR
+	Blank                 // "": TGS, Airbus
+)
+
+// Options choose a format. A nil *Options is the zero one, SIIM-ACR's.
+type Options struct {
+	Order  Order  // default ColumnMajor
+	Starts Starts // default Relative
+	Empty  Empty  // default MinusOne
+
+	// Kernel does what the challenge's own Python helper does, which the
+	// notebook used. Encoding: only the value 255 is mask, a run that is still
+	// open at the last pixel is lost, and each change from one other grey value
+	// to another writes "-1 0" and restarts the counting of the gap. Decoding:
+	// a run is cut where it leaves the image, and "-1 0" moves the position back
+	// by one. Starts must be Relative. With Order RowMajor it is the helper
+	// itself; the notebook hands it the transposed image, which is ColumnMajor.
+	//
+	// Source: mask_functions.py of the challenge, as the notebook imports it.
+	Kernel bool
+}
+
+// The formats of some public data sets.
+var (
+	SIIM   = Options{}
+	TGS    = Options{Starts: FromOne, Empty: Blank}
+	Airbus = TGS
+)
+
+// MaxPixels is the largest image that is read, width times height.
+const MaxPixels = math.MaxInt32
+
+// A SyntaxError says what is wrong with a run-length string, and where.
+type SyntaxError struct {
+	Offset int // in bytes from the start of the string; for counts, the index
+	Msg    string
+}
+
+func (e *SyntaxError) Error() string {
+	return fmt.Sprintf("rle: at offset %d: %s", e.Offset, e.Msg)
+}
+
+// A Run is Length pixels of the mask from pixel Start on, the first pixel of
+// the image being 0, counted in the order of the Options that made it.
+type Run struct {
+	Start, Length int
+}
+
+// Encode returns the runs of m as a string. Touching pixels that follow each
+// other in the order, also from one column into the next, form one run.
+//
+// It panics if opt is a combination that does not exist (see Options.Kernel).
+func Encode(m *image.Gray, opt *Options) string {
+	w, h := m.Rect.Dx(), m.Rect.Dy()
+	if w == 0 || h == 0 {
+		return string(appendEmpty(nil, opt))
+	}
+	return string(appendRuns(nil, m.Pix[m.PixOffset(m.Rect.Min.X, m.Rect.Min.Y):], m.Stride, w, h, opt))
+}
+
+// EncodePixels is Encode for a mask given as its width*height bytes in
+// row-major order, 0 or not 0. It panics if their number is another.
+func EncodePixels(pix []uint8, width, height int, opt *Options) string {
+	return string(AppendPixels(nil, pix, width, height, opt))
+}
+
+// AppendPixels appends what EncodePixels returns to dst.
+func AppendPixels(dst []byte, pix []uint8, width, height int, opt *Options) []byte {
+	if err := checkPixels(pix, width, height); err != nil {
+		panic(err)
+	}
+	return appendRuns(dst, pix, width, width, height, opt)
+}
+
+// Decode returns the mask of a string, 0 and 255, with its corner at (0, 0).
+// "-1", "" and either between spaces are an empty mask.
+//
+// It returns a *SyntaxError if s is not pairs of decimal numbers, or if a run
+// is empty, starts before the end of the one before it, or leaves the image;
+// another error if the size is not positive or more than MaxPixels.
+func Decode(s string, width, height int, opt *Options) (*image.Gray, error) {
+	if err := checkSize(width, height); err != nil {
+		return nil, err
+	}
+	m := image.NewGray(image.Rect(0, 0, width, height))
+	if err := DecodeInto(m.Pix, s, width, height, opt); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// DecodeInto writes 255 to the pixels of the runs of s and leaves the others as
+// they are, so that several strings give their union. The mask has width*height
+// bytes in row-major order. Errors are those of Decode; dst may then hold the
+// runs before the wrong one.
+func DecodeInto(dst []uint8, s string, width, height int, opt *Options) error {
+	if err := checkSize(width, height); err != nil {
+		return err
+	}
+	if err := checkPixels(dst, width, height); err != nil {
+		return err
+	}
+	opt = opt.check()
+	if opt.Kernel {
+		return kernelDecode(dst, s, width, height, opt.Order)
+	}
+	p := parser{s: s, pixels: width * height, starts: opt.Starts}
+	for p.next() {
+		fill(dst, width, height, p.run, opt.Order)
+	}
+	return p.err
+}
+
+// Parse returns the runs of s for an image of so many pixels, without drawing
+// them: their lengths sum to the area of the mask. Errors are those of Decode.
+// Options.Kernel has no meaning here and panics.
+func Parse(s string, pixels int, opt *Options) ([]Run, error) {
+	if pixels <= 0 || pixels > MaxPixels {
+		return nil, fmt.Errorf("rle: an image of %d pixels; want 1 to %d", pixels, MaxPixels)
+	}
+	opt = opt.check()
+	if opt.Kernel {
+		panic(errors.New("rle: Parse has no kernel mode"))
+	}
+	var runs []Run
+	p := parser{s: s, pixels: pixels, starts: opt.Starts}
+	for p.next() {
+		runs = append(runs, p.run)
+	}
+	if p.err != nil {
+		return nil, p.err
+	}
+	return runs, nil
+}
+
+// check returns opt with nil made zero, and panics if no such format exists.
+func (opt *Options) check() *Options {
+	if opt == nil {
+		return &Options{}
+	}
+	if opt.Order != ColumnMajor && opt.Order != RowMajor ||
+		opt.Starts < Relative || opt.Starts > FromZero ||
+		opt.Empty != MinusOne && opt.Empty != Blank ||
+		opt.Kernel && opt.Starts != Relative {
+		panic(fmt.Errorf("rle: no such format: %+v", *opt))
+	}
+	return opt
+}
+
+func checkSize(width, height int) error {
+	if width <= 0 || height <= 0 || width > MaxPixels/height {
+		return fmt.Errorf("rle: image size %dx%d; want both positive and at most %d pixels", width, height, MaxPixels)
+	}
+	return nil
+}
+
+func checkPixels(pix []uint8, width, height int) error {
+	if width < 0 || height < 0 || len(pix) != width*height {
+		return fmt.Errorf("rle: a mask of %d bytes is not %dx%d pixels", len(pix), width, height)
+	}
+	return nil
+}
+
+func appendEmpty(dst []byte, opt *Options) []byte {
+	if opt.check().Empty == MinusOne {
+		return append(dst, "-1"...)
+	}
+	return dst
+}
+
+// appendRuns appends the text of the mask whose row y starts at pix[y*stride].
+func appendRuns(dst []byte, pix []uint8, stride, w, h int, opt *Options) []byte {
+	opt = opt.check()
+	before := len(dst)
+	if opt.Kernel {
+		dst = kernelAppend(dst, pix, stride, w, h, opt.Order)
+	} else {
+		e := edges(pix, stride, w, h, opt.Order)
+		end := 0 // of the run before
+		for i := 0; i+1 < len(e); i += 2 {
+			start, length := e[i], e[i+1]-e[i]
+			switch opt.Starts {
+			case Relative:
+				start -= end
+			case FromOne:
+				start++
+			}
+			dst = appendPair(dst, start, length, len(dst) == before)
+			end = e[i+1]
+		}
+	}
+	if len(dst) == before {
+		return appendEmpty(dst, opt)
+	}
+	return dst
+}
+
+func appendPair(dst []byte, start, length int, first bool) []byte {
+	if !first {
+		dst = append(dst, ' ')
+	}
+	dst = strconv.AppendInt(dst, int64(start), 10)
+	dst = append(dst, ' ')
+	return strconv.AppendInt(dst, int64(length), 10)
+}
+
+// fill writes 255 to the pixels of one run, which lies inside the image.
+func fill(dst []uint8, w, h int, r Run, order Order) {
+	if order == RowMajor {
+		row := dst[r.Start : r.Start+r.Length]
+		for i := range row {
+			row[i] = 255
+		}
+		return
+	}
+	x, y := r.Start/h, r.Start%h
+	for left := r.Length; left > 0; x, y = x+1, 0 {
+		n := min(left, h-y)
+		for i := y*w + x; n > 0; n, left = n-1, left-1 {
+			dst[i] = 255
+			i += w
+		}
+	}
+}
+
+// A parser reads the runs of a string one by one.
+type parser struct {
+	s      string
+	pixels int
+	starts Starts
+
+	i   int // next byte of s
+	end int // of the run before
+	run Run
+	err error
+}
+
+// next reads one run into p.run; it returns false at the end and on an error.
+func (p *parser) next() bool {
+	if p.i == 0 && isEmpty(p.s) {
+		return false
+	}
+	start, at, ok := p.number()
+	if !ok {
+		return false
+	}
+	length, lengthAt, ok := p.number()
+	if !ok {
+		return p.fail(at, "a start without a length; want pairs of numbers")
+	}
+	switch p.starts {
+	case Relative:
+		start += p.end
+	case FromOne:
+		start--
+	}
+	switch {
+	case start < p.end && p.end == 0:
+		return p.fail(at, "start 0; this format counts pixels from 1")
+	case start < p.end:
+		return p.fail(at, "run starts at pixel %d, before the end %d of the run before it (both counted from 0)", start, p.end)
+	case length == 0:
+		return p.fail(lengthAt, "a run of length 0")
+	case start >= p.pixels:
+		return p.fail(at, "run starts outside the image, which has %d pixels", p.pixels)
+	case length > p.pixels-start:
+		return p.fail(lengthAt, "run leaves the image: it starts at pixel %d of %d (counted from 0) and is longer than %d",
+			start, p.pixels, p.pixels-start)
+	}
+	p.run = Run{start, length}
+	p.end = start + length
+	return true
+}
+
+// number reads a decimal number and says at which offset it began. Values over
+// MaxPixels come back as a larger value that cannot overflow when added.
+func (p *parser) number() (v, at int, ok bool) {
+	for p.i < len(p.s) && isSpace(p.s[p.i]) {
+		p.i++
+	}
+	at = p.i
+	for ; p.i < len(p.s) && !isSpace(p.s[p.i]); p.i++ {
+		c := p.s[p.i]
+		if c < '0' || c > '9' {
+			if c == '-' && p.i == at {
+				p.fail(at, "a negative number; \"-1\" means an empty mask only when it stands alone")
+			} else {
+				p.fail(p.i, "unexpected character %q; want digits and spaces", c)
+			}
+			return 0, at, false
+		}
+		v = min(10*v+int(c-'0'), 1<<40)
+	}
+	return v, at, p.i > at
+}
+
+func (p *parser) fail(at int, format string, args ...any) bool {
+	if p.err == nil {
+		p.err = &SyntaxError{Offset: at, Msg: fmt.Sprintf(format, args...)}
+	}
+	return false
+}
+
+func isEmpty(s string) bool {
+	s = strings.TrimFunc(s, func(r rune) bool { return r < 128 && isSpace(byte(r)) })
+	return s == "" || s == "-1"
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
