@@ -1,0 +1,322 @@
+// Package report shows people what a training run did: a progress bar and a
+// table while it runs, and afterwards plots and sample pictures as PNG files. It
+// knows numbers and images only, no models.
+package report
+
+import (
+	"fmt"
+	"image/color"
+	"io"
+	"math"
+	"strconv"
+
+	"golang.org/x/image/font"
+	"gonum.org/v1/plot"
+	plotfont "gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
+
+	"github.com/hcunet/hcunet/internal/atomicfile"
+)
+
+// The palette: Okabe and Ito 2008, "Color Universal Design", told apart by
+// colour-blind readers too.
+var (
+	blue       = color.RGBA{0, 114, 178, 255}
+	vermillion = color.RGBA{213, 94, 0, 255}
+	green      = color.RGBA{0, 158, 115, 255}
+	purple     = color.RGBA{204, 121, 167, 255}
+	amber      = color.RGBA{230, 159, 0, 255}
+	sky        = color.RGBA{86, 180, 233, 255}
+	palette    = []color.RGBA{blue, vermillion, green, purple, amber, sky}
+
+	ink  = color.RGBA{34, 34, 34, 255}
+	grey = color.RGBA{120, 120, 120, 255}
+	rule = color.RGBA{225, 225, 225, 255}
+)
+
+const dpi = 144 // 720 points across are 1440 pixels
+
+// A Curve is Dice against threshold: Dice[i] is the score of the pixels above
+// Thresholds[i].
+type Curve struct {
+	Name       string // of the fold, shown in the legend where there are several curves
+	Thresholds []float64
+	Dice       []float64
+}
+
+// Best returns the first threshold with the highest Dice, and that Dice; NaN for
+// a curve without a finite value.
+func (c Curve) Best() (threshold, dice float64) {
+	threshold, dice = math.NaN(), math.NaN()
+	for i := range min(len(c.Dice), len(c.Thresholds)) {
+		if v := c.Dice[i]; finite(v) && !(v <= dice) {
+			threshold, dice = c.Thresholds[i], v
+		}
+	}
+	return threshold, dice
+}
+
+// DicePlot draws Dice against threshold as a PNG file, the best of each curve
+// marked and named. It panics if a curve's slices differ in length.
+func DicePlot(path, title string, curves ...Curve) error {
+	p := newPlot(title, "threshold", "Dice")
+	for i, c := range curves {
+		if len(c.Thresholds) != len(c.Dice) {
+			panic(fmt.Errorf("report: curve %q has %d thresholds and %d scores", c.Name, len(c.Thresholds), len(c.Dice)))
+		}
+		col := palette[i%len(palette)]
+		addLine(p, xys(c.Thresholds, c.Dice), col, 2)
+		t, d := c.Best()
+		if !finite(d) {
+			continue
+		}
+		label := fmt.Sprintf("Dice %.4f at %.2f", d, t)
+		if len(curves) == 1 {
+			p.Title.Text = joined(title, label)
+		} else {
+			p.Legend.Add(joined(c.Name, label), lineStyle(col, 2))
+		}
+		p.Add(&bestMark{x: t, y: d, color: col, cross: len(curves) == 1})
+	}
+	p.Legend.Top = false
+	p.Legend.Left = true
+	return savePlot(path, 7.5*vg.Inch, 4.2*vg.Inch, p)
+}
+
+// A LossHistory is what a run measured: one training loss a batch, and one
+// validation loss for each number of batches in ValidAt (the batches trained
+// before it was measured). Values that are not finite are left out.
+type LossHistory struct {
+	Train   []float64
+	ValidAt []int
+	Valid   []float64
+}
+
+// LossPlot draws training and validation loss against the batch as a PNG file:
+// each batch thin, its running mean and the validation loss strong. It panics if
+// Valid and ValidAt differ in length.
+func LossPlot(path, title string, h LossHistory) error {
+	if len(h.Valid) != len(h.ValidAt) {
+		panic(fmt.Errorf("report: %d validation losses at %d places", len(h.Valid), len(h.ValidAt)))
+	}
+	p := newPlot(title, "batch", "loss")
+	batch := make([]float64, len(h.Train))
+	mean := make([]float64, len(h.Train))
+	sum, weight := 0.0, 0.0
+	for i, v := range h.Train {
+		batch[i] = float64(i + 1)
+		mean[i] = math.NaN()
+		if finite(v) {
+			sum, weight = lossDecay*sum+(1-lossDecay)*v, lossDecay*weight+(1-lossDecay)
+			mean[i] = sum / weight
+		}
+	}
+	at := make([]float64, len(h.ValidAt))
+	for i, b := range h.ValidAt {
+		at[i] = float64(b)
+	}
+	addLine(p, xys(batch, h.Train), color.RGBA{179, 212, 232, 255}, 0.7)
+	addLine(p, xys(batch, mean), blue, 2)
+	addLine(p, xys(at, h.Valid), vermillion, 2)
+	addDots(p, xys(at, h.Valid), vermillion)
+	if len(h.Train) > 0 {
+		p.Legend.Add("train", lineStyle(blue, 2))
+	}
+	if len(h.Valid) > 0 {
+		p.Legend.Add("valid", lineStyle(vermillion, 2))
+	}
+	p.Y.Min, p.Y.Max = lossRange(mean, h.Valid, p.Y.Min, p.Y.Max)
+	return savePlot(path, 7.5*vg.Inch, 4.2*vg.Inch, p)
+}
+
+// SchedulePlot draws the learning rates (one slice a layer group, one value an
+// iteration) and the momentum side by side as a PNG file.
+func SchedulePlot(path, title string, rates [][]float64, momentum []float64) error {
+	left := newPlot(title, "iteration", "learning rate")
+	for i, r := range rates {
+		col := palette[i%len(palette)]
+		addLine(left, xys(count(len(r)), r), col, 2)
+		if len(rates) > 1 {
+			left.Legend.Add(fmt.Sprintf("group %d", i+1), lineStyle(col, 2))
+		}
+	}
+	right := newPlot(" ", "iteration", "momentum")
+	addLine(right, xys(count(len(momentum)), momentum), green, 2)
+	return savePlot(path, 10*vg.Inch, 3.8*vg.Inch, left, right)
+}
+
+// newPlot returns a plot in the house style: sans serif, light grid, no frame.
+func newPlot(title, x, y string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text = title
+	p.Title.Padding = 10
+	p.Title.TextStyle.Font = sans(13, font.WeightBold)
+	p.Title.TextStyle.Color = ink
+	for _, a := range []struct {
+		axis  *plot.Axis
+		label string
+	}{{&p.X, x}, {&p.Y, y}} {
+		a.axis.Label.Text = a.label
+		a.axis.Label.TextStyle.Font = sans(11, font.WeightNormal)
+		a.axis.Label.TextStyle.Color = ink
+		a.axis.Label.Padding = 4
+		a.axis.Tick.Label.Font = sans(10, font.WeightNormal)
+		a.axis.Tick.Label.Color = grey
+		a.axis.Tick.Length = 0
+		a.axis.Tick.Marker = ticks{}
+		a.axis.LineStyle.Color = grey
+		a.axis.Padding = 4
+	}
+	p.Y.LineStyle.Width = 0
+	grid := plotter.NewGrid()
+	grid.Vertical.Color, grid.Horizontal.Color = rule, rule
+	grid.Vertical.Dashes, grid.Horizontal.Dashes = nil, nil
+	p.Add(grid)
+	p.Legend.Top = true
+	p.Legend.Padding = 3
+	p.Legend.XOffs, p.Legend.YOffs = -8, -6
+	p.Legend.YPosition = draw.PosCenter
+	p.Legend.TextStyle.Font = sans(10, font.WeightNormal)
+	p.Legend.TextStyle.Color = ink
+	return p
+}
+
+func sans(size float64, weight font.Weight) plotfont.Font {
+	return plotfont.Font{Typeface: "Liberation", Variant: "Sans", Weight: weight, Size: vg.Length(size)}
+}
+
+// ticks are gonum's, without minor marks and with labels of one length.
+type ticks struct{}
+
+func (ticks) Ticks(lo, hi float64) []plot.Tick {
+	var out []plot.Tick
+	for _, t := range (plot.DefaultTicks{}).Ticks(lo, hi) {
+		if !t.IsMinor() {
+			out = append(out, t)
+		}
+	}
+	longest := 0
+	for _, t := range out {
+		if s := strconv.FormatFloat(t.Value, 'f', -1, 64); len(s) < 8 {
+			if i := len(s) - 1; i >= 0 {
+				longest = max(longest, decimals(s))
+			}
+		} else {
+			return out // tiny or huge: as gonum writes them
+		}
+	}
+	for i := range out {
+		out[i].Label = strconv.FormatFloat(out[i].Value, 'f', longest, 64)
+	}
+	return out
+}
+
+func decimals(s string) int {
+	for i := range len(s) {
+		if s[i] == '.' {
+			return len(s) - i - 1
+		}
+	}
+	return 0
+}
+
+func lineStyle(c color.Color, width float64) *plotter.Line {
+	return &plotter.Line{LineStyle: draw.LineStyle{Color: c, Width: vg.Length(width)}}
+}
+
+func addLine(p *plot.Plot, pts plotter.XYs, c color.Color, width float64) {
+	if len(pts) > 0 {
+		l := lineStyle(c, width)
+		l.XYs = pts
+		p.Add(l)
+	}
+}
+
+func addDots(p *plot.Plot, pts plotter.XYs, c color.Color) {
+	if len(pts) > 0 {
+		p.Add(&plotter.Scatter{XYs: pts, GlyphStyle: draw.GlyphStyle{Color: c, Radius: 3, Shape: draw.CircleGlyph{}}})
+	}
+}
+
+// bestMark is a dot with a ring around it, and dashed lines to both axes.
+type bestMark struct {
+	x, y  float64
+	color color.Color
+	cross bool
+}
+
+func (m *bestMark) Plot(c draw.Canvas, p *plot.Plot) {
+	tx, ty := p.Transforms(&c)
+	at := vg.Point{X: tx(m.x), Y: ty(m.y)}
+	if m.cross {
+		dashes := draw.LineStyle{Color: grey, Width: 1, Dashes: []vg.Length{4, 3}}
+		c.StrokeLine2(dashes, at.X, c.Min.Y, at.X, at.Y)
+		c.StrokeLine2(dashes, c.Min.X, at.Y, at.X, at.Y)
+	}
+	c.DrawGlyph(draw.GlyphStyle{Color: color.White, Radius: 5.5, Shape: draw.CircleGlyph{}}, at)
+	c.DrawGlyph(draw.GlyphStyle{Color: m.color, Radius: 4, Shape: draw.CircleGlyph{}}, at)
+}
+
+// xys pairs x and y and leaves out what is not finite.
+func xys(x, y []float64) plotter.XYs {
+	pts := make(plotter.XYs, 0, len(x))
+	for i := range x {
+		if finite(x[i]) && finite(y[i]) {
+			pts = append(pts, plotter.XY{X: x[i], Y: y[i]})
+		}
+	}
+	return pts
+}
+
+func count(n int) []float64 {
+	x := make([]float64, n)
+	for i := range x {
+		x[i] = float64(i)
+	}
+	return x
+}
+
+// lossRange keeps a few wild batches from flattening the curves that matter: the
+// range is that of the running mean and the validation loss, widened by a
+// quarter, within what there is.
+func lossRange(mean, valid []float64, lo, hi float64) (float64, float64) {
+	a, b := math.Inf(1), math.Inf(-1)
+	for _, s := range [][]float64{mean, valid} {
+		for _, v := range s {
+			if finite(v) {
+				a, b = min(a, v), max(b, v)
+			}
+		}
+	}
+	if a > b {
+		return lo, hi
+	}
+	margin := (b - a) / 4
+	return max(lo, a-margin), min(hi, b+margin)
+}
+
+// savePlot draws the plots side by side.
+func savePlot(path string, width, height vg.Length, plots ...*plot.Plot) error {
+	return atomicfile.Write(path, func(w io.Writer) error {
+		c := vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(dpi))
+		page := draw.Crop(draw.New(c), 14, -18, 12, -12)
+		tiles := draw.Tiles{Rows: 1, Cols: len(plots), PadX: 26}
+		for i, area := range plot.Align([][]*plot.Plot{plots}, tiles, page)[0] {
+			plots[i].Draw(area)
+		}
+		_, err := vgimg.PngCanvas{Canvas: c}.WriteTo(w)
+		return err
+	})
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+func joined(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + ": " + b
+}

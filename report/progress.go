@@ -1,0 +1,264 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+const (
+	redrawEvery = 100 * time.Millisecond // of the bar: smooth to the eye, nothing beside a training step
+	lineEvery   = 30 * time.Second       // between lines in a log
+	barCells    = 30                     // the bar shrinks where the terminal is narrow
+	lossDecay   = 0.98                   // of the running mean shown: fastai's SmoothenValue
+)
+
+// A Progress shows how far a task is. On a terminal that is one live line with a
+// bar and the time left, and above it whatever was printed; elsewhere it is
+// plain lines, at most one every half minute, fit for a log file. Errors of the
+// writer are ignored: a run does not die because nobody watches it. All methods
+// may be called from several goroutines, and do nothing on a nil *Progress.
+type Progress struct {
+	mu    sync.Mutex
+	w     io.Writer
+	width func() int // columns of the terminal; nil where there is none
+	now   func() time.Time
+
+	title    string
+	total    int64 // 0 is not known
+	done     int64
+	first    int64 // done before the task began to move, such as a resumed download's
+	bytes    bool
+	running  bool
+	header   bool // the table's header has been printed for this task
+	loss     float64
+	weight   float64   // of loss: 1 - lossDecay^n
+	began    time.Time // of the task
+	shown    time.Time // when the bar or a line was last written
+	barShown bool      // the cursor stands behind a bar
+}
+
+// NewProgress returns a Progress that writes to w, usually os.Stderr. The bar is
+// live if w is a terminal.
+func NewProgress(w io.Writer) *Progress {
+	p := &Progress{w: w, now: time.Now}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		p.width = func() int {
+			columns, _, err := term.GetSize(int(f.Fd()))
+			if err != nil || columns <= 0 {
+				return 80
+			}
+			return columns
+		}
+	}
+	return p
+}
+
+// Start begins a task of total steps (batches over all epochs, films, ...); one
+// that is still running is ended. A total of 0 means that it is not known.
+func (p *Progress) Start(title string, total int) { p.start(title, int64(total), false) }
+
+// StartBytes begins a task that is counted in bytes, such as a download.
+func (p *Progress) StartBytes(title string, total int64) { p.start(title, total, true) }
+
+// Step counts one step and shows the running mean of its loss. A loss that is
+// not finite shows, and stays, as what it is.
+func (p *Progress) Step(loss float64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loss = lossDecay*p.loss + (1-lossDecay)*loss
+	p.weight = lossDecay*p.weight + (1 - lossDecay)
+	p.set(p.done + 1)
+}
+
+// Add counts n steps.
+func (p *Progress) Add(n int) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.set(p.done + int64(n))
+}
+
+// Set says that done steps or bytes are done. What the first call of a task says
+// was there from before and does not count as pace.
+func (p *Progress) Set(done int64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done == 0 {
+		p.first = done
+	}
+	p.set(done)
+}
+
+// Epoch prints a row of the table above the bar, the header before the first row
+// of each task.
+func (p *Progress) Epoch(e Epoch) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.print(func() {
+		if !p.header {
+			if p.width != nil && p.title != "" {
+				fmt.Fprintln(p.w, p.title)
+			}
+			writeHeader(p.w)
+			p.header = true
+		}
+		e.writeRow(p.w)
+	})
+}
+
+// Printf prints a line above the bar.
+func (p *Progress) Printf(format string, args ...any) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.print(func() { fmt.Fprintf(p.w, format+"\n", args...) })
+}
+
+// End takes the bar away and, where no table tells the story, leaves a line that
+// says what was done in what time. Without a running task it does nothing.
+func (p *Progress) End() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end()
+}
+
+func (p *Progress) start(title string, total int64, bytes bool) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end()
+	p.title, p.total, p.bytes = title, max(total, 0), bytes
+	p.done, p.first, p.loss, p.weight = 0, 0, 0, 0
+	p.running, p.header = true, false
+	p.began = p.now()
+	p.shown = p.began
+	if p.width != nil {
+		p.drawBar()
+	} else if p.total > 0 {
+		fmt.Fprintf(p.w, "%s: %s\n", p.title, p.amount(p.total))
+	} else {
+		fmt.Fprintln(p.w, p.title)
+	}
+}
+
+// set moves the task on, and shows it if it is time to.
+func (p *Progress) set(done int64) {
+	p.done = done
+	now := p.now()
+	switch {
+	case !p.running:
+	case p.width != nil && now.Sub(p.shown) >= redrawEvery:
+		p.drawBar()
+	case p.width == nil && now.Sub(p.shown) >= lineEvery:
+		p.shown = now
+		count, rest := p.status(now)
+		fmt.Fprintf(p.w, "%s: %s%s\n", p.title, count, rest)
+	}
+}
+
+// print runs write with the bar out of the way.
+func (p *Progress) print(write func()) {
+	p.clearBar()
+	write()
+	p.shown = p.now()
+	if p.running && p.width != nil {
+		p.drawBar()
+	}
+}
+
+func (p *Progress) end() {
+	if !p.running {
+		return
+	}
+	p.clearBar()
+	p.running = false
+	if !p.header {
+		fmt.Fprintf(p.w, "%s: %s in %s\n", p.title, p.amount(p.done), clock(p.now().Sub(p.began)))
+	}
+}
+
+func (p *Progress) clearBar() {
+	if p.barShown {
+		io.WriteString(p.w, "\r\x1b[K")
+		p.barShown = false
+	}
+}
+
+// drawBar writes "title  45% ━━━━━━──────  135/300  loss 0.0387  08:02 left" over
+// the line the cursor stands on, never wider than the terminal: a line that
+// wraps could not be taken back.
+func (p *Progress) drawBar() {
+	now := p.now()
+	p.shown = now
+	count, rest := p.status(now)
+	line := p.title
+	tail := "  " + count + rest
+	if p.total > 0 {
+		part := min(float64(p.done)/float64(p.total), 1)
+		line += fmt.Sprintf(" %3.0f%%", math.Floor(100*part))
+		room := p.width() - 2 - utf8.RuneCountInString(line+tail)
+		if cells := min(room, barCells); cells >= 5 {
+			full := int(part * float64(cells))
+			line += " " + strings.Repeat("━", full) + strings.Repeat("─", cells-full)
+		}
+	}
+	line += tail
+	if r := []rune(line); len(r) >= p.width() {
+		line = string(r[:max(p.width()-1, 0)])
+	}
+	io.WriteString(p.w, "\r"+line+"\x1b[K")
+	p.barShown = true
+}
+
+// status returns "135/300" and what follows it: the loss, and the time left at
+// the mean pace so far.
+func (p *Progress) status(now time.Time) (count, rest string) {
+	count = p.amount(p.done)
+	if p.total > 0 {
+		count += "/" + p.amount(p.total)
+	}
+	if p.weight > 0 {
+		rest += fmt.Sprintf("  loss %.4f", p.loss/p.weight)
+	}
+	elapsed := now.Sub(p.began)
+	if moved := p.done - p.first; moved > 0 && p.total > p.done {
+		left := elapsed.Seconds() * float64(p.total-p.done) / float64(moved)
+		rest += "  " + clock(time.Duration(min(left, math.MaxInt32)*float64(time.Second))) + " left"
+	} else if p.total == 0 {
+		rest += "  " + clock(elapsed)
+	}
+	return count, rest
+}
+
+func (p *Progress) amount(n int64) string {
+	if p.bytes {
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprint(n)
+}
