@@ -1,0 +1,235 @@
+package data
+
+import (
+	"crypto/sha256"
+	"encoding/csv"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/hcunet/hcunet/internal/atomicfile"
+)
+
+// index holds what is known of each file of a dataset, by its path inside the
+// folder with forward slashes.
+type index map[string]entry
+
+// entry is what a file's pixels say, and the size and time by which an unchanged
+// file is known again.
+type entry struct {
+	bytes, mtime  int64  // of the file; mtime in nanoseconds since 1970
+	width, height int    // pixels
+	hash          string // of the grey values, 32 hexadecimal digits
+	max           int    // highest value
+	white         int    // number of pixels of value 255
+}
+
+// indexHeader also dates the format: a file with another header is not read.
+var indexHeader = []string{"file", "bytes", "mtime_ns", "width", "height", "pixels_sha256_128", "max", "white"}
+
+// scan brings the index of a folder up to date for the given files, in three
+// passes: what the index file still vouches for; the headers of the rest, each
+// size being told to check in the order of files; the pixels of the rest, in
+// parallel.
+func scan(dir string, files []string, opt *Options, check func(file string, width, height int, opt *Options) error) (index, error) {
+	var old index
+	if !opt.NoIndex {
+		old = readIndex(filepath.Join(dir, IndexFile))
+	}
+	now := make(index, len(files))
+	var fresh []string
+	for _, f := range files {
+		path := filepath.Join(dir, filepath.FromSlash(f))
+		st, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("data: %w", err)
+		}
+		e, ok := old[f]
+		if !ok || e.bytes != st.Size() || e.mtime != st.ModTime().UnixNano() {
+			e = entry{bytes: st.Size(), mtime: st.ModTime().UnixNano()}
+			if e.width, e.height, err = imageSize(path); err != nil {
+				return nil, fmt.Errorf("%w; replace the file or remove it with its counterpart", err)
+			}
+			fresh = append(fresh, f)
+		}
+		now[f] = e
+		if err := check(f, e.width, e.height, opt); err != nil {
+			return nil, err
+		}
+	}
+	if len(fresh) == 0 && len(old) == len(now) {
+		return now, nil
+	}
+	looked, err := lookAtAll(dir, fresh, opt.Workers)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range fresh {
+		looked[i].bytes, looked[i].mtime = now[f].bytes, now[f].mtime
+		now[f] = looked[i]
+	}
+	if !opt.NoIndex {
+		// A folder that cannot be written to works as well, only not as fast.
+		_ = now.write(filepath.Join(dir, IndexFile))
+	}
+	return now, nil
+}
+
+// lookAtAll decodes the files of dir in parallel. The error is that of the first
+// broken file in their order.
+func lookAtAll(dir string, files []string, workers int) ([]entry, error) {
+	entries, errs := make([]entry, len(files)), make([]error, len(files))
+	parallel(len(files), workers, func(i int) {
+		path := filepath.Join(dir, filepath.FromSlash(files[i]))
+		img, err := OpenImage(path, nil)
+		if err != nil {
+			errs[i] = fmt.Errorf("%w; replace the file or remove it with its counterpart", err)
+			return
+		}
+		e := entry{width: img.Rect.Dx(), height: img.Rect.Dy(), hash: pixelHash(img.Pix, img.Rect.Dx())}
+		for _, v := range img.Pix {
+			e.max = max(e.max, int(v))
+			if v == 255 {
+				e.white++
+			}
+		}
+		entries[i] = e
+	})
+	return entries, firstError(errs)
+}
+
+func firstError(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parallel calls f for 0 to n-1 on some goroutines, one per core if workers is 0.
+func parallel(n, workers int, f func(i int)) {
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(workers, n) {
+		wg.Go(func() {
+			for i := range next {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+// pixelHash returns the same text for the same pixels in the same shape.
+func pixelHash(pix []uint8, width int) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d ", width)
+	h.Write(pix)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// readIndex returns the index in a file, or nothing if there is none that can be
+// trusted: it can always be made again.
+func readIndex(path string) index {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	r := csv.NewReader(f)
+	r.ReuseRecord = true
+	if head, err := r.Read(); err != nil || !slices.Equal(head, indexHeader) {
+		return nil
+	}
+	x := index{}
+	for {
+		row, err := r.Read()
+		if err == io.EOF {
+			return x
+		}
+		if err != nil || len(row) != len(indexHeader) {
+			return nil
+		}
+		var n [8]int64
+		for _, i := range []int{1, 2, 3, 4, 6, 7} {
+			if n[i], err = strconv.ParseInt(row[i], 10, 64); err != nil {
+				return nil
+			}
+		}
+		x[strings.Clone(row[0])] = entry{n[1], n[2], int(n[3]), int(n[4]), strings.Clone(row[5]), int(n[6]), int(n[7])}
+	}
+}
+
+// write leaves the index as a CSV file, in the order of the files' names.
+func (x index) write(path string) error {
+	files := make([]string, 0, len(x))
+	for f := range x {
+		files = append(files, f)
+	}
+	slices.Sort(files)
+	return atomicfile.Write(path, func(w io.Writer) error {
+		c := csv.NewWriter(w)
+		c.Write(indexHeader)
+		n := func(v int64) string { return strconv.FormatInt(v, 10) }
+		for _, f := range files {
+			e := x[f]
+			c.Write([]string{f, n(e.bytes), n(e.mtime), n(int64(e.width)), n(int64(e.height)), e.hash, n(int64(e.max)), n(int64(e.white))})
+		}
+		c.Flush()
+		return c.Error()
+	})
+}
+
+// readPatients reads the films file and returns the patient of each image, by
+// "train/NAME" or "test/NAME". No file is no patients.
+func readPatients(path string) (map[string]string, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	defer f.Close()
+	r := csv.NewReader(f)
+	r.FieldsPerRecord = -1
+	head, err := r.Read()
+	if err != nil {
+		return nil, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
+	}
+	split, name, patient := slices.Index(head, "split"), slices.Index(head, "name"), slices.Index(head, "patient")
+	if split < 0 || name < 0 || patient < 0 {
+		return nil, fmt.Errorf("data: %s: wanted columns split, name and patient, got %s; delete it, or prepare the folder again", path, strings.Join(head, ","))
+	}
+	patients := map[string]string{}
+	for {
+		row, err := r.Read()
+		if err == io.EOF {
+			return patients, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
+		}
+		if len(row) <= max(split, name, patient) {
+			line, _ := r.FieldPos(0)
+			return nil, fmt.Errorf("data: %s:%d: %d columns, wanted %d; delete the file, or prepare the folder again", path, line, len(row), len(head))
+		}
+		patients[row[split]+"/"+row[name]] = row[patient]
+	}
+}
