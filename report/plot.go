@@ -81,8 +81,10 @@ func DicePlot(path, title string, curves ...Curve) error {
 		}
 		p.Add(&bestMark{x: t, y: d, color: col, cross: len(curves) == 1})
 	}
-	p.Legend.Top = false
-	p.Legend.Left = true
+	p.X.Min, p.X.Max = 0, 1
+	// Below the curves: they rise at once and fall slowly.
+	p.Legend.Top, p.Legend.Left = false, true
+	p.Legend.XOffs, p.Legend.YOffs = 130, 14
 	return savePlot(path, 7.5*vg.Inch, 4.2*vg.Inch, p)
 }
 
@@ -135,7 +137,7 @@ func LossPlot(path, title string, h LossHistory) error {
 // SchedulePlot draws the learning rates (one slice a layer group, one value an
 // iteration) and the momentum side by side as a PNG file.
 func SchedulePlot(path, title string, rates [][]float64, momentum []float64) error {
-	left := newPlot(title, "iteration", "learning rate")
+	left := newPlot(joined(title, "learning rate"), "iteration", "")
 	for i, r := range rates {
 		col := palette[i%len(palette)]
 		addLine(left, xys(count(len(r)), r), col, 2)
@@ -143,7 +145,7 @@ func SchedulePlot(path, title string, rates [][]float64, momentum []float64) err
 			left.Legend.Add(fmt.Sprintf("group %d", i+1), lineStyle(col, 2))
 		}
 	}
-	right := newPlot(" ", "iteration", "momentum")
+	right := newPlot(joined(title, "momentum"), "iteration", "")
 	addLine(right, xys(count(len(momentum)), momentum), green, 2)
 	return savePlot(path, 10*vg.Inch, 3.8*vg.Inch, left, right)
 }
@@ -188,39 +190,36 @@ func sans(size float64, weight font.Weight) plotfont.Font {
 	return plotfont.Font{Typeface: "Liberation", Variant: "Sans", Weight: weight, Size: vg.Length(size)}
 }
 
-// ticks are gonum's, without minor marks and with labels of one length.
+// ticks stand at multiples of 1, 2 or 5 times a power of ten, four to eight of
+// them, all with the same number of decimals.
 type ticks struct{}
 
 func (ticks) Ticks(lo, hi float64) []plot.Tick {
+	width := hi - lo
+	if !(width > 0) || math.IsInf(width, 0) {
+		return plot.DefaultTicks{}.Ticks(lo, hi)
+	}
+	exponent := int(math.Floor(math.Log10(width / 4)))
+	step := math.Pow10(exponent)
+	for _, f := range []float64{5, 2} {
+		if f*math.Pow10(exponent) <= width/4 {
+			step = f * math.Pow10(exponent)
+			break
+		}
+	}
+	first, last := math.Ceil(lo/step), math.Floor(hi/step)
+	if step == 0 || last-first > 100 || first == first+1 {
+		return plot.DefaultTicks{}.Ticks(lo, hi) // the numbers are too close to each other for their size
+	}
+	label := func(v float64) string { return strconv.FormatFloat(v, 'f', max(-exponent, 0), 64) }
+	if exponent < -5 || exponent > 6 {
+		label = func(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) }
+	}
 	var out []plot.Tick
-	for _, t := range (plot.DefaultTicks{}).Ticks(lo, hi) {
-		if !t.IsMinor() {
-			out = append(out, t)
-		}
-	}
-	longest := 0
-	for _, t := range out {
-		if s := strconv.FormatFloat(t.Value, 'f', -1, 64); len(s) < 8 {
-			if i := len(s) - 1; i >= 0 {
-				longest = max(longest, decimals(s))
-			}
-		} else {
-			return out // tiny or huge: as gonum writes them
-		}
-	}
-	for i := range out {
-		out[i].Label = strconv.FormatFloat(out[i].Value, 'f', longest, 64)
+	for k := first; k <= last; k++ {
+		out = append(out, plot.Tick{Value: k * step, Label: label(k*step + 0)}) // + 0 turns -0 into 0
 	}
 	return out
-}
-
-func decimals(s string) int {
-	for i := range len(s) {
-		if s[i] == '.' {
-			return len(s) - i - 1
-		}
-	}
-	return 0
 }
 
 func lineStyle(c color.Color, width float64) *plotter.Line {
@@ -300,6 +299,11 @@ func lossRange(mean, valid []float64, lo, hi float64) (float64, float64) {
 
 // savePlot draws the plots side by side.
 func savePlot(path string, width, height vg.Length, plots ...*plot.Plot) error {
+	for _, p := range plots {
+		if margin := 0.04 * (p.Y.Max - p.Y.Min); finite(margin) && p.Y.Max > p.Y.Min {
+			p.Y.Min, p.Y.Max = p.Y.Min-margin, p.Y.Max+margin
+		}
+	}
 	return atomicfile.Write(path, func(w io.Writer) error {
 		c := vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(dpi))
 		page := draw.Crop(draw.New(c), 14, -18, 12, -12)

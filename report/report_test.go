@@ -261,7 +261,7 @@ func TestSamplesGeometry(t *testing.T) {
 	require.NoError(t, Samples(path, []Sample{s}, &SampleOptions{Cell: 20}))
 	m := decode(t, path)
 	at := func(column, x, y int) color.RGBA {
-		return color.RGBAModel.Convert(m.At(samplePad+column*(20+samplePad)+4*x+1, samplePad+headRow+4*y+1)).(color.RGBA)
+		return color.RGBAModel.Convert(m.At(samplePad+column*(20+samplePad)+4*x, samplePad+headRow+4*y)).(color.RGBA)
 	}
 	assert.Equal(t, color.RGBA{200, 200, 200, 255}, at(0, 4, 0))
 	assert.Equal(t, color.RGBA{0, 0, 0, 255}, at(0, 3, 1))

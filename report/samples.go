@@ -58,22 +58,22 @@ func Samples(path string, samples []Sample, o *SampleOptions) error {
 	if len(samples) == 0 {
 		return errors.New("report: no samples to draw")
 	}
-	cellW, cellH := 0, 0
+	cellW, rows := 0, 0
 	for i, s := range samples {
 		if err := s.check(); err != nil {
 			return fmt.Errorf("report: sample %d (%s): %w", i, s.Caption, err)
 		}
 		w, h := fit(s.Image.Bounds().Size(), opt.Cell)
-		cellW, cellH = max(cellW, w), max(cellH, h)
+		cellW, rows = max(cellW, w), rows+h+captionRow+samplePad
 	}
 	top := samplePad
 	if opt.Title != "" {
 		top += headRow
 	}
 	width := samplePad + 3*(cellW+samplePad)
-	height := top + headRow + len(samples)*(cellH+captionRow+samplePad)
+	height := top + headRow + rows
 	if width > maxSampleSide || height > maxSampleSide {
-		return fmt.Errorf("report: %d samples of %dx%d pixels make a picture of %dx%d; draw fewer or smaller ones", len(samples), cellW, cellH, width, height)
+		return fmt.Errorf("report: %d samples make a picture of %dx%d pixels; draw fewer or smaller ones", len(samples), width, height)
 	}
 	small, bold, err := faces()
 	if err != nil {
@@ -91,11 +91,14 @@ func Samples(path string, samples []Sample, o *SampleOptions) error {
 	y := top + headRow
 	for _, s := range samples {
 		w, h := fit(s.Image.Bounds().Size(), opt.Cell)
-		for k, paint := range []func(int, int) color.RGBA{s.film, s.withTarget, s.withPrediction} {
-			s.paint(page, image.Rect(column(k), y, column(k)+w, y+h), paint)
-		}
-		write(page, small, s.Caption, samplePad, y+cellH+17, width-2*samplePad, grey)
-		y += cellH + captionRow + samplePad
+		cell := func(k int) image.Rectangle { return image.Rect(column(k), y, column(k)+w, y+h) }
+		s.paint(page, cell(0), s.film)
+		s.paint(page, cell(1), s.withTarget)
+		s.outline(page, cell(1), s.inTarget, green)
+		s.paint(page, cell(2), s.withPrediction)
+		s.outline(page, cell(2), s.predicted, amber)
+		write(page, small, s.Caption, samplePad, y+h+17, width-2*samplePad, grey)
+		y += h + captionRow + samplePad
 	}
 	return atomicfile.Write(path, func(w io.Writer) error { return png.Encode(w, page) })
 }
@@ -155,25 +158,17 @@ func (s Sample) film(x, y int) color.RGBA {
 }
 
 func (s Sample) withTarget(x, y int) color.RGBA {
-	c := s.film(x, y)
-	switch {
-	case !s.inTarget(x, y):
-		return c
-	case s.edge(x, y, s.inTarget):
-		return green
+	if !s.inTarget(x, y) {
+		return s.film(x, y)
 	}
-	return blend(c, green, 0.4)
+	return blend(s.film(x, y), green, 0.4)
 }
 
 func (s Sample) withPrediction(x, y int) color.RGBA {
-	c := s.film(x, y)
 	if s.Prob == nil {
-		return c
+		return s.film(x, y)
 	}
-	if s.predicted(x, y) && s.edge(x, y, s.predicted) {
-		return amber
-	}
-	return blend(c, amber, 0.55*float64(s.Prob[y*s.Image.Rect.Dx()+x]))
+	return blend(s.film(x, y), amber, 0.55*float64(s.Prob[y*s.Image.Rect.Dx()+x]))
 }
 
 func (s Sample) inTarget(x, y int) bool {
@@ -185,14 +180,22 @@ func (s Sample) predicted(x, y int) bool {
 	if threshold == 0 {
 		threshold = 0.5
 	}
-	return float64(s.Prob[y*s.Image.Rect.Dx()+x]) > threshold
+	return s.Prob != nil && float64(s.Prob[y*s.Image.Rect.Dx()+x]) > threshold
 }
 
-// edge says whether one of the four neighbours of an inside pixel is outside.
-// The border of the film is no edge.
-func (s Sample) edge(x, y int, in func(x, y int) bool) bool {
-	w, h := s.Image.Rect.Dx(), s.Image.Rect.Dy()
-	return x > 0 && !in(x-1, y) || x < w-1 && !in(x+1, y) || y > 0 && !in(x, y-1) || y < h-1 && !in(x, y+1)
+// outline draws a line of one pixel of the picture just inside the area of the
+// film that in describes. The border of the film is no edge.
+func (s Sample) outline(page *image.RGBA, r image.Rectangle, in func(x, y int) bool, c color.RGBA) {
+	size := s.Image.Bounds().Size()
+	inside := func(x, y int) bool { return in((2*x+1)*size.X/(2*r.Dx()), (2*y+1)*size.Y/(2*r.Dy())) }
+	for y := range r.Dy() {
+		for x := range r.Dx() {
+			if inside(x, y) && (x > 0 && !inside(x-1, y) || x < r.Dx()-1 && !inside(x+1, y) ||
+				y > 0 && !inside(x, y-1) || y < r.Dy()-1 && !inside(x, y+1)) {
+				page.SetRGBA(r.Min.X+x, r.Min.Y+y, c)
+			}
+		}
+	}
 }
 
 // blend mixes part of b into a; a part outside [0, 1], NaN too, is cut to it.
