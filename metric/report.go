@@ -1,0 +1,197 @@
+package metric
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// Parts is a mean Dice over images and what it is made of. A negative, an image
+// whose target is empty, scores 1 if nothing is predicted on it and 0 otherwise,
+// so
+//
+//	Dice = share of negatives * Specificity + share of positives * DicePositive
+//
+// and where most images are negative, Dice says little about finding anything.
+type Parts struct {
+	Dice      float64 // mean over all images; NaN without images
+	Negatives int     // images whose target is empty
+	Positives int
+
+	Specificity  float64 // share of negatives predicted empty; 0 if there are none
+	DicePositive float64 // mean Dice of the positives; 0 if there are none
+}
+
+// newParts divides the sums: correct of the negatives were predicted empty.
+func newParts(negatives, correct, positives int, dice exactSum) Parts {
+	p := Parts{Negatives: negatives, Positives: positives}
+	if negatives > 0 {
+		p.Specificity = float64(correct) / float64(negatives)
+	}
+	if positives > 0 {
+		p.DicePositive = dice.over(positives)
+	}
+	dice.addInt(correct)
+	p.Dice = dice.over(negatives + positives)
+	return p
+}
+
+// Images returns the number of images.
+func (p Parts) Images() int { return p.Negatives + p.Positives }
+
+// AllEmpty returns the Dice that predicting nothing on every image would have:
+// the share of negatives.
+func (p Parts) AllEmpty() float64 { return float64(p.Negatives) / float64(p.Images()) }
+
+// String returns the sum on one line, with the score of predicting nothing.
+func (p Parts) String() string {
+	if p.Images() == 0 {
+		return "no images"
+	}
+	return fmt.Sprintf("Dice %.4f = %.4f·%.4f (specificity, %d negatives) + %.4f·%.4f (Dice, %d positives); predicting nothing: %.4f",
+		p.Dice, p.AllEmpty(), p.Specificity, p.Negatives, 1-p.AllEmpty(), p.DicePositive, p.Positives, p.AllEmpty())
+}
+
+// A Report is the scores of a set of images at one threshold.
+type Report struct {
+	Parts
+	IoU         float64 // mean over all images
+	IoUPositive float64 // mean over the positives; 0 if there are none
+	Sensitivity float64 // share of positives on which anything was predicted; 0 if there are none
+
+	// Interval holds the mean Dice of other samples of as many such images, with
+	// the chosen probability; it is zero if it was not asked for.
+	Interval Interval
+}
+
+// An Interval is a range of scores.
+type Interval struct {
+	Low, High float64
+	Level     float64 // probability of lying within, by the bootstrap
+}
+
+// ReportOptions ask for more than the means.
+type ReportOptions struct {
+	// Rand draws the bootstrap samples; nil means no Interval.
+	Rand *rand.Rand
+
+	Resamples int     // 0 means 2000
+	Level     float64 // 0 means 0.95
+
+	// Groups names, for each image, whom it shows. Images of one patient are no
+	// independent evidence: those of a group are drawn together. nil means that
+	// each image stands for itself.
+	Groups []string
+}
+
+// Summarize reports on images, each given by its counts. nil options are zero
+// ones. It panics if Groups has another length than images, or if Level is not
+// inside (0, 1).
+func Summarize(images []Overlap, opt *ReportOptions) Report {
+	if opt == nil {
+		opt = &ReportOptions{}
+	}
+	var (
+		correct, negatives, found int
+		dice, iou, iouPositive    exactSum
+	)
+	for _, o := range images {
+		iou.add(o.IoU())
+		switch {
+		case o.Target == 0:
+			negatives++
+			if o.Predicted == 0 {
+				correct++
+			}
+		default:
+			dice.add(o.Dice())
+			iouPositive.add(o.IoU())
+			if o.Predicted > 0 {
+				found++
+			}
+		}
+	}
+	positives := len(images) - negatives
+	r := Report{Parts: newParts(negatives, correct, positives, dice), IoU: iou.over(len(images))}
+	if positives > 0 {
+		r.IoUPositive = iouPositive.over(positives)
+		r.Sensitivity = float64(found) / float64(positives)
+	}
+	if opt.Rand != nil && len(images) > 0 {
+		r.Interval = bootstrap(images, opt)
+	}
+	return r
+}
+
+// bootstrap returns the percentile interval of the mean Dice.
+//
+// Source: B. Efron, Ann. Statist. 7 (1979); groups drawn whole as in
+// A. C. Davison and D. V. Hinkley, Bootstrap Methods (1997), section 3.8.
+func bootstrap(images []Overlap, opt *ReportOptions) Interval {
+	level, resamples := opt.Level, opt.Resamples
+	if level == 0 {
+		level = 0.95
+	}
+	if resamples <= 0 {
+		resamples = 2000
+	}
+	if !(level > 0 && level < 1) {
+		panic(fmt.Errorf("metric: level %v; want a probability between 0 and 1", level))
+	}
+	groups := groupSums(images, opt.Groups)
+	means := make([]float64, resamples)
+	for i := range means {
+		var m Mean
+		for range groups {
+			m.Merge(groups[opt.Rand.IntN(len(groups))])
+		}
+		means[i] = m.Value()
+	}
+	slices.Sort(means)
+	tail := (1 - level) / 2 * float64(resamples-1)
+	return Interval{means[int(math.Floor(tail))], means[resamples-1-int(math.Floor(tail))], level}
+}
+
+// groupSums returns the summed Dice of each group, in order of appearance.
+func groupSums(images []Overlap, names []string) []Mean {
+	if names != nil && len(names) != len(images) {
+		panic(fmt.Errorf("metric: %d groups for %d images", len(names), len(images)))
+	}
+	var sums []Mean
+	index := map[string]int{}
+	for i, o := range images {
+		at := len(sums)
+		if names != nil {
+			if known, ok := index[names[i]]; ok {
+				at = known
+			} else {
+				index[names[i]] = at
+			}
+		}
+		if at == len(sums) {
+			sums = append(sums, Mean{})
+		}
+		sums[at].Add(o.Dice(), 1)
+	}
+	return sums
+}
+
+// String returns the report as a few lines of text.
+func (r Report) String() string {
+	if r.Images() == 0 {
+		return "no images"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Dice            %.4f", r.Dice)
+	if r.Interval.Level > 0 {
+		fmt.Fprintf(&b, "  [%.4f, %.4f] with probability %.4g", r.Interval.Low, r.Interval.High, r.Interval.Level)
+	}
+	fmt.Fprintf(&b, "\n  = %.4f * %.4f  share of negatives (%d) * specificity", r.AllEmpty(), r.Specificity, r.Negatives)
+	fmt.Fprintf(&b, "\n  + %.4f * %.4f  share of positives (%d) * their Dice", 1-r.AllEmpty(), r.DicePositive, r.Positives)
+	fmt.Fprintf(&b, "\nnothing at all  %.4f  what predicting nothing would score", r.AllEmpty())
+	fmt.Fprintf(&b, "\nIoU             %.4f  on positives %.4f", r.IoU, r.IoUPositive)
+	fmt.Fprintf(&b, "\nsensitivity     %.4f  positives with anything predicted", r.Sensitivity)
+	return b.String()
+}
