@@ -1,0 +1,182 @@
+// Package dicom reads radiographs from DICOM files as grey images, and writes
+// simple ones.
+//
+//	film, err := dicom.Open("1.dcm", nil)
+//	img := film.Gray() // 8 bits, black is 0
+//
+// Files come from strangers. Read checks the structure of a file and each of
+// its lengths against the bytes that are there before anything is parsed
+// (by github.com/suyashkumar/dicom, which sees only what was checked), it
+// allocates no more than the input and the pixels that the input can code
+// justify, and a file that is broken, unsupported or too large is an error of
+// its own kind: *FormatError, *UnsupportedError, ErrLimit, ErrNoPixels, ErrFrame.
+//
+// Uncompressed (little endian, big endian, deflated), RLE, JPEG with 8 and 12
+// bits (baseline, extended, progressive) and lossless JPEG are decoded in Go.
+// JPEG-LS and JPEG 2000 need package codec, imported for its side effect. The
+// table of what is read is docs/dicom.md in the repository.
+//
+// Sources: DICOM PS3.3, PS3.5, PS3.6, PS3.10; ITU-T T.81.
+package dicom
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Options says what Read does beyond the stored pixels. Nil means all defaults.
+type Options struct {
+	// Frame is the frame to read of a multi-frame file, counted from 0.
+	Frame int
+
+	// ApplyModality turns stored values into the units of the modality
+	// (Hounsfield units, for example) by the rescale slope and intercept or the
+	// modality LUT, if the file has them. See Film.Scale.
+	ApplyModality bool
+
+	// ApplyVOI applies the file's first VOI LUT or window, so that the pixels
+	// are what a viewer shows. It implies ApplyModality. Films without either
+	// are left as they are.
+	ApplyVOI bool
+
+	// HeaderOnly leaves out the pixels: the Film has everything else.
+	HeaderOnly bool
+
+	MaxBytes  int64 // largest file, also after inflating; 0 means 1 GiB
+	MaxPixels int   // largest Rows*Columns; 0 means 1<<27
+}
+
+// Open reads the DICOM file at path. See Read.
+func Open(path string, opt *Options) (*Film, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	film, err := Read(f, opt)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return film, nil
+}
+
+// Read reads one film from r, to the end of r.
+//
+// Errors are those of r, *FormatError, *UnsupportedError, or wrap ErrLimit,
+// ErrNoPixels or ErrFrame.
+func Read(r io.Reader, opt *Options) (f *Film, err error) {
+	o := Options{}
+	if opt != nil {
+		o = *opt
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 1 << 30
+	}
+	if o.MaxPixels == 0 {
+		o.MaxPixels = 1 << 27
+	}
+	b, err := readAll(r, o.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { // the last wall: no file is known to reach it
+		if p := recover(); p != nil {
+			f, err = nil, &FormatError{Offset: -1, Msg: fmt.Sprintf("the file confuses the reader: %v", p)}
+		}
+	}()
+	return read(b, &o)
+}
+
+// readAll reads r to its end, at most limit bytes.
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	size := 0
+	switch r := r.(type) {
+	case interface{ Len() int }: // bytes.Reader, bytes.Buffer, strings.Reader
+		size = r.Len()
+	case *os.File:
+		if fi, err := r.Stat(); err == nil && fi.Mode().IsRegular() {
+			size = int(min(fi.Size(), limit))
+		}
+	}
+	if int64(size) > limit {
+		return nil, tooLarge(limit)
+	}
+	var b bytes.Buffer
+	b.Grow(size + bytes.MinRead)
+	n, err := b.ReadFrom(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if n > limit {
+		return nil, tooLarge(limit)
+	}
+	return b.Bytes(), nil
+}
+
+func tooLarge(limit int64) error {
+	return fmt.Errorf("dicom: the file has more than %d bytes (Options.MaxBytes): %w", limit, ErrLimit)
+}
+
+// A study is a file read up to its pixels.
+type study struct {
+	*layout
+	head  *header
+	shape *shape
+}
+
+// open checks and parses a whole file up to its pixels.
+func open(file []byte, o *Options) (*study, error) {
+	l, err := survey(file, o.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	if !l.hasPixels {
+		return nil, fmt.Errorf("dicom: %w in the file", ErrNoPixels)
+	}
+	h, err := l.parse()
+	if err != nil {
+		return nil, err
+	}
+	s, err := h.shape(l.syntax)
+	if err != nil {
+		return nil, err
+	}
+	if s.rows*s.columns > o.MaxPixels {
+		return nil, fmt.Errorf("dicom: the image is %dx%d, more than %d pixels (Options.MaxPixels): %w",
+			s.columns, s.rows, o.MaxPixels, ErrLimit)
+	}
+	return &study{l, h, s}, nil
+}
+
+// read does the work of Read on a whole file.
+func read(file []byte, o *Options) (*Film, error) {
+	st, err := open(file, o)
+	if err != nil {
+		return nil, err
+	}
+	f, err := st.film()
+	if err != nil {
+		return nil, err
+	}
+	if o.Frame < 0 || o.Frame >= st.shape.frames {
+		return nil, fmt.Errorf("dicom: frame %d asked for, the file has %d, counted from 0: %w", o.Frame, st.shape.frames, ErrFrame)
+	}
+	f.Frame = o.Frame
+	if o.HeaderOnly {
+		return f, nil
+	}
+	pix, err := st.frame(o.Frame, o.MaxPixels)
+	if err != nil {
+		return nil, err
+	}
+	return f, st.grey(f, pix, o)
+}
+
+// asFormat reports whether err is a *FormatError and returns it.
+func asFormat(err error) (*FormatError, bool) {
+	var e *FormatError
+	return e, errors.As(err, &e)
+}

@@ -1,0 +1,183 @@
+package dicom
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/hcunet/hcunet/data/dicom/internal/jpeg"
+)
+
+// frame decodes frame i to samples as the reference decoders have them:
+// row-major, the samples of a pixel together, little endian, one byte a sample
+// for 1 and 8 bits allocated, and the colour space of the file.
+func (st *study) frame(i, maxPixels int) ([]byte, error) {
+	s := st.shape
+	if st.syntax.native() {
+		return st.nativeFrame(i)
+	}
+	data, at, err := st.encapsulated(i)
+	if err != nil {
+		return nil, err
+	}
+	switch st.syntax {
+	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1:
+		pix, err := s.jpeg(data, maxPixels)
+		return pix, locate(err, at, st.syntax)
+	}
+	return nil, &UnsupportedError{Syntax: st.syntax}
+}
+
+// nativeFrame cuts frame i out of uncompressed pixels.
+func (st *study) nativeFrame(i int) ([]byte, error) {
+	s, v := st.shape, st.native
+	px := s.rows * s.columns
+	bits := px * s.samples * s.allocated
+	if s.photometric == "YBR_FULL_422" {
+		bits = px * 2 * s.allocated
+	}
+	// Frames follow each other without padding, by bits if there is one a pixel.
+	if s.frames > v.n*8/bits {
+		return nil, broken(v.off, "pixel data have %d bytes, %d frames of %dx%d with %d samples of %d bits need %d",
+			v.n, s.frames, s.columns, s.rows, s.samples, s.allocated, (s.frames*bits+7)/8)
+	}
+	all := st.stream[v.off : v.off+v.n]
+	if st.bigOW && s.allocated <= 8 {
+		all = swap16(all)
+	}
+	if s.allocated == 1 {
+		out := make([]byte, px)
+		for k := range out {
+			bit := i*px + k
+			out[k] = all[bit/8] >> (bit % 8) & 1
+		}
+		return out, nil
+	}
+	out := bytes.Clone(all[i*bits/8 : (i+1)*bits/8])
+	if st.syntax == ExplicitBigEndian && s.allocated > 8 {
+		reverse(out, s.allocated/8)
+	}
+	switch {
+	case s.photometric == "YBR_FULL_422":
+		out = s.widen422(out)
+	case s.planar && s.samples == 3:
+		out = interleave(out, s.allocated/8)
+	}
+	return out, nil
+}
+
+// reverse reverses the bytes of each word of b.
+func reverse(b []byte, word int) {
+	for i := 0; i+word <= len(b); i += word {
+		slices.Reverse(b[i : i+word])
+	}
+}
+
+// interleave turns RRR GGG BBB into RGB RGB RGB.
+func interleave(b []byte, word int) []byte {
+	out := make([]byte, len(b))
+	n := len(b) / 3 / word
+	for c := range 3 {
+		for k := range n {
+			copy(out[(k*3+c)*word:(k*3+c+1)*word], b[(c*n+k)*word:])
+		}
+	}
+	return out
+}
+
+// widen422 turns Y Y Cb Cr into Y Cb Cr Y Cb Cr.
+func (s *shape) widen422(b []byte) []byte {
+	word := s.allocated / 8
+	out := make([]byte, 0, s.bytes())
+	for ; len(b) >= 4*word; b = b[4*word:] {
+		for k := range 2 {
+			out = append(out, b[k*word:(k+1)*word]...)
+			out = append(out, b[2*word:4*word]...)
+		}
+	}
+	return append(out, make([]byte, s.bytes()-len(out))...)
+}
+
+// encapsulated returns the coded bytes of frame i and where they begin in the
+// file, or -1 if they are put together from several fragments.
+func (st *study) encapsulated(i int) ([]byte, int, error) {
+	parts, err := st.parts(i)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(parts) == 1 {
+		p := parts[0]
+		return st.stream[p.off : p.off+p.n], p.off, nil
+	}
+	var b []byte
+	for _, p := range parts {
+		b = append(b, st.stream[p.off:p.off+p.n]...)
+	}
+	return b, -1, nil
+}
+
+// parts returns the fragments of frame i.
+func (st *study) parts(i int) ([]span, error) {
+	frames, all := st.shape.frames, st.fragments
+	switch {
+	case frames == 1:
+		return all, nil
+	case len(all) == frames:
+		return all[i : i+1], nil
+	}
+	return nil, broken(-1, "%d frames in %d fragments", frames, len(all))
+}
+
+// jpeg decodes a JPEG stream and checks it against the header.
+func (s *shape) jpeg(data []byte, maxPixels int) ([]byte, error) {
+	img, err := jpeg.Decode(data, jpeg.Limits{Pixels: maxPixels})
+	if err != nil {
+		return nil, err
+	}
+	if img.Width != s.columns || img.Height != s.rows || img.Components != s.samples {
+		return nil, broken(-1, "the JPEG image is %dx%d with %d components, the header says %dx%d with %d",
+			img.Width, img.Height, img.Components, s.columns, s.rows, s.samples)
+	}
+	if img.Precision > s.allocated {
+		return nil, broken(-1, "the JPEG image has %d bits a sample, the header allocates %d", img.Precision, s.allocated)
+	}
+	if s.allocated == 8 {
+		return img.Pix8, nil
+	}
+	out := make([]byte, 0, s.bytes())
+	word := s.allocated / 8
+	put := func(v uint16) {
+		out = append(out, byte(v), byte(v>>8))
+		for range word - 2 {
+			out = append(out, 0)
+		}
+	}
+	for _, v := range img.Pix8 {
+		put(uint16(v))
+	}
+	for _, v := range img.Pix16 {
+		put(v)
+	}
+	return out, nil
+}
+
+// locate turns a decoder's error into one of this package, at its place in the
+// file.
+func locate(err error, at int, syntax Syntax) error {
+	var format *jpeg.FormatError
+	var unsupported jpeg.UnsupportedError
+	var limit *jpeg.LimitError
+	switch {
+	case errors.As(err, &format):
+		if at < 0 {
+			return &FormatError{Offset: -1, Msg: "in the joined fragments: " + err.Error(), Err: err}
+		}
+		return &FormatError{Offset: int64(at + format.Offset), Msg: "jpeg: " + format.Msg, Err: err}
+	case errors.As(err, &unsupported):
+		return &UnsupportedError{syntax, "JPEG with " + string(unsupported)}
+	case errors.As(err, &limit):
+		return fmt.Errorf("dicom: %v (Options.MaxPixels): %w", limit, ErrLimit)
+	}
+	return err
+}

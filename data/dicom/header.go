@@ -1,0 +1,221 @@
+package dicom
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	upstream "github.com/suyashkumar/dicom"
+	"github.com/suyashkumar/dicom/pkg/tag"
+)
+
+// A header holds the values of the elements that the guard kept.
+type header struct {
+	str    map[uint32][]string
+	num    map[uint32]int
+	raw    map[uint32][]byte
+	tables map[uint32][]table // by the tag of their sequence
+}
+
+// A table is an item of a LUT sequence.
+type table struct{ descriptor, data []byte }
+
+// parse has github.com/suyashkumar/dicom read the elements that the guard kept,
+// rewritten as a small file in explicit little endian.
+func (l *layout) parse() (*header, error) {
+	var b bytes.Buffer
+	b.Write(make([]byte, 128))
+	b.WriteString("DICM")
+	meta := explicit(nil, 0x00020010, "UI", []byte(pad2(string(ExplicitLittleEndian), 0)))
+	b.Write(explicit(nil, 0x00020000, "UL", binary.LittleEndian.AppendUint32(nil, uint32(len(meta)))))
+	b.Write(meta)
+	for _, e := range l.kept {
+		b.Write(e.encode(nil))
+	}
+	ds, err := upstream.Parse(&b, int64(b.Len()), nil, upstream.AllowUnknownSpecificCharacterSet())
+	if err != nil {
+		return nil, &FormatError{Offset: -1, Msg: "the elements do not parse: " + err.Error(), Err: err}
+	}
+	h := &header{map[uint32][]string{}, map[uint32]int{}, map[uint32][]byte{}, map[uint32][]table{}}
+	for _, e := range ds.Elements {
+		key := number(e.Tag)
+		switch v := e.Value.GetValue().(type) {
+		case []string:
+			for i := range v {
+				v[i] = strings.Trim(v[i], " \x00")
+			}
+			h.str[key] = v
+		case []int:
+			if len(v) > 0 {
+				h.num[key] = v[0]
+			}
+		case []byte:
+			h.raw[key] = v
+		case []*upstream.SequenceItemValue:
+			h.tables[key] = tables(v)
+		}
+	}
+	return h, nil
+}
+
+func number(t tag.Tag) uint32 { return uint32(t.Group)<<16 | uint32(t.Element) }
+
+func tables(items []*upstream.SequenceItemValue) []table {
+	var out []table
+	for _, it := range items {
+		elems, _ := it.GetValue().([]*upstream.Element)
+		var t table
+		for _, e := range elems {
+			v, _ := e.Value.GetValue().([]byte)
+			switch number(e.Tag) {
+			case 0x00283002:
+				t.descriptor = v
+			case 0x00283006:
+				t.data = v
+			}
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// encode appends e in explicit little endian.
+func (e *element) encode(b []byte) []byte {
+	if e.vr != "SQ" {
+		return explicit(b, e.tag, e.vr, e.val)
+	}
+	var seq []byte
+	for _, it := range e.items {
+		var body []byte
+		for i := range it {
+			body = it[i].encode(body)
+		}
+		seq = binary.LittleEndian.AppendUint16(seq, tagItem>>16)
+		seq = binary.LittleEndian.AppendUint16(seq, tagItem&0xFFFF)
+		seq = binary.LittleEndian.AppendUint32(seq, uint32(len(body)))
+		seq = append(seq, body...)
+	}
+	return explicit(b, e.tag, "SQ", seq)
+}
+
+// explicit appends one element in explicit little endian.
+func explicit(b []byte, t uint32, vr string, val []byte) []byte {
+	b = binary.LittleEndian.AppendUint16(b, uint16(t>>16))
+	b = binary.LittleEndian.AppendUint16(b, uint16(t))
+	b = append(b, vr...)
+	if vr == "OB" || vr == "OW" || vr == "SQ" {
+		b = append(b, 0, 0)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(val)))
+	} else {
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(val)))
+	}
+	return append(b, val...)
+}
+
+// pad2 pads s with c to an even number of bytes.
+func pad2(s string, c byte) string {
+	if len(s)%2 == 1 {
+		s += string(rune(c))
+	}
+	return s
+}
+
+// text returns the first value of a string element, or "".
+func (h *header) text(t uint32) string {
+	if v := h.str[t]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// decimals returns the values of a decimal string element. Empty values end the
+// list.
+func (h *header) decimals(t uint32) ([]float64, error) {
+	var out []float64
+	for _, s := range h.str[t] {
+		if s == "" {
+			break
+		}
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
+			return nil, broken(-1, "element (%04X,%04X) is %q, want a number", t>>16, t&0xFFFF, s)
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// A shape is what the header says of the pixels.
+type shape struct {
+	rows, columns int
+	samples       int // per pixel
+	allocated     int // bits: 1, 8, 16 or 32
+	stored        int // bits
+	high          int // highest stored bit
+	signed        bool
+	planar        bool // all of R before all of G
+	photometric   string
+	frames        int
+}
+
+// shape reads and checks the image pixel elements.
+func (h *header) shape(syntax Syntax) (*shape, error) {
+	for _, t := range []uint32{0x00280010, 0x00280011, 0x00280100} {
+		if h.num[t] == 0 {
+			return nil, broken(-1, "pixel data without %s (%04X,%04X)", map[uint32]string{
+				0x00280010: "rows", 0x00280011: "columns", 0x00280100: "bits allocated"}[t], t>>16, t&0xFFFF)
+		}
+	}
+	s := &shape{
+		rows: h.num[0x00280010], columns: h.num[0x00280011],
+		samples: 1, allocated: h.num[0x00280100], stored: h.num[0x00280100],
+		signed: h.num[0x00280103] == 1, planar: h.num[0x00280006] == 1,
+		photometric: h.text(0x00280004), frames: 1,
+	}
+	if n, ok := h.num[0x00280002]; ok {
+		s.samples = n
+	}
+	if n, ok := h.num[0x00280101]; ok {
+		s.stored = n
+	}
+	s.high = s.stored - 1
+	if n, ok := h.num[0x00280102]; ok {
+		s.high = n
+	}
+	if f := h.text(0x00280008); f != "" {
+		n, err := strconv.Atoi(strings.TrimSpace(f))
+		if err != nil || n < 1 {
+			return nil, broken(-1, "number of frames (0028,0008) is %q", f)
+		}
+		s.frames = n
+	}
+	if s.photometric == "" {
+		s.photometric = "MONOCHROME2"
+		if s.samples == 3 {
+			s.photometric = "RGB"
+		}
+	}
+	switch s.allocated {
+	case 1, 8, 16, 32:
+	default:
+		return nil, &UnsupportedError{syntax, fmt.Sprintf("%d bits allocated", s.allocated)}
+	}
+	if s.stored < 1 || s.stored > s.allocated || s.high < s.stored-1 || s.high >= s.allocated {
+		return nil, broken(-1, "%d bits stored up to bit %d of %d allocated", s.stored, s.high, s.allocated)
+	}
+	if s.samples != 1 && s.samples != 3 {
+		return nil, &UnsupportedError{syntax, fmt.Sprintf("%d samples per pixel", s.samples)}
+	}
+	if s.allocated == 1 && s.samples != 1 {
+		return nil, &UnsupportedError{syntax, "colour of one bit"}
+	}
+	return s, nil
+}
+
+// bytes returns the size of one decoded frame.
+func (s *shape) bytes() int {
+	return s.rows * s.columns * s.samples * max(s.allocated, 8) / 8
+}

@@ -1,0 +1,57 @@
+// Package jpeg decodes the JPEG processes that DICOM allows: baseline, extended
+// and progressive DCT with 8 or 12 bits, and lossless Huffman coding with 2 to
+// 16 bits (ITU-T T.81, processes 1 to 12 and 14).
+//
+// The DCT decoder is exact: its inverse transform is the accurate integer one
+// of the Independent JPEG Group ("islow"), rounding included, and chroma is
+// upsampled with the same triangle filter, so that grey pixels are those of
+// libjpeg and of everything built on it.
+//
+// Unlike libjpeg the decoder is strict. A code that does not exist, a
+// coefficient past the 63rd, a marker out of place, entropy data that ends too
+// early or goes on after the last block is an error, never a grey patch.
+package jpeg
+
+import "fmt"
+
+// An Image is one decoded frame, row-major, components interleaved
+// (R, G, B, R, ...), in the colour space of the stream: nothing is converted.
+type Image struct {
+	Width, Height int
+	Components    int // 1 or 3
+	Precision     int // bits per sample, 2 to 16
+	Lossless      bool
+
+	// Exactly one of the two is set: Pix8 if Precision <= 8.
+	Pix8  []uint8
+	Pix16 []uint16
+
+	// Transform says what an Adobe APP14 marker says of three components: the
+	// stream holds RGB (0) or YCbCr (1); -1 without the marker.
+	Transform int
+}
+
+// Limits bound what Decode accepts.
+type Limits struct {
+	Pixels int // largest Width*Height, 0 means 1<<27
+}
+
+// A FormatError reports a stream that breaks the standard.
+type FormatError struct {
+	Offset int // in bytes from the start of the stream
+	Msg    string
+}
+
+func (e *FormatError) Error() string { return fmt.Sprintf("jpeg: at byte %d: %s", e.Offset, e.Msg) }
+
+// An UnsupportedError names a legal feature that is not implemented.
+type UnsupportedError string
+
+func (e UnsupportedError) Error() string { return "jpeg: " + string(e) + " is not supported" }
+
+// A LimitError reports an image larger than the caller's limit.
+type LimitError struct{ Width, Height, Pixels int }
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("jpeg: image is %dx%d, the limit is %d pixels", e.Width, e.Height, e.Pixels)
+}

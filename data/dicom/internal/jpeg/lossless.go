@@ -1,0 +1,3 @@
+package jpeg
+
+func (d *decoder) lossless(sc *scan, at int) error { return UnsupportedError("lossless") }

@@ -1,0 +1,138 @@
+package jpeg
+
+// sequential decodes a baseline or extended scan straight to samples.
+func (d *decoder) sequential(sc *scan) error {
+	for _, c := range sc.comps {
+		c.seen = true
+		d.plane(c)
+	}
+	reset := func() {
+		for _, c := range sc.comps {
+			c.pred = 0
+		}
+	}
+	var b block
+	if len(sc.comps) == 1 {
+		c := sc.comps[0]
+		x, y := 0, 0
+		return d.entropy(sc.nx*sc.ny, reset, func(int) error {
+			err := d.block(c, &b, x, y)
+			if x++; x == sc.nx {
+				x, y = 0, y+1
+			}
+			return err
+		})
+	}
+	return d.entropy(sc.nx*sc.ny, reset, func(i int) error {
+		for _, c := range sc.comps {
+			for j := range c.h * c.v {
+				if err := d.block(c, &b, i%sc.nx*c.h+j%c.h, i/sc.nx*c.v+j/c.h); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// plane makes the sample plane of c.
+func (d *decoder) plane(c *component) {
+	if d.img.Precision == 8 {
+		c.pix8 = make([]uint8, c.stride*c.rows)
+	} else {
+		c.pix16 = make([]uint16, c.stride*c.rows)
+	}
+}
+
+// block decodes the block in column x and row y of c.
+func (d *decoder) block(c *component, b *block, x, y int) error {
+	last, err := d.coefficients(c, b)
+	if err != nil {
+		return err
+	}
+	at := y*8*c.stride + x*8
+	if d.img.Precision == 8 {
+		idct8(b, last, c.pix8[at:], c.stride)
+	} else {
+		store12(b, c.pix16[at:], c.stride)
+	}
+	return nil
+}
+
+// coefficients reads a block, dequantizes it into b and returns the zigzag
+// index of its last coefficient that is not zero (T.81 F.2.2).
+func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
+	*b = block{}
+	r := &d.r
+	q := &d.quant[c.tq]
+	s, ok := r.symbol(&d.huff[0][c.dc])
+	if !ok {
+		return 0, errCode
+	}
+	if s > 15 {
+		return 0, errBits
+	}
+	c.pred += extend(r.take(uint(s)), uint(s))
+	b[0] = c.pred * q[0]
+
+	h := &d.huff[1][c.ac]
+	acc, n := r.acc, r.n
+	k := 1
+	for k < 64 {
+		if n < 32 {
+			r.acc, r.n = acc, n
+			r.refill()
+			acc, n = r.acc, r.n
+		}
+		if e := h.ac[acc>>(64-lutBits)]; e != 0 {
+			k += int(e >> 8 & 15)
+			bits := uint(e & 15)
+			acc <<= bits
+			n -= bits
+			at := zigzag[k] & 63
+			b[at] = e >> 16 * q[at]
+			last = k
+			k++
+			continue
+		}
+		r.acc, r.n = acc, n
+		sym, ok := r.symbol(h)
+		if !ok {
+			return 0, errCode
+		}
+		run, s := int(sym>>4), uint(sym&15)
+		if s == 0 {
+			acc, n = r.acc, r.n
+			if run != 15 {
+				break
+			}
+			k += 16
+			continue
+		}
+		v := extend(r.take(s), s)
+		acc, n = r.acc, r.n
+		k += run
+		at := zigzag[k] & 63
+		b[at] = v * q[at]
+		last = k
+		k++
+	}
+	r.acc, r.n = acc, n
+	if k > 64 {
+		return 0, errRun
+	}
+	if r.overrun() {
+		return 0, errOverrun
+	}
+	return last, nil
+}
+
+// store12 transforms b and writes it, level-shifted and clamped to 0..4095.
+func store12(b *block, dst []uint16, stride int) {
+	idct(b, 1)
+	for y := range 8 {
+		for x, v := range b[8*y : 8*y+8] {
+			dst[y*stride+x] = uint16(min(max(v+2048, 0), 4095))
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package dicom
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"image/jpeg"
+	"io"
+	"strconv"
+	"strings"
+)
+
+const (
+	secondaryCapture = "1.2.840.10008.5.1.4.1.1.7"
+
+	// implementation identifies this writer (0002,0012). It lies under 2.25, the
+	// root of UIDs made from UUIDs, which need no registration.
+	implementation = "2.25.194823961290274160312706517231943025417"
+)
+
+// Write writes f as a DICOM file with one frame, a secondary capture in
+// MONOCHROME2 unless f says otherwise. The syntax is ExplicitLittleEndian, with
+// pixels of 8 or 16 bits, or JPEGBaseline, with 8 bits at JPEG quality 95.
+//
+// Rows, Columns, Bits and Pix8 or Pix16 of f are needed, and
+// SOPInstanceUID, StudyUID and SeriesUID; the other text fields and the
+// spacings are written where they are set. Empty SOPClassUID, Modality and
+// ConversionType become secondary capture, OT and WSD. Scale and Offset are not
+// written. Write returns an error for a Film that does not fit together, and the
+// errors of w.
+func Write(w io.Writer, f *Film, syntax Syntax) error {
+	if err := f.check(syntax); err != nil {
+		return err
+	}
+	pixels, err := f.encodePixels(syntax)
+	if err != nil {
+		return err
+	}
+	class := cmp.Or(f.SOPClassUID, secondaryCapture)
+
+	var meta elements
+	meta.add(0x00020001, "OB", "\x00\x01")
+	meta.add(0x00020002, "UI", class)
+	meta.add(0x00020003, "UI", f.SOPInstanceUID)
+	meta.add(0x00020010, "UI", string(syntax))
+	meta.add(0x00020012, "UI", implementation)
+
+	var set elements
+	set.add(0x00080005, "CS", "ISO_IR 192") // UTF-8
+	set.add(0x00080016, "UI", class)
+	set.add(0x00080018, "UI", f.SOPInstanceUID)
+	set.add(0x00080060, "CS", cmp.Or(f.Modality, "OT"))
+	set.add(0x00080064, "CS", cmp.Or(f.ConversionType, "WSD"))
+	set.add(0x00100010, "PN", f.PatientID)
+	set.add(0x00100020, "LO", f.PatientID)
+	set.add(0x00100040, "CS", f.Sex)
+	set.add(0x00101010, "AS", f.Age)
+	set.add(0x00180015, "CS", f.BodyPart)
+	set.add(0x00185101, "CS", f.View)
+	set.add(0x0020000D, "UI", f.StudyUID)
+	set.add(0x0020000E, "UI", f.SeriesUID)
+	set.short(0x00280002, 1)
+	set.add(0x00280004, "CS", "MONOCHROME2")
+	set.short(0x00280010, f.Rows)
+	set.short(0x00280011, f.Columns)
+	if f.RowSpacing > 0 && f.ColumnSpacing > 0 {
+		set.add(0x00280030, "DS", decimal(f.RowSpacing)+`\`+decimal(f.ColumnSpacing))
+	}
+	allocated := 8
+	if f.Pix16 != nil {
+		allocated = 16
+	}
+	set.short(0x00280100, allocated)
+	set.short(0x00280101, f.Bits)
+	set.short(0x00280102, f.Bits-1)
+	set.short(0x00280103, 0)
+	if syntax == JPEGBaseline {
+		set.add(0x00282110, "CS", "01")
+		set.add(0x00282114, "CS", "ISO_10918_1")
+	}
+
+	out := append(make([]byte, 128), "DICM"...)
+	out = explicit(out, 0x00020000, "UL", binary.LittleEndian.AppendUint32(nil, uint32(len(meta.b))))
+	out = append(append(append(out, meta.b...), set.b...), pixels...)
+	_, err = w.Write(out)
+	return err
+}
+
+// elements builds a data set in explicit little endian.
+type elements struct{ b []byte }
+
+// add appends a text or byte element; empty values are left out.
+func (e *elements) add(t uint32, vr, val string) {
+	if val == "" {
+		return
+	}
+	fill := byte(' ')
+	if vr == "UI" || vr == "OB" {
+		fill = 0
+	}
+	e.b = explicit(e.b, t, vr, []byte(pad2(val, fill)))
+}
+
+func (e *elements) short(t uint32, v int) {
+	e.b = explicit(e.b, t, "US", binary.LittleEndian.AppendUint16(nil, uint16(v)))
+}
+
+// decimal formats v as a decimal string, which may have 16 characters.
+func decimal(v float64) string {
+	for prec := 15; ; prec-- {
+		if s := strconv.FormatFloat(v, 'g', prec, 64); len(s) <= 16 {
+			return s
+		}
+	}
+}
+
+// check reports what keeps f from being written.
+func (f *Film) check(syntax Syntax) error {
+	if syntax != ExplicitLittleEndian && syntax != JPEGBaseline {
+		return fmt.Errorf("dicom: cannot write transfer syntax %s (%s), only %s and %s", syntax, syntax.Name(), ExplicitLittleEndian, JPEGBaseline)
+	}
+	n := f.Rows * f.Columns
+	if f.Rows < 1 || f.Columns < 1 || f.Rows > 0xFFFF || f.Columns > 0xFFFF {
+		return fmt.Errorf("dicom: cannot write %d rows and %d columns, want 1 to 65535 of each", f.Rows, f.Columns)
+	}
+	if f.Pix8 != nil && f.Pix16 != nil || len(f.Pix8)+len(f.Pix16) != n {
+		return fmt.Errorf("dicom: film of %dx%d has %d pixels of 8 and %d of 16 bits, want %d of one kind", f.Columns, f.Rows, len(f.Pix8), len(f.Pix16), n)
+	}
+	if f.Pix8 != nil && (f.Bits < 1 || f.Bits > 8) || f.Pix16 != nil && (f.Bits < 9 || f.Bits > 16) {
+		return fmt.Errorf("dicom: film of %d bits, want 1 to 8 in Pix8 and 9 to 16 in Pix16", f.Bits)
+	}
+	if syntax == JPEGBaseline && (f.Pix8 == nil || f.Bits != 8) {
+		return fmt.Errorf("dicom: JPEG baseline holds 8 bits, the film has %d", f.Bits)
+	}
+	for _, u := range []struct{ name, uid string }{
+		{"SOPInstanceUID", f.SOPInstanceUID}, {"StudyUID", f.StudyUID}, {"SeriesUID", f.SeriesUID},
+	} {
+		if u.uid == "" || len(u.uid) > 64 || strings.Trim(u.uid, "0123456789.") != "" {
+			return fmt.Errorf("dicom: %s is %q, want digits and dots, 1 to 64 of them", u.name, u.uid)
+		}
+	}
+	for _, t := range []string{f.PatientID, f.Sex, f.Age, f.Modality, f.BodyPart, f.View, f.ConversionType} {
+		if len(t) > 64 || strings.ContainsAny(t, "\\\x00\n\r") {
+			return fmt.Errorf("dicom: cannot write the text %q: at most 64 bytes, no backslash or control character", t)
+		}
+	}
+	return nil
+}
+
+// encodePixels returns the whole pixel data element.
+func (f *Film) encodePixels(syntax Syntax) ([]byte, error) {
+	if syntax == ExplicitLittleEndian {
+		if f.Pix16 == nil {
+			return explicit(nil, tagPixels, "OB", []byte(pad2(string(f.Pix8), 0))), nil
+		}
+		b := make([]byte, 0, 2*len(f.Pix16))
+		for _, v := range f.Pix16 {
+			b = binary.LittleEndian.AppendUint16(b, v)
+		}
+		return explicit(nil, tagPixels, "OW", b), nil
+	}
+	var j bytes.Buffer
+	if err := jpeg.Encode(&j, f.Gray(), &jpeg.Options{Quality: 95}); err != nil {
+		return nil, fmt.Errorf("dicom: %w", err)
+	}
+	if j.Len()%2 == 1 {
+		j.WriteByte(0)
+	}
+	le := binary.LittleEndian
+	b := explicit(nil, tagPixels, "OB", nil)
+	le.PutUint32(b[8:], undefined)
+	item := func(tag uint32, n int) {
+		b = le.AppendUint16(b, uint16(tag>>16))
+		b = le.AppendUint16(b, uint16(tag&0xFFFF))
+		b = le.AppendUint32(b, uint32(n))
+	}
+	item(tagItem, 0) // no offset table
+	item(tagItem, j.Len())
+	b = append(b, j.Bytes()...)
+	item(tagSeqEnd, 0)
+	return b, nil
+}
