@@ -95,18 +95,29 @@ type raster struct {
 // average returns r reduced to h x w: pixel i of n is the mean of those from
 // floor(i*size/n) up to ceil((i+1)*size/n).
 func (r raster) average(h, w int) raster {
+	span := func(i, size, n int) (first, end int) { return i * size / n, ((i+1)*size + n - 1) / n }
+	type interval struct{ first, end int }
+	cols := make([]interval, w)
+	for x := range cols {
+		cols[x].first, cols[x].end = span(x, r.w, w)
+	}
 	out := raster{make([]float32, r.c*h*w), r.c, h, w}
-	for i := range out.pix {
-		c, y, x := i/(h*w), i/w%h, i%w
-		y0, y1 := y*r.h/h, ((y+1)*r.h+h-1)/h
-		x0, x1 := x*r.w/w, ((x+1)*r.w+w-1)/w
-		sum := float32(0)
-		for y := y0; y < y1; y++ {
-			for _, v := range r.pix[(c*r.h+y)*r.w:][x0:x1] {
-				sum += v
+	for i := range r.c * h {
+		to := out.pix[i*w:][:w]
+		first, end := span(i%h, r.h, h)
+		for y := first; y < end; y++ {
+			line := r.pix[(i/h*r.h+y)*r.w:][:r.w]
+			for x, c := range cols {
+				sum := to[x]
+				for _, v := range line[c.first:c.end] {
+					sum += v
+				}
+				to[x] = sum
 			}
 		}
-		out.pix[i] = sum / float32((y1-y0)*(x1-x0))
+		for x, c := range cols {
+			to[x] /= float32((end - first) * (c.end - c.first))
+		}
 	}
 	return out
 }
