@@ -21,7 +21,6 @@ package dicom
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -173,10 +172,4 @@ func read(file []byte, o *Options) (*Film, error) {
 		return nil, err
 	}
 	return f, st.grey(f, pix, o)
-}
-
-// asFormat reports whether err is a *FormatError and returns it.
-func asFormat(err error) (*FormatError, bool) {
-	var e *FormatError
-	return e, errors.As(err, &e)
 }

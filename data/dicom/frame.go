@@ -2,6 +2,7 @@ package dicom
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +26,8 @@ func (st *study) frame(i, maxPixels int) ([]byte, error) {
 	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1:
 		pix, err := s.jpeg(data, maxPixels)
 		return pix, locate(err, at, st.syntax)
+	case RLELossless:
+		return s.packbits(data, at)
 	}
 	return nil, &UnsupportedError{Syntax: st.syntax}
 }
@@ -117,16 +120,55 @@ func (st *study) encapsulated(i int) ([]byte, int, error) {
 	return b, -1, nil
 }
 
-// parts returns the fragments of frame i.
+// parts returns the fragments of frame i. Which they are, the offset table
+// says; without one, a frame is a fragment, or begins where a fragment begins
+// with a start marker.
 func (st *study) parts(i int) ([]span, error) {
 	frames, all := st.shape.frames, st.fragments
 	switch {
 	case frames == 1:
 		return all, nil
+	case st.offsets.n == 4*frames:
+		return st.partsByOffset(i)
 	case len(all) == frames:
 		return all[i : i+1], nil
 	}
-	return nil, broken(-1, "%d frames in %d fragments", frames, len(all))
+	var first []int
+	for k, p := range all {
+		b := st.stream[p.off : p.off+p.n]
+		if bytes.HasPrefix(b, []byte("\xFF\xD8\xFF")) || bytes.HasPrefix(b, []byte("\xFF\x4F\xFF\x51")) {
+			first = append(first, k)
+		}
+	}
+	if len(first) != frames || first[0] != 0 {
+		return nil, broken(st.offsets.off, "%d frames in %d fragments, of which %d begin with a start marker", frames, len(all), len(first))
+	}
+	return all[first[i]:append(first, len(all))[i+1]], nil
+}
+
+// partsByOffset returns the fragments of frame i by the basic offset table,
+// whose entries count from the first fragment's item.
+func (st *study) partsByOffset(i int) ([]span, error) {
+	t := st.stream[st.offsets.off : st.offsets.off+st.offsets.n]
+	base := st.offsets.off + st.offsets.n
+	from, to := int(binary.LittleEndian.Uint32(t[4*i:])), len(st.stream)
+	if 4*i+4 < len(t) {
+		to = int(binary.LittleEndian.Uint32(t[4*i+4:]))
+	}
+	var parts []span
+	for k, p := range st.fragments {
+		at := p.off - 8 - base
+		if at == from {
+			parts = st.fragments[k:k]
+		}
+		if parts != nil && at < to {
+			parts = parts[:len(parts)+1]
+		}
+	}
+	if len(parts) == 0 {
+		return nil, broken(st.offsets.off+4*i, "the offset table puts frame %d at %d, where no fragment begins", i, from)
+	}
+	return parts, nil
 }
 
 // jpeg decodes a JPEG stream and checks it against the header.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // The guard walks a file's elements before any parser sees them. It checks
@@ -147,7 +148,26 @@ func survey(file []byte, maxBytes int64) (*layout, error) {
 	case "1.2.840.113619.5.2":
 		return nil, &UnsupportedError{Syntax: l.syntax}
 	}
+	g.correct()
 	return l, g.dataset(l)
+}
+
+// correct sees to data sets that are implicit where the transfer syntax says
+// explicit, or the reverse; there are writers that forget to say so. The first
+// element decides.
+func (g *guard) correct() {
+	if len(g.b)-g.pos < 8 || g.big {
+		return
+	}
+	vr := string(g.b[g.pos+4 : g.pos+6])
+	n := binary.LittleEndian.Uint32(g.b[g.pos+4:])
+	known := strings.Contains(" AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UI UL UN US UT ", " "+vr+" ")
+	switch {
+	case g.implicit && known && int64(n) > int64(len(g.b)-g.pos-8):
+		g.implicit = false
+	case !g.implicit && !known && int64(n) <= int64(len(g.b)-g.pos-8):
+		g.implicit = true
+	}
 }
 
 // inflate returns the inflated stream, or as much of it as came before an

@@ -40,8 +40,8 @@ func (d *decoder) scan(s []byte, at int) error {
 		sc.comps = append(sc.comps, c)
 	}
 	d.scans++
-	if d.scans > 1000 { // each scan walks all blocks: a bound on the time
-		return d.errorf(at, "more than 1000 scans")
+	if d.scans > maxScans {
+		return d.errorf(at, "more than %d scans", maxScans)
 	}
 	if d.sof == sof3 {
 		return d.lossless(&sc, at)
@@ -70,7 +70,8 @@ func (d *decoder) checkScan(sc *scan, at int) error {
 			return d.errorf(at, "bad progressive scan: coefficients %d to %d, bits %d to %d", sc.ss, sc.se, sc.ah, sc.al)
 		}
 		dc = dc && sc.ah == 0
-	} else if sc.ss != 0 || sc.se != 63 || sc.ah != 0 || sc.al != 0 {
+	} else if sc.ss != 0 || sc.se != 63 && sc.se != 0 || sc.ah != 0 || sc.al != 0 {
+		// Some encoders of 12 bits leave se, which means nothing here, 0.
 		return d.errorf(at, "bad sequential scan: coefficients %d to %d", sc.ss, sc.se)
 	}
 	for _, c := range sc.comps {
@@ -90,11 +91,10 @@ func (d *decoder) checkScan(sc *scan, at int) error {
 	return nil
 }
 
-// A stretch walks the MCUs of a scan between restart markers.
-//
-// entropy calls mcu for each of the n MCUs in turn; it reads restart markers
-// where they are due, and checks that each stretch of entropy data is used up.
-func (d *decoder) entropy(n int, reset func(), mcu func(i int) error) error {
+// entropy calls mcu for each of the n MCUs in turn. Where restart markers are
+// due, every restart MCUs unless that is 0, it reads them and calls reset, as it
+// does at the start; it checks that each stretch of entropy data is used up.
+func (d *decoder) entropy(n, restart int, reset func(), mcu func(i int) error) error {
 	next := uint8(0)
 	for first := 0; first < n; {
 		at := d.pos
@@ -105,16 +105,16 @@ func (d *decoder) entropy(n int, reset func(), mcu func(i int) error) error {
 		d.pos += used
 		reset()
 		last := n
-		if d.restart > 0 {
-			last = min(n, first+d.restart)
+		if restart > 0 {
+			last = min(n, first+restart)
 		}
 		for i := first; i < last; i++ {
 			if err := mcu(i); err != nil {
 				return d.errorf(at+d.r.used()/8, "in MCU %d of %d: %v", i, n, err)
 			}
 		}
-		if d.r.overrun() {
-			return d.errorf(d.pos, "entropy data end before MCU %d", last)
+		if d.eobrun > 0 {
+			return d.errorf(d.pos, "a run of empty blocks goes past MCU %d", last-1)
 		}
 		if d.r.leftover() {
 			return d.errorf(at+d.r.used()/8, "entropy data go on after MCU %d", last-1)

@@ -15,7 +15,7 @@ func (d *decoder) sequential(sc *scan) error {
 	if len(sc.comps) == 1 {
 		c := sc.comps[0]
 		x, y := 0, 0
-		return d.entropy(sc.nx*sc.ny, reset, func(int) error {
+		return d.entropy(sc.nx*sc.ny, d.restart, reset, func(int) error {
 			err := d.block(c, &b, x, y)
 			if x++; x == sc.nx {
 				x, y = 0, y+1
@@ -23,7 +23,7 @@ func (d *decoder) sequential(sc *scan) error {
 			return err
 		})
 	}
-	return d.entropy(sc.nx*sc.ny, reset, func(i int) error {
+	return d.entropy(sc.nx*sc.ny, d.restart, reset, func(i int) error {
 		for _, c := range sc.comps {
 			for j := range c.h * c.v {
 				if err := d.block(c, &b, i%sc.nx*c.h+j%c.h, i/sc.nx*c.v+j/c.h); err != nil {
@@ -50,13 +50,18 @@ func (d *decoder) block(c *component, b *block, x, y int) error {
 	if err != nil {
 		return err
 	}
+	d.samples(c, b, last, x, y)
+	return nil
+}
+
+// samples transforms the block b into column x and row y of the plane of c.
+func (d *decoder) samples(c *component, b *block, last, x, y int) {
 	at := y*8*c.stride + x*8
 	if d.img.Precision == 8 {
 		idct8(b, last, c.pix8[at:], c.stride)
 	} else {
 		store12(b, c.pix16[at:], c.stride)
 	}
-	return nil
 }
 
 // coefficients reads a block, dequantizes it into b and returns the zigzag
