@@ -1,0 +1,96 @@
+// Package hypercolumn implements the head that sees every scale at once
+// (Hariharan et al. 2015, https://arxiv.org/abs/1411.5752): each decoder map is
+// reduced by two 3x3 convolutions, resized to full size and joined to the
+// network's output, before a 1x1 convolution decides the class of each pixel.
+//
+// # Folding
+//
+// A 1x1 convolution W commutes with bilinear resizing and with concatenation, and
+// the second convolution K2 has no activation behind it, so for maps h
+//
+//	W * cat(up(K2 * (K1 * h) + b2), ..., x) = Wx*x + sum up((W K2) * (K1 * h) + W b2)
+//
+// and the wide maps shrink to the number of classes before they are resized.
+// [Columns.Project] computes the right side, with the parameters, and so the
+// gradients, of the left.
+package hypercolumn
+
+import (
+	"fmt"
+
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// Columns is the factorization: two 3x3 convolutions for each map.
+type Columns struct {
+	factors []nn.Sequential // [K1, K2] per map
+	width   int64           // channels of each reduced map, and of x
+}
+
+// New returns columns for maps of the given widths, each reduced to width, the
+// number of channels of the last map x.
+func New(in *nn.Init, maps []int64, width int64) *Columns {
+	c := &Columns{width: width}
+	for _, m := range maps {
+		c.factors = append(c.factors, nn.Sequential{
+			nn.NewConv2d(in, m, width, 3, &nn.ConvOptions{Padding: 1}),
+			nn.NewConv2d(in, width, width, 3, &nn.ConvOptions{Padding: 1}),
+		})
+	}
+	return c
+}
+
+// Width returns the number of channels that Forward returns.
+func (c *Columns) Width() int64 { return c.width * int64(len(c.factors)+1) }
+
+// Forward returns the hypercolumns (N, Width, H, W) of x (N, width, H, W): the
+// reduced maps at x's size, and x. It is what Project spares; networks that end
+// in anything but a 1x1 convolution need it.
+func (c *Columns) Forward(maps []torch.Tensor, x torch.Tensor) torch.Tensor {
+	c.check(maps)
+	size := nn.Shape(x)
+	columns := make([]torch.Tensor, 0, len(maps)+1)
+	for i, h := range maps {
+		columns = append(columns, nn.ResizeBilinear(c.factors[i].Forward(h), size[2], size[3]))
+	}
+	return nn.Cat(append(columns, x)...)
+}
+
+// Project returns the 1x1 convolution of the hypercolumns by weight
+// (K, Width, 1, 1) and bias (K): class scores (N, K, H, W). The hypercolumns
+// themselves never exist. bias may have no handle.
+func (c *Columns) Project(maps []torch.Tensor, x, weight, bias torch.Tensor) torch.Tensor {
+	c.check(maps)
+	size := nn.Shape(x)
+	classes := nn.Shape(weight)[0]
+	part := func(i int) torch.Tensor { return nn.Narrow(weight, 1, int64(i)*c.width, c.width) }
+
+	scores := nn.Conv(x, part(len(maps)), bias, 1, 0) // (N, K, H, W)
+	for i, h := range maps {
+		k1, k2 := c.factors[i][0].(*nn.Conv2d), c.factors[i][1].(*nn.Conv2d)
+		w := nn.Reshape(part(i), classes, c.width)
+		folded := nn.Reshape(nn.MatMul(w, nn.Reshape(k2.Weight(), c.width, -1)), classes, c.width, 3, 3)
+		constant := nn.MatMul(w, k2.Bias)
+		s := nn.Conv(k1.Forward(h), folded, constant, 1, 1) // (N, K, h, w)
+		scores = nn.Add(scores, nn.ResizeBilinear(s, size[2], size[3]))
+	}
+	return scores
+}
+
+func (c *Columns) check(maps []torch.Tensor) {
+	if len(maps) != len(c.factors) {
+		panic(fmt.Errorf("hypercolumn: %d maps, the columns were made for %d", len(maps), len(c.factors)))
+	}
+}
+
+// Walk shows the factorization.
+func (c *Columns) Walk(w nn.Walker) {
+	list := make(nn.List, len(c.factors))
+	for i, f := range c.factors {
+		list[i] = f
+	}
+	w.Child("factorization", list)
+}
+
+func (c *Columns) String() string { return "Hcolumns" }

@@ -1,0 +1,91 @@
+package nn
+
+import (
+	"fmt"
+
+	"github.com/hcunet/hcunet/internal/shim"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// BatchNormOptions are what a batch norm may have beside its width.
+type BatchNormOptions struct {
+	Bias float64 // the initial bias; fastai 1's batchnorm_2d starts at 1e-3
+	Gain Gain
+}
+
+// Gain is the initial weight of a batch norm.
+type Gain int
+
+const (
+	GainOne  Gain = iota // 1
+	GainZero             // 0, so that a residual branch starts as nothing
+)
+
+// A BatchNorm2d normalizes each channel of (N, C, H, W): over the batch in
+// training, by running statistics in evaluation. The running variance takes the
+// unbiased batch variance.
+//
+// Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167; eps and
+// momentum as torch.nn.BatchNorm2d.
+type BatchNorm2d struct {
+	C            int64
+	Momentum     float64 // weight of a new batch in the running statistics
+	weight, bias torch.Tensor
+	mean, var_   torch.Tensor
+	batches      torch.Tensor // int64, counts training batches
+	training     bool
+}
+
+const batchNormEps = 1e-5 // torch.nn.BatchNorm2d
+
+// NewBatchNorm2d returns a batch norm of c channels with momentum 0.1; opt may
+// be nil.
+func NewBatchNorm2d(in *Init, c int64, opt *BatchNormOptions) *BatchNorm2d {
+	checkWidths("BatchNorm2d", c)
+	o := BatchNormOptions{}
+	if opt != nil {
+		o = *opt
+	}
+	gain := float32(1)
+	if o.Gain == GainZero {
+		gain = 0
+	}
+	return &BatchNorm2d{
+		C:        c,
+		Momentum: 0.1, // torch.nn.BatchNorm2d
+		weight:   in.param(constant(gain, c), c),
+		bias:     in.param(constant(float32(o.Bias), c), c),
+		mean:     in.buffer(constant(0, c), c),
+		var_:     in.buffer(constant(1, c), c),
+		batches:  Zeros(in.Device, Long),
+		training: true,
+	}
+}
+
+var (
+	opBatchNorm  = shim.NewOp("batch_norm")
+	opAddScalar_ = shim.NewOp("add_.Scalar")
+)
+
+// Forward normalizes x.
+func (b *BatchNorm2d) Forward(x torch.Tensor) torch.Tensor {
+	if b.training {
+		run(opAddScalar_, b.batches, 1)
+	}
+	return call(opBatchNorm, x, b.weight, b.bias, b.mean, b.var_, b.training, b.Momentum, batchNormEps, true)
+}
+
+// Walk shows weight, bias and the running statistics.
+func (b *BatchNorm2d) Walk(w Walker) {
+	w.Param("weight", b.weight)
+	w.Param("bias", b.bias)
+	w.Buffer("running_mean", b.mean)
+	w.Buffer("running_var", b.var_)
+	w.Buffer("num_batches_tracked", b.batches)
+}
+
+func (b *BatchNorm2d) setTraining(on bool) { b.training = on }
+
+func (b *BatchNorm2d) String() string {
+	return fmt.Sprintf("BatchNorm2d(%d, eps=1e-05, momentum=%v, affine=True, track_running_stats=True)", b.C, b.Momentum)
+}

@@ -1,0 +1,80 @@
+package nn
+
+import torch "github.com/wangkuiyi/gotorch"
+
+// A Norm is the kind of normalization in a block of layers.
+type Norm int
+
+const (
+	NormNone      Norm = iota // none; convolutions have a bias
+	NormBatch                 // batch norm after the activation; no bias
+	NormBatchZero             // as NormBatch: fastai 1.0.54 ignores the difference here
+	NormWeight                // weight norm on the convolution
+	NormSpectral              // spectral norm on the convolution
+)
+
+// ConvLayerOptions are what a ConvLayer may have beside its sizes.
+type ConvLayerOptions struct {
+	Norm          Norm
+	NoActivation  bool
+	SelfAttention bool  // a SelfAttention at the end
+	ICNR          int64 // see ConvOptions
+}
+
+// A ConvLayer is convolution, ReLU, batch norm and self-attention, as far as
+// asked for, in this order.
+//
+// Source: fastai 1.0.54, layers.py, conv_layer.
+type ConvLayer struct {
+	Sequential
+	Conv *Conv2d
+}
+
+// NewConvLayer returns a layer with stride 1 that keeps the image's size.
+func NewConvLayer(in *Init, inC, outC, kernel int64, opt ConvLayerOptions) *ConvLayer {
+	bn := opt.Norm == NormBatch || opt.Norm == NormBatchZero
+	conv := NewConv2d(in, inC, outC, kernel, &ConvOptions{
+		Padding: (kernel - 1) / 2, NoBias: bn, Norm: opt.Norm, ICNR: opt.ICNR,
+	})
+	l := &ConvLayer{Sequential{conv}, conv}
+	if !opt.NoActivation {
+		l.Sequential = append(l.Sequential, Activation{InPlace: true})
+	}
+	if bn {
+		l.Sequential = append(l.Sequential, NewBatchNorm2d(in, outC, nil))
+	}
+	if opt.SelfAttention {
+		l.Sequential = append(l.Sequential, NewSelfAttention(in, outC))
+	}
+	return l
+}
+
+// A ResBlock adds two convolution layers to its input. Channels stay; with
+// bottle the inner width is half.
+//
+// Source: fastai 1.0.54, layers.py, res_block.
+type ResBlock struct{ layers List }
+
+// NewResBlock returns a block of c channels.
+func NewResBlock(in *Init, c int64, norm Norm, bottle bool) *ResBlock {
+	inner := c
+	if bottle {
+		inner = c / 2
+	}
+	return &ResBlock{List{
+		NewConvLayer(in, c, inner, 3, ConvLayerOptions{Norm: norm}),
+		NewConvLayer(in, inner, c, 3, ConvLayerOptions{Norm: norm}),
+		Leaf("MergeLayer()"),
+	}}
+}
+
+// Forward returns x + conv(conv(x)).
+func (r *ResBlock) Forward(x torch.Tensor) torch.Tensor {
+	y := r.layers[0].(*ConvLayer).Forward(x)
+	return Add(x, r.layers[1].(*ConvLayer).Forward(y))
+}
+
+// Walk shows the layers as fastai's SequentialEx does.
+func (r *ResBlock) Walk(w Walker) { w.Child("layers", r.layers) }
+
+func (r *ResBlock) String() string { return "SequentialEx" }

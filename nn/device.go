@@ -1,0 +1,101 @@
+package nn
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hcunet/hcunet/internal/shim"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A Device is where a tensor lives. The zero value is the CPU.
+type Device struct {
+	cuda  bool
+	index int
+}
+
+// CPU is the processor's memory.
+var CPU Device
+
+// ParseDevice reads "cpu", "cuda", "cuda:N", or "auto" for the first CUDA device
+// where there is one and the CPU elsewhere. A CUDA device that is not there is an
+// error.
+func ParseDevice(s string) (Device, error) {
+	n := shim.CUDADevices()
+	switch s {
+	case "cpu":
+		return CPU, nil
+	case "auto":
+		return Device{cuda: n > 0}, nil
+	case "cuda":
+		s = "cuda:0"
+	}
+	number, ok := strings.CutPrefix(s, "cuda:")
+	index, err := strconv.Atoi(number)
+	if !ok || err != nil || index < 0 {
+		return CPU, fmt.Errorf("nn: device %q, wanted auto, cpu, cuda or cuda:N", s)
+	}
+	if index >= n {
+		return CPU, fmt.Errorf("nn: device %s was asked for, but libtorch %s finds %d CUDA devices; use cpu, or a libtorch with CUDA",
+			s, shim.Version(), n)
+	}
+	return Device{true, index}, nil
+}
+
+// String returns "cpu" or "cuda:N".
+func (d Device) String() string {
+	if !d.cuda {
+		return "cpu"
+	}
+	return "cuda:" + strconv.Itoa(d.index)
+}
+
+// CUDA says whether d is a CUDA device.
+func (d Device) CUDA() bool { return d.cuda }
+
+// Synchronize waits until the device has done all it was given; on the CPU it
+// returns at once.
+func (d Device) Synchronize() error {
+	if !d.cuda {
+		return nil
+	}
+	return shim.Synchronize(d.index)
+}
+
+func (d Device) arg() shim.Device { return shim.Device{CUDA: d.cuda, Index: d.index} }
+
+// A DType is an element type of a tensor.
+type DType int8
+
+// Element types, by gotorch's numbers. Float is the default everywhere.
+const (
+	Byte     = DType(torch.Byte)
+	Long     = DType(torch.Long)
+	Half     = DType(torch.Half)
+	Float    = DType(torch.Float)
+	Double   = DType(torch.Double)
+	Bool     = DType(torch.Bool)
+	BFloat16 = DType(torch.BFloat16)
+)
+
+// String returns PyTorch's name of the type.
+func (d DType) String() string {
+	switch d {
+	case Byte:
+		return "uint8"
+	case Long:
+		return "int64"
+	case Half:
+		return "float16"
+	case Float:
+		return "float32"
+	case Double:
+		return "float64"
+	case Bool:
+		return "bool"
+	case BFloat16:
+		return "bfloat16"
+	}
+	return fmt.Sprintf("DType(%d)", int8(d))
+}

@@ -1,0 +1,90 @@
+package nn
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// An Init says how the tensors of new layers come to be. Values are drawn in Go
+// and then moved, so that they are the same on every device and with every
+// libtorch.
+type Init struct {
+	Device Device
+	DType  DType      // 0 means Float
+	Rand   *rand.Rand // nil means a generator seeded with 0
+}
+
+// NewInit returns an Init for float32 weights on d, drawn from seed.
+func NewInit(d Device, seed uint64) *Init {
+	return &Init{Device: d, DType: Float, Rand: rand.New(rand.NewPCG(seed, 0))}
+}
+
+// param makes a trained tensor from values.
+func (in *Init) param(values []float32, shape ...int64) torch.Tensor {
+	t := in.buffer(values, shape...)
+	SetRequiresGrad(t, true)
+	return t
+}
+
+func (in *Init) buffer(values []float32, shape ...int64) torch.Tensor {
+	dtype := in.DType
+	if dtype == 0 {
+		dtype = Float
+	}
+	t, err := FromSlice(CPU, values, shape...)
+	must(err)
+	return To(t, in.Device, dtype)
+}
+
+// constant returns n times v.
+func constant(v float32, n int64) []float32 {
+	s := make([]float32, n)
+	for i := range s {
+		s[i] = v
+	}
+	return s
+}
+
+// normal returns n draws of mean 0 and the given standard deviation.
+func (in *Init) normal(n int64, std float64) []float32 {
+	if in.Rand == nil {
+		in.Rand = rand.New(rand.NewPCG(0, 0))
+	}
+	s := make([]float32, n)
+	for i := range s {
+		s[i] = float32(in.Rand.NormFloat64() * std)
+	}
+	return s
+}
+
+// Kaiming is the law of a convolution's initial weights: normal with mean 0 and
+// variance 2/fan.
+//
+// Source: K. He et al. 2015, https://arxiv.org/abs/1502.01852.
+type Kaiming int
+
+const (
+	FanIn  Kaiming = iota // fan = input channels * kernel area (fastai's layers)
+	FanOut                // fan = output channels * kernel area (torchvision's ResNet)
+)
+
+func (in *Init) kaiming(k Kaiming, out, inC, kh, kw int64) []float32 {
+	fan := inC * kh * kw
+	if k == FanOut {
+		fan = out * kh * kw
+	}
+	return in.normal(out*inC*kh*kw, math.Sqrt(2/float64(fan)))
+}
+
+// checkWidths panics on channel counts that no layer can have: the caller is a
+// constructor, its caller a programmer.
+func checkWidths(layer string, widths ...int64) {
+	for _, w := range widths {
+		if w < 1 {
+			panic(fmt.Errorf("nn: %s: %v channels, wanted at least 1 each", layer, widths))
+		}
+	}
+}

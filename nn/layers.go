@@ -1,0 +1,106 @@
+package nn
+
+import (
+	"fmt"
+	"strconv"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A Layer maps one tensor to one tensor.
+type Layer interface {
+	Module
+	Forward(x torch.Tensor) torch.Tensor
+}
+
+// A Sequential is a chain of layers, named "0", "1", ...
+type Sequential []Layer
+
+// Forward passes x through the chain.
+func (s Sequential) Forward(x torch.Tensor) torch.Tensor {
+	for _, l := range s {
+		x = l.Forward(x)
+	}
+	return x
+}
+
+// Walk shows the layers.
+func (s Sequential) Walk(w Walker) {
+	for i, l := range s {
+		w.Child(strconv.Itoa(i), l)
+	}
+}
+
+func (s Sequential) String() string { return "Sequential" }
+
+// A List shows modules under the names "0", "1", ...; how they are connected is
+// its owner's business.
+type List []Module
+
+// Walk shows the modules.
+func (l List) Walk(w Walker) {
+	for i, m := range l {
+		w.Child(strconv.Itoa(i), m)
+	}
+}
+
+func (l List) String() string { return "ModuleList" }
+
+// A Leaf stands for a module without tensors or parts in a printed tree.
+type Leaf string
+
+// Walk shows nothing.
+func (Leaf) Walk(Walker)      {}
+func (l Leaf) String() string { return string(l) }
+
+// An Activation is a ReLU layer.
+type Activation struct {
+	// InPlace overwrites its input, which then must not be needed otherwise.
+	InPlace bool
+}
+
+// Forward returns max(x, 0).
+func (a Activation) Forward(x torch.Tensor) torch.Tensor {
+	if a.InPlace {
+		return ReLUInPlace(x)
+	}
+	return ReLU(x)
+}
+
+// Walk shows nothing.
+func (Activation) Walk(Walker) {}
+
+func (a Activation) String() string {
+	if a.InPlace {
+		return "ReLU(inplace)"
+	}
+	return "ReLU()"
+}
+
+// A MaxPool2d takes the maximum over square windows.
+type MaxPool2d struct{ Kernel, Stride, Padding int64 }
+
+// Forward pools x.
+func (p MaxPool2d) Forward(x torch.Tensor) torch.Tensor {
+	return call(opMaxPool2d, x, []int64{p.Kernel, p.Kernel}, []int64{p.Stride, p.Stride}, []int64{p.Padding, p.Padding})
+}
+
+// Walk shows nothing.
+func (MaxPool2d) Walk(Walker) {}
+
+func (p MaxPool2d) String() string {
+	return fmt.Sprintf("MaxPool2d(kernel_size=%d, stride=%d, padding=%d, dilation=1, ceil_mode=False)", p.Kernel, p.Stride, p.Padding)
+}
+
+// A SigmoidRange squeezes its input into (Low, High).
+type SigmoidRange struct{ Low, High float64 }
+
+// Forward returns sigmoid(x)*(High-Low) + Low.
+func (s SigmoidRange) Forward(x torch.Tensor) torch.Tensor {
+	return AddScalar(MulScalar(Sigmoid(x), s.High-s.Low), s.Low)
+}
+
+// Walk shows nothing.
+func (SigmoidRange) Walk(Walker) {}
+
+func (s SigmoidRange) String() string { return "SigmoidRange()" }

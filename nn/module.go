@@ -1,0 +1,137 @@
+package nn
+
+import (
+	"fmt"
+	"strings"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A Module is a part of a network: it shows its own tensors and its parts to a
+// [Walker], in the order of PyTorch's state dict, under PyTorch's names.
+//
+// String names it as PyTorch prints it: a module with parts by its type alone
+// ("UnetBlock"), one without by its type and settings ("ReLU(inplace)").
+type Module interface {
+	fmt.Stringer
+	Walk(w Walker)
+}
+
+// A Walker is shown a module: first its parameters, then its buffers, then its
+// parts.
+type Walker interface {
+	Param(name string, t torch.Tensor)
+	Buffer(name string, t torch.Tensor)
+	Child(name string, m Module)
+}
+
+// A Named is one tensor of a module's state.
+type Named struct {
+	Name   string // such as "layers.0.4.0.conv1.weight"
+	Tensor torch.Tensor
+	Buffer bool   // running statistics and the like: not trained
+	Owner  Module // the layer it belongs to
+}
+
+// State returns all parameters and buffers of m in the order of PyTorch's
+// state dict.
+func State(m Module) []Named {
+	w := &stateWalker{owner: m}
+	m.Walk(w)
+	return w.state
+}
+
+// Parameters returns the trained tensors of m, in order.
+func Parameters(m Module) []Named {
+	var ps []Named
+	for _, n := range State(m) {
+		if !n.Buffer {
+			ps = append(ps, n)
+		}
+	}
+	return ps
+}
+
+type stateWalker struct {
+	prefix string
+	owner  Module
+	state  []Named
+}
+
+func (w *stateWalker) Param(name string, t torch.Tensor) {
+	w.state = append(w.state, Named{w.prefix + name, t, false, w.owner})
+}
+
+func (w *stateWalker) Buffer(name string, t torch.Tensor) {
+	w.state = append(w.state, Named{w.prefix + name, t, true, w.owner})
+}
+
+func (w *stateWalker) Child(name string, m Module) {
+	sub := &stateWalker{w.prefix + name + ".", m, w.state}
+	m.Walk(sub)
+	w.state = sub.state
+}
+
+// Each calls f with m and every part of it, outermost first.
+func Each(m Module, f func(Module)) {
+	f(m)
+	m.Walk(eachWalker(f))
+}
+
+type eachWalker func(Module)
+
+func (eachWalker) Param(string, torch.Tensor)     {}
+func (eachWalker) Buffer(string, torch.Tensor)    {}
+func (f eachWalker) Child(_ string, child Module) { Each(child, f) }
+
+// SetTraining switches the layers of m that behave differently in training (batch
+// norm, spectral norm) to training or to evaluation.
+func SetTraining(m Module, on bool) {
+	Each(m, func(m Module) {
+		if t, ok := m.(interface{ setTraining(bool) }); ok {
+			t.setTraining(on)
+		}
+	})
+}
+
+// Eval runs f with m in evaluation mode and without recording for gradients, and
+// puts m back into training mode.
+func Eval(m Module, f func()) {
+	SetTraining(m, false)
+	defer SetTraining(m, true)
+	NoGrad(f)
+}
+
+// SetBatchNormMomentum sets the weight of a new batch in all running statistics
+// of m.
+func SetBatchNormMomentum(m Module, momentum float64) {
+	Each(m, func(m Module) {
+		if bn, ok := m.(*BatchNorm2d); ok {
+			bn.Momentum = momentum
+		}
+	})
+}
+
+// Summary prints the tree of m's parts the way PyTorch 1.1 does.
+func Summary(m Module) string {
+	p := &printWalker{}
+	m.Walk(p)
+	if len(p.lines) == 0 {
+		return m.String()
+	}
+	var b strings.Builder
+	b.WriteString(m.String() + "(\n")
+	for _, line := range p.lines {
+		b.WriteString("  " + strings.ReplaceAll(line, "\n", "\n  ") + "\n")
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+type printWalker struct{ lines []string }
+
+func (*printWalker) Param(string, torch.Tensor)  {}
+func (*printWalker) Buffer(string, torch.Tensor) {}
+func (p *printWalker) Child(name string, m Module) {
+	p.lines = append(p.lines, fmt.Sprintf("(%s): %s", name, Summary(m)))
+}

@@ -1,0 +1,93 @@
+// Package nn is the vocabulary of layers that segmentation networks are written
+// in, on libtorch: convolutions, norms, pixel shuffle, attention, losses, Adam,
+// and the loading and saving of weights.
+//
+// A tensor is a gotorch.Tensor, so other gotorch code composes with this. Images
+// are (N, C, H, W): N batch, C channels, H height, W width.
+//
+// # Errors
+//
+// Operations and layers panic with an [*Error] when libtorch refuses a call (wrong
+// shape, wrong device, out of memory), so that a Forward reads like the equation
+// in the paper. [Try] turns that panic into an error, once, at the door of a
+// public call; Backward, the optimizer and everything that reads or writes data
+// return errors themselves.
+//
+// # Memory
+//
+// A tensor made inside a [Scope] is freed at its end. A training step and a
+// prediction are scopes; parameters, buffers and optimizer state are made
+// outside of one. Gradient mode, autocast and scopes belong to the thread:
+// one goroutine at a time talks to libtorch.
+package nn
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/hcunet/hcunet/internal/shim"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// An Error is what libtorch said of a call that failed.
+type Error = shim.Error
+
+// Try calls f and returns libtorch's complaint, if any: the panic of an
+// operation of this package or of gotorch, or what a gotorch function without a
+// result left behind. Any other panic goes on, so that a bug stays a bug.
+func Try(f func()) (err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+			err = errors.Join(err, shim.Pending())
+		case *Error:
+			err = r
+		case string: // gotorch panics with libtorch's text
+			err = &Error{Op: "gotorch", Msg: r}
+		default:
+			panic(r)
+		}
+	}()
+	f()
+	return nil
+}
+
+// must panics with libtorch's error.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// Scope runs f and then frees every tensor made on this thread meanwhile, except
+// those passed to keep. It returns how many were freed.
+func Scope(f func(keep func(...torch.Tensor))) (freed int64) { return shim.Scope(f) }
+
+// NoGrad runs f without recording for gradients.
+func NoGrad(f func()) { shim.NoGrad(f) }
+
+// Autocast runs f in automatic mixed precision: convolutions and matrix
+// products in dtype, sums and losses in float32.
+func Autocast(device Device, dtype DType, f func()) {
+	must(shim.Autocast(device.cuda, int8(dtype), f))
+}
+
+// Seed sets the seed of libtorch's own generators (dropout). Weights are drawn
+// from an [Init]'s Rand instead.
+func Seed(seed uint64) error { return shim.Seed(seed) }
+
+// SetThreads sets the number of threads inside an operation on the CPU; the
+// default is one a core.
+func SetThreads(n int) error {
+	if n < 1 {
+		return fmt.Errorf("nn: %d threads, wanted at least 1", n)
+	}
+	shim.SetThreads(n)
+	return nil
+}
+
+// Threads returns the number of threads inside an operation on the CPU.
+func Threads() int { return shim.Threads() }
+
+// LibtorchVersion returns the version of libtorch this program was built with.
+func LibtorchVersion() string { return shim.Version() }

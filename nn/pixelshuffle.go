@@ -1,0 +1,63 @@
+package nn
+
+import (
+	"math"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A PixelShuffleICNR doubles the size of a map: a 1x1 convolution to four times
+// the channels, ReLU, pixel shuffle, and a 2x2 average that blurs the
+// checkerboard the shuffle may leave. Its convolution starts with the four
+// channels of each output pixel equal (ICNR), so that it starts as a
+// nearest-neighbour resize.
+//
+// Sources: Shi et al. 2016, https://arxiv.org/abs/1609.05158; Aitken et al. 2017,
+// https://arxiv.org/abs/1707.02937; fastai 1.0.54, layers.py, PixelShuffle_ICNR.
+type PixelShuffleICNR struct {
+	conv   *ConvLayer
+	noBlur bool
+}
+
+// NewPixelShuffleICNR returns a layer (N, inC, H, W) to (N, outC, 2H, 2W).
+func NewPixelShuffleICNR(in *Init, inC, outC int64, norm Norm, noBlur bool) *PixelShuffleICNR {
+	opt := ConvLayerOptions{Norm: norm, NoActivation: true, ICNR: 2}
+	return &PixelShuffleICNR{NewConvLayer(in, inC, 4*outC, 1, opt), noBlur}
+}
+
+// Forward upsamples x.
+func (p *PixelShuffleICNR) Forward(x torch.Tensor) torch.Tensor {
+	x = ReLUInPlace(p.conv.Forward(x)) // (N, 4C, H, W)
+	x = call(opPixelShuffle, x, 2)     // (N, C, 2H, 2W)
+	if p.noBlur {
+		return x
+	}
+	x = call(opReplicationPad, x, []int64{1, 0, 1, 0}) // one column left, one row above
+	return call(opAvgPool2d, x, []int64{2, 2}, []int64{1, 1})
+}
+
+// Walk shows the convolution, and the steps by name.
+func (p *PixelShuffleICNR) Walk(w Walker) {
+	w.Child("conv", p.conv)
+	w.Child("shuf", Leaf("PixelShuffle(upscale_factor=2)"))
+	w.Child("pad", Leaf("ReplicationPad2d((1, 0, 1, 0))"))
+	w.Child("blur", Leaf("AvgPool2d(kernel_size=2, stride=1, padding=0)"))
+	w.Child("relu", Activation{InPlace: true})
+}
+
+func (p *PixelShuffleICNR) String() string { return "PixelShuffle_ICNR" }
+
+// icnr draws weights in which each group of r*r consecutive output channels is
+// equal, kaiming normal with the fan-in of the convolution.
+func (in *Init) icnr(out, inC, kernel, r int64) []float32 {
+	row := inC * kernel * kernel
+	groups := out / (r * r)
+	base := in.normal(groups*row, math.Sqrt(2/float64(row)))
+	values := make([]float32, 0, out*row)
+	for g := range groups {
+		for range r * r {
+			values = append(values, base[g*row:(g+1)*row]...)
+		}
+	}
+	return values
+}

@@ -1,0 +1,164 @@
+package nn
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hcunet/hcunet/checkpoint"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A Mismatch reports every tensor that keeps a checkpoint and a module apart.
+type Mismatch struct {
+	Missing  []string // in the module, not in the checkpoint
+	Extra    []string // in the checkpoint, not in the module
+	Misshape []string // in both, with different shapes: "name: [64 3 7 7], wanted [64 1 7 7]"
+}
+
+func (m *Mismatch) Error() string {
+	var b strings.Builder
+	b.WriteString("nn: the checkpoint does not fit the model:")
+	for _, part := range []struct {
+		what  string
+		names []string
+	}{{"missing", m.Missing}, {"extra", m.Extra}, {"of another shape", m.Misshape}} {
+		if len(part.names) > 0 {
+			fmt.Fprintf(&b, "\n%d %s: %s", len(part.names), part.what, strings.Join(part.names, ", "))
+		}
+	}
+	return b.String()
+}
+
+// LoadState copies the values of a checkpoint into m's own tensors, by name,
+// converting element types. Both sides must fit exactly, or nothing is copied
+// and the error is a *[Mismatch]; a checkpoint without num_batches_tracked (from
+// before PyTorch 0.4.1) is accepted.
+func LoadState(m Module, f *checkpoint.File) error {
+	state := State(m)
+	have := make(map[string]checkpoint.Tensor, len(f.Tensors))
+	for _, t := range f.Tensors {
+		have[t.Name] = t
+	}
+	var mismatch Mismatch
+	wanted := make(map[string]bool, len(state))
+	for _, n := range state {
+		wanted[n.Name] = true
+		t, ok := have[n.Name]
+		if !ok {
+			if !strings.HasSuffix(n.Name, ".num_batches_tracked") {
+				mismatch.Missing = append(mismatch.Missing, n.Name)
+			}
+			continue
+		}
+		if shape := intShape(Shape(n.Tensor)); !slices.Equal(t.Shape, shape) {
+			mismatch.Misshape = append(mismatch.Misshape, fmt.Sprintf("%s: %v, wanted %v", n.Name, t.Shape, shape))
+		}
+	}
+	for _, t := range f.Tensors {
+		if !wanted[t.Name] {
+			mismatch.Extra = append(mismatch.Extra, t.Name)
+		}
+	}
+	if len(mismatch.Missing)+len(mismatch.Extra)+len(mismatch.Misshape) > 0 {
+		return &mismatch
+	}
+	return Try(func() {
+		Scope(func(func(...torch.Tensor)) {
+			for _, n := range state {
+				if t, ok := have[n.Name]; ok {
+					CopyInto(n.Tensor, fromCheckpoint(t))
+				}
+			}
+		})
+	})
+}
+
+// SaveState returns a copy of m's state as a checkpoint, in the order and under
+// the names of PyTorch's state dict.
+func SaveState(m Module) (*checkpoint.File, error) {
+	f := &checkpoint.File{}
+	for _, n := range State(m) {
+		t, err := toCheckpoint(n.Name, n.Tensor)
+		if err != nil {
+			return nil, err
+		}
+		f.Tensors = append(f.Tensors, t)
+	}
+	return f, nil
+}
+
+func intShape(shape []int64) []int {
+	out := make([]int, len(shape))
+	for i, d := range shape {
+		out[i] = int(d)
+	}
+	return out
+}
+
+// fromCheckpoint makes a tensor on the CPU; types that Go's slices do not share
+// with libtorch go through float64, which holds their values exactly.
+func fromCheckpoint(t checkpoint.Tensor) torch.Tensor {
+	shape := make([]int64, len(t.Shape))
+	for i, d := range t.Shape {
+		shape[i] = int64(d)
+	}
+	var out torch.Tensor
+	var err error
+	switch t.DType {
+	case checkpoint.F32:
+		out, err = fromBytes[float32](t.Data, shape)
+	case checkpoint.I64:
+		out, err = fromBytes[int64](t.Data, shape)
+	default:
+		var values []float64
+		if values, err = t.Float64s(); err == nil {
+			out, err = FromSlice(CPU, values, shape...)
+		}
+	}
+	if err != nil {
+		panic(&Error{Op: "load " + t.Name, Msg: err.Error()})
+	}
+	return out
+}
+
+func fromBytes[N float32 | int64](data []byte, shape []int64) (torch.Tensor, error) {
+	var zero N
+	values := make([]N, len(data)/binary.Size(zero))
+	if _, err := binary.Decode(data, binary.LittleEndian, values); err != nil {
+		return torch.Tensor{}, err
+	}
+	return FromSlice(CPU, values, shape...)
+}
+
+func toCheckpoint(name string, t torch.Tensor) (checkpoint.Tensor, error) {
+	var shape []int
+	var dtype DType
+	if err := Try(func() { shape, dtype = intShape(Shape(t)), DTypeOf(t) }); err != nil {
+		return checkpoint.Tensor{}, err
+	}
+	switch dtype {
+	case Long:
+		return toBytes[int64](name, checkpoint.I64, t, shape)
+	case Double:
+		return toBytes[float64](name, checkpoint.F64, t, shape)
+	case Byte:
+		return toBytes[uint8](name, checkpoint.U8, t, shape)
+	}
+	return toBytes[float32](name, checkpoint.F32, t, shape)
+}
+
+func toBytes[N Number](name string, dtype checkpoint.DType, t torch.Tensor, shape []int) (checkpoint.Tensor, error) {
+	values, err := Slice[N](t)
+	if err != nil {
+		return checkpoint.Tensor{}, err
+	}
+	var b bytes.Buffer
+	b.Grow(len(values) * dtype.Size())
+	if err := binary.Write(&b, binary.LittleEndian, values); err != nil {
+		return checkpoint.Tensor{}, err
+	}
+	return checkpoint.Tensor{Name: name, DType: dtype, Shape: shape, Data: b.Bytes()}, nil
+}

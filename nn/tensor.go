@@ -1,0 +1,115 @@
+package nn
+
+import (
+	"github.com/hcunet/hcunet/internal/shim"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A Number is an element type that Go and libtorch share.
+type Number = shim.Number
+
+// FromSlice copies data, row-major, into a new tensor of the given shape.
+func FromSlice[N Number](d Device, data []N, shape ...int64) (torch.Tensor, error) {
+	return shim.FromSlice(data, d.arg(), shape...)
+}
+
+// ToSlice copies t, row-major and converted to N, into dst, which must have
+// exactly as many elements.
+func ToSlice[N Number](t torch.Tensor, dst []N) error { return shim.ToSlice(t, dst) }
+
+// Slice returns the elements of t, row-major and converted to N.
+func Slice[N Number](t torch.Tensor) ([]N, error) {
+	info, err := shim.Inspect(t)
+	if err != nil {
+		return nil, err
+	}
+	n := int64(1)
+	for _, d := range info.Shape {
+		n *= d
+	}
+	out := make([]N, n)
+	return out, shim.ToSlice(t, out)
+}
+
+// Item returns the value of a tensor of one element.
+func Item(t torch.Tensor) (float64, error) {
+	var v [1]float64
+	err := shim.ToSlice(t, v[:])
+	return v[0], err
+}
+
+// Shape returns the extents of t.
+func Shape(t torch.Tensor) []int64 { return inspect(t).Shape }
+
+// DeviceOf returns where t lives.
+func DeviceOf(t torch.Tensor) Device {
+	d := inspect(t).Device
+	return Device{d.CUDA, d.Index}
+}
+
+// DTypeOf returns the element type of t.
+func DTypeOf(t torch.Tensor) DType { return DType(inspect(t).DType) }
+
+// RequiresGrad says whether gradients are recorded for t.
+func RequiresGrad(t torch.Tensor) bool { return inspect(t).RequiresGrad }
+
+// SetRequiresGrad says whether gradients are recorded for a parameter.
+func SetRequiresGrad(t torch.Tensor, on bool) { must(shim.SetRequiresGrad(t, on)) }
+
+func inspect(t torch.Tensor) shim.Info {
+	info, err := shim.Inspect(t)
+	must(err)
+	return info
+}
+
+// Backward adds the gradient of loss, a tensor of one element, to the gradient of
+// every parameter it depends on.
+func Backward(loss torch.Tensor) error { return shim.Backward(loss, false) }
+
+// Grad returns the gradient of t; ok is false where it has none.
+func Grad(t torch.Tensor) (grad torch.Tensor, ok bool) {
+	g, ok, err := shim.Grad(t)
+	must(err)
+	return g, ok
+}
+
+// Zeros returns a tensor of zeros.
+func Zeros(d Device, dtype DType, shape ...int64) torch.Tensor {
+	return call(opZeros, shape, int(dtype), shim.None{}, d.arg())
+}
+
+// Full returns a tensor filled with v.
+func Full(d Device, dtype DType, v float64, shape ...int64) torch.Tensor {
+	return call(opFull, shape, v, int(dtype), shim.None{}, d.arg())
+}
+
+// To returns t on a device in an element type; t itself where nothing changes.
+func To(t torch.Tensor, d Device, dtype DType) torch.Tensor {
+	return call(opTo, t, d.arg(), int(dtype))
+}
+
+// CopyInto overwrites the values of dst with those of src, which is converted and
+// moved as needed. Gradients are not recorded.
+func CopyInto(dst, src torch.Tensor) {
+	NoGrad(func() { call(opCopy, dst, src) })
+}
+
+var (
+	opZeros = shim.NewOp("zeros")
+	opFull  = shim.NewOp("full")
+	opTo    = shim.NewOp("to.device")
+	opCopy  = shim.NewOp("copy_")
+)
+
+// call runs an operator that returns one tensor.
+func call(op *shim.Op, args ...any) torch.Tensor {
+	out, err := op.Call(args...)
+	must(err)
+	return out[0]
+}
+
+// run runs an operator for its effect.
+func run(op *shim.Op, args ...any) {
+	_, err := op.Call(args...)
+	must(err)
+}

@@ -1,0 +1,160 @@
+// Package resnet implements the ResNet-18 and ResNet-34 encoders of He et al.
+// 2015, https://arxiv.org/abs/1512.03385, without their classifier: the part of
+// torchvision's models that a segmentation network builds on.
+//
+// For a 1x3x64x64 input, Features returns
+//
+//	(1,  64, 32, 32)  after the first convolution, batch norm and ReLU
+//	(1,  64, 16, 16)  after max pooling and the first stage
+//	(1, 128,  8,  8)
+//	(1, 256,  4,  4)
+//	(1, 512,  2,  2)
+package resnet
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// Blocks per stage.
+var (
+	blocks18 = [4]int{2, 2, 2, 2}
+	blocks34 = [4]int{3, 4, 6, 3}
+)
+
+var widths = [4]int64{64, 128, 256, 512}
+
+// An Encoder is a ResNet without average pool and classifier. Its parts are
+// named "0" to "7": convolution, batch norm, ReLU, max pool, four stages.
+type Encoder struct {
+	inC   int64
+	parts nn.Sequential
+}
+
+// New18 returns a ResNet-18 encoder for images of inC channels with random
+// weights.
+func New18(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, blocks18) }
+
+// New34 returns a ResNet-34 encoder for images of inC channels with random
+// weights.
+func New34(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, blocks34) }
+
+// Convolutions start as torchvision's: kaiming normal with the fan-out.
+func newEncoder(in *nn.Init, inC int64, blocks [4]int) *Encoder {
+	e := &Encoder{inC, nn.Sequential{
+		nn.NewConv2d(in, inC, widths[0], 7, &nn.ConvOptions{Stride: 2, Padding: 3, NoBias: true, Init: nn.FanOut}),
+		nn.NewBatchNorm2d(in, widths[0], nil),
+		nn.Activation{InPlace: true},
+		nn.MaxPool2d{Kernel: 3, Stride: 2, Padding: 1},
+	}}
+	c := widths[0]
+	for i, n := range blocks {
+		var stage nn.Sequential
+		for j := range n {
+			stride := int64(1)
+			if i > 0 && j == 0 {
+				stride = 2
+			}
+			stage = append(stage, newBasicBlock(in, c, widths[i], stride))
+			c = widths[i]
+		}
+		e.parts = append(e.parts, stage)
+	}
+	return e
+}
+
+// InChannels returns the number of channels of an input image.
+func (e *Encoder) InChannels() int64 { return e.inC }
+
+// Channels returns the widths of the maps that Features returns.
+func (e *Encoder) Channels() []int64 {
+	return []int64{widths[0], widths[0], widths[1], widths[2], widths[3]}
+}
+
+// Features returns five maps of x, from half its size down to 1/32.
+func (e *Encoder) Features(x torch.Tensor) []torch.Tensor {
+	features := make([]torch.Tensor, 0, 5)
+	for i, part := range e.parts {
+		x = part.Forward(x)
+		if i == 2 || i >= 4 {
+			features = append(features, x)
+		}
+	}
+	return features
+}
+
+// Late says whether a part of the encoder, by its name in the state dict such as
+// "6.0.conv1.weight", belongs to the second of fastai's two layer groups: the
+// last two stages.
+func (e *Encoder) Late(name string) bool {
+	return len(name) > 0 && (name[0] == '6' || name[0] == '7')
+}
+
+// Walk shows the parts.
+func (e *Encoder) Walk(w nn.Walker) { e.parts.Walk(w) }
+
+func (e *Encoder) String() string { return "Sequential" }
+
+// A basicBlock is two 3x3 convolutions and a shortcut (He et al., figure 5 left).
+type basicBlock struct {
+	conv1, conv2 *nn.Conv2d
+	bn1, bn2     *nn.BatchNorm2d
+	downsample   nn.Sequential // 1x1 convolution and batch norm; nil where the shape stays
+}
+
+func newBasicBlock(in *nn.Init, inC, c, stride int64) *basicBlock {
+	conv := func(inC, stride int64) *nn.Conv2d {
+		return nn.NewConv2d(in, inC, c, 3, &nn.ConvOptions{Stride: stride, Padding: 1, NoBias: true, Init: nn.FanOut})
+	}
+	b := &basicBlock{
+		conv1: conv(inC, stride), bn1: nn.NewBatchNorm2d(in, c, nil),
+		conv2: conv(c, 1), bn2: nn.NewBatchNorm2d(in, c, nil),
+	}
+	if stride != 1 || inC != c {
+		b.downsample = nn.Sequential{
+			nn.NewConv2d(in, inC, c, 1, &nn.ConvOptions{Stride: stride, NoBias: true, Init: nn.FanOut}),
+			nn.NewBatchNorm2d(in, c, nil),
+		}
+	}
+	return b
+}
+
+// Forward returns relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)).
+func (b *basicBlock) Forward(x torch.Tensor) torch.Tensor {
+	y := nn.ReLUInPlace(b.bn1.Forward(b.conv1.Forward(x)))
+	y = b.bn2.Forward(b.conv2.Forward(y))
+	return nn.ReLUInPlace(nn.Add(y, b.downsample.Forward(x)))
+}
+
+func (b *basicBlock) Walk(w nn.Walker) {
+	w.Child("conv1", b.conv1)
+	w.Child("bn1", b.bn1)
+	w.Child("relu", nn.Activation{InPlace: true})
+	w.Child("conv2", b.conv2)
+	w.Child("bn2", b.bn2)
+	if b.downsample != nil {
+		w.Child("downsample", b.downsample)
+	}
+}
+
+func (b *basicBlock) String() string { return "BasicBlock" }
+
+// TorchvisionName returns the name that torchvision's resnet gives a tensor of
+// the encoder's state: "4.0.conv1.weight" is "layer1.0.conv1.weight" there.
+func TorchvisionName(name string) (string, error) {
+	if len(name) < 2 || name[1] != '.' {
+		return "", fmt.Errorf("resnet: %q is no tensor of an encoder", name)
+	}
+	switch part, rest := name[0], name[1:]; part {
+	case '0':
+		return "conv1" + rest, nil
+	case '1':
+		return "bn1" + rest, nil
+	case '4', '5', '6', '7':
+		return "layer" + strconv.Itoa(int(part-'3')) + rest, nil
+	}
+	return "", fmt.Errorf("resnet: %q is no tensor of an encoder", name)
+}

@@ -1,0 +1,55 @@
+package unet
+
+import (
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A block is one step up of the decoder: it doubles the map from below, joins it
+// with the encoder's map of that size, and convolves twice.
+//
+// Source: fastai 1.0.54, vision/models/unet.py, UnetBlock.
+type block struct {
+	up           *nn.PixelShuffleICNR
+	bn           *nn.BatchNorm2d
+	conv1, conv2 *nn.ConvLayer
+}
+
+// newBlock returns a block for upC channels from below and skipC from the
+// encoder, and its output width: all joined channels, or half of them in the
+// final block.
+func newBlock(in *nn.Init, upC, skipC int64, final, noBlur, attention bool, norm nn.Norm) (*block, int64) {
+	joined := upC/2 + skipC
+	outC := joined
+	if final {
+		outC = joined / 2
+	}
+	return &block{
+		up:    nn.NewPixelShuffleICNR(in, upC, upC/2, norm, noBlur),
+		bn:    nn.NewBatchNorm2d(in, skipC, &nn.BatchNormOptions{Bias: bnBias}),
+		conv1: nn.NewConvLayer(in, joined, outC, 3, nn.ConvLayerOptions{Norm: norm}),
+		conv2: nn.NewConvLayer(in, outC, outC, 3, nn.ConvLayerOptions{Norm: norm, SelfAttention: attention}),
+	}, outC
+}
+
+// Forward takes the map from below (N, upC, h, w) and the skip
+// (N, skipC, 2h, 2w); where an odd size was halved, the former is resized to the
+// latter.
+func (b *block) Forward(x, skip torch.Tensor) torch.Tensor {
+	x = b.up.Forward(x) // (N, upC/2, 2h, 2w)
+	if have, want := nn.Shape(x), nn.Shape(skip); have[2] != want[2] || have[3] != want[3] {
+		x = nn.ResizeNearest(x, want[2], want[3])
+	}
+	x = nn.ReLUInPlace(nn.Cat(x, b.bn.Forward(skip))) // (N, upC/2 + skipC, 2h, 2w)
+	return b.conv2.Forward(b.conv1.Forward(x))
+}
+
+func (b *block) Walk(w nn.Walker) {
+	w.Child("shuf", b.up)
+	w.Child("bn", b.bn)
+	w.Child("conv1", b.conv1)
+	w.Child("conv2", b.conv2)
+	w.Child("relu", nn.Activation{})
+}
+
+func (b *block) String() string { return "UnetBlock" }
