@@ -71,11 +71,7 @@ func NoGrad(f func()) {
 }
 
 // GradEnabled says whether autograd records on this thread.
-func GradEnabled() bool {
-	before := C.hcunet_grad_mode(1)
-	C.hcunet_grad_mode(before)
-	return before != 0
-}
+func GradEnabled() bool { return C.hcunet_grad_mode(-1) != 0 }
 
 // Autocast runs f with automatic mixed precision in dtype on one kind of device;
 // like NoGrad it concerns this thread only.

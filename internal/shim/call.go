@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	torch "github.com/wangkuiyi/gotorch"
@@ -17,7 +18,13 @@ import (
 // call and may be kept in a package variable.
 type Op struct {
 	name, overload string
-	found          unsafe.Pointer
+	found          atomic.Pointer[foundOp]
+}
+
+// foundOp is an operator as the dispatcher knows it; it is never freed.
+type foundOp struct {
+	handle unsafe.Pointer
+	lists  bool // it returns a list of tensors
 }
 
 // NewOp names an operator as libtorch's native_functions.yaml does, without the
@@ -36,7 +43,7 @@ type Device struct {
 	Index int
 }
 
-// MaxResults bounds the tensors an operator may return.
+// MaxResults bounds the tensors that an operator may return in a list.
 const MaxResults = 4096
 
 // Call calls the operator with its arguments in the schema's order; trailing
@@ -44,16 +51,15 @@ const MaxResults = 4096
 // torch.Tensor (one without a handle stands for an absent optional), None, int,
 // int64, float64, bool, []int64, []torch.Tensor or Device.
 func (op *Op) Call(args ...any) ([]torch.Tensor, error) {
-	if op.found == nil {
-		if err := op.find(); err != nil {
-			return nil, err
-		}
+	found, err := op.find()
+	if err != nil {
+		return nil, err
 	}
 	var (
 		argv    [16]C.hcunet_arg
 		ints    []int64
 		handles []unsafe.Pointer
-		room    = 4
+		room    = 8
 	)
 	if len(args) > len(argv) {
 		return nil, &Error{op.name, fmt.Sprintf("%d arguments, at most %d", len(args), len(argv))}
@@ -85,7 +91,6 @@ func (op *Op) Call(args ...any) ([]torch.Tensor, error) {
 			ints = append(ints, a...)
 		case []torch.Tensor:
 			c.tag, c.i, c.n = C.hcunet_tensors, C.int64_t(len(handles)), C.int32_t(len(a))
-			room = max(room, len(a))
 			for _, t := range a {
 				p, err := handle(t)
 				if err != nil {
@@ -102,9 +107,12 @@ func (op *Op) Call(args ...any) ([]torch.Tensor, error) {
 			panic(fmt.Errorf("shim: %s: argument %d has type %T", op.name, i, a))
 		}
 	}
-	out := make([]unsafe.Pointer, min(room, MaxResults))
+	if found.lists {
+		room = MaxResults
+	}
+	out := make([]unsafe.Pointer, room)
 	results := C.int64_t(len(out))
-	err := check(op.name, C.hcunet_call(op.found, &argv[0], C.int64_t(len(args)),
+	err = check(op.name, C.hcunet_call(found.handle, &argv[0], C.int64_t(len(args)),
 		(*C.int64_t)(unsafe.SliceData(ints)), unsafe.SliceData(handles), unsafe.SliceData(out), &results))
 	runtime.KeepAlive(args)
 	if err != nil {
@@ -117,9 +125,19 @@ func (op *Op) Call(args ...any) ([]torch.Tensor, error) {
 	return tensors, nil
 }
 
-func (op *Op) find() error {
+func (op *Op) find() (*foundOp, error) {
+	if found := op.found.Load(); found != nil {
+		return found, nil
+	}
 	name, overload := C.CString("aten::"+op.name), C.CString(op.overload)
 	defer C.free(unsafe.Pointer(name))
 	defer C.free(unsafe.Pointer(overload))
-	return check(op.name, C.hcunet_find(name, overload, &op.found))
+	var lists C.int
+	found := new(foundOp)
+	if err := check(op.name, C.hcunet_find(name, overload, &found.handle, &lists)); err != nil {
+		return nil, err
+	}
+	found.lists = lists != 0
+	op.found.Store(found)
+	return found, nil
 }

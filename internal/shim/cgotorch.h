@@ -2,15 +2,16 @@
 // 2020-10-28, directory cgotorch), implemented on tracked handles.
 //
 // Behaviour that differs from gotorch's own library on purpose:
-//   - nothing throws: functions that return no error text leave it for the next
-//     call on the thread that does;
+//   - nothing throws: functions whose error text has no way out (gotorch drops
+//     that of Save) leave it for the next call on the thread that has one;
 //   - a null handle is an error instead of a crash;
 //   - GCPrepared is never true, so torch.GC collects and returns instead of
 //     waiting for tensors that are still in use;
 //   - SetNumThreads ignores counts below one (half of one core);
 //   - Optimizer_Close may be called twice (the user's Close, then the finalizer);
 //   - C strings and byte buffers that gotorch allocates for a call and never
-//     frees are freed here.
+//     frees are freed here, and devices and streams, which it never frees
+//     either, exist once each.
 #pragma once
 
 #include "guard.h"
@@ -26,8 +27,8 @@
 #include <torch/csrc/jit/serialization/pickle.h>
 
 #include <iostream>
-#include <memory>
 #include <sstream>
+#include <string>
 
 namespace hcunet {
 
@@ -62,8 +63,36 @@ inline torch::optim::Optimizer& optimizer(void* box) {
   return *o;
 }
 
+// The one copy of a device or stream.
+template <class T>
+T* intern(const T& value) {
+  static std::mutex mutex;
+  static std::deque<T> known;  // a deque does not move what it holds
+  std::lock_guard<std::mutex> lock(mutex);
+  for (T& k : known)
+    if (k == value) return &k;
+  return &known.emplace_back(value);
+}
+
+// Libtorch's own message for a device that is not there fills a page.
+inline c10::Device usable(c10::Device d) {
+  if (!d.is_cuda()) return d;
+  auto n = torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
+  TORCH_CHECK(d.index() < n, "there is no device ", d, ": this libtorch sees ", n, " CUDA devices");
+  return d;
+}
+inline c10::Device usable(void* d) {
+  TORCH_CHECK(d, "nil device: it was not made by NewDevice");
+  return usable(*static_cast<c10::Device*>(d));
+}
+
+inline c10::Stream& stream_of(void* s) {
+  TORCH_CHECK(s, "nil stream: it was not made by NewCUDAStream");
+  return *static_cast<c10::Stream*>(s);
+}
+
 inline c10::impl::VirtualGuardImpl cuda() {
-  TORCH_CHECK(torch::cuda::is_available(), "no CUDA device is available");
+  usable(c10::Device(c10::kCUDA, 0));
   return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA);
 }
 
@@ -103,39 +132,33 @@ void Tensor_Close(void* a) {
 }
 void FreeString(const char* s) { std::free(const_cast<char*>(s)); }
 void SetNumThreads(int32_t n) {
-  guard_void("SetNumThreads", [&] {
-    if (n > 0) at::set_num_threads(n);
-  });
+  if (n > 0) guard_void("SetNumThreads", [&] { at::set_num_threads(n); });
 }
 void ManualSeed(int64_t seed) {
   guard_void("ManualSeed", [&] { at::manual_seed(seed); });
 }
 
-// Devices and streams. A device is allocated once and kept, as gotorch never
-// frees one.
+// Devices and streams.
 const char* Torch_Device(const char* name, void** device) {
-  return guard([&] {
-    Given given{const_cast<char*>(name)};
-    *device = new c10::Device(std::string(name));
-  });
+  Given given{const_cast<char*>(name)};
+  return guard([&] { *device = intern(c10::Device(std::string(name))); });
 }
 bool IsCUDAAvailable() { return torch::cuda::is_available(); }
 bool IsCUDNNAvailable() { return torch::cuda::cudnn_is_available(); }
 const char* CUDA_GetCurrentCUDAStream(void** stream, void** device) {
-  return guard([&] { *stream = new c10::Stream(cuda().getStream(*static_cast<c10::Device*>(*device))); });
+  return guard([&] { *stream = intern(cuda().getStream(usable(*device))); });
 }
 const char* CUDA_GetCUDAStreamFromPool(void** stream, void** device) {
-  return guard(
-      [&] { *stream = new c10::Stream(cuda().getStreamFromGlobalPool(*static_cast<c10::Device*>(*device))); });
+  return guard([&] { *stream = intern(cuda().getStreamFromGlobalPool(usable(*device))); });
 }
 const char* CUDA_SetCurrentCUDAStream(void* stream) {
-  return guard([&] { cuda().exchangeStream(*static_cast<c10::Stream*>(stream)); });
+  return guard([&] { cuda().exchangeStream(stream_of(stream)); });
 }
 const char* CUDA_Synchronize(void* stream) {
-  return guard([&] { static_cast<c10::Stream*>(stream)->synchronize(); });
+  return guard([&] { stream_of(stream).synchronize(); });
 }
 const char* CUDA_Query(void* stream, int8_t* done) {
-  return guard([&] { *done = static_cast<c10::Stream*>(stream)->query(); });
+  return guard([&] { *done = stream_of(stream).query(); });
 }
 
 // Construction.
@@ -174,14 +197,13 @@ const char* Tensor_FromBlob(void* data, int8_t dtype, int64_t* size, int64_t n, 
 
 // Files and pickles.
 const char* Tensor_Save(void* a, const char* path) {
-  return guard([&] {
-    Given given{const_cast<char*>(path)};
-    torch::save(ref(a), std::string(path));
-  });
+  Given given{const_cast<char*>(path)};
+  guard_void("Tensor.Save", [&] { torch::save(ref(a), std::string(path)); });
+  return nullptr;
 }
 const char* Tensor_Load(const char* path, Out out) {
+  Given given{const_cast<char*>(path)};
   return guard([&] {
-    Given given{const_cast<char*>(path)};
     at::Tensor t;
     torch::load(t, std::string(path));
     put(out, t);
@@ -194,8 +216,8 @@ void* ByteBuffer_Data(void* b) { return static_cast<std::vector<char>*>(b)->data
 int64_t ByteBuffer_Size(void* b) { return static_cast<int64_t>(static_cast<std::vector<char>*>(b)->size()); }
 void ByteBuffer_Free(void* b) { delete static_cast<std::vector<char>*>(b); }
 const char* Tensor_Decode(void* data, int64_t size, Out out) {
+  Given given{data};
   return guard([&] {
-    Given given{data};
     auto* p = static_cast<const char*>(data);
     put(out, torch::jit::pickle_load(std::vector<char>(p, p + size)).toTensor());
   });
@@ -206,13 +228,13 @@ const char* Tensor_String(void* a) {
   std::string s;
   guard_void("Tensor.String", [&] {
     std::ostringstream o;
-    o << ref(a);
+    o << raw(a);
     s = o.str();
   });
   return strdup(s.c_str());
 }
 void Tensor_Print(void* a) {
-  guard_void("Tensor.Print", [&] { std::cout << ref(a) << std::endl; });
+  guard_void("Tensor.Print", [&] { std::cout << raw(a) << std::endl; });
 }
 const char* Tensor_Dim(void* a, int64_t* dim) {
   return guard([&] { *dim = ref(a).dim(); });
@@ -249,21 +271,20 @@ const char* Tensor_SetData(void* a, void* data) {
   return guard([&] { ref(a).set_data(ref(data)); });
 }
 const char* Tensor_To(void* a, void* device, int8_t dtype, Out out) {
-  return guard(
-      [&] { put(out, ref(a).to(*static_cast<c10::Device*>(device), static_cast<at::ScalarType>(dtype))); });
+  return guard([&] { put(out, ref(a).to(usable(device), static_cast<at::ScalarType>(dtype))); });
 }
 const char* Tensor_CastTo(void* a, int8_t dtype, Out out) {
   return guard([&] { put(out, ref(a).to(static_cast<at::ScalarType>(dtype))); });
 }
 const char* Tensor_CopyTo(void* a, void* device, Out out) {
-  return guard([&] { put(out, ref(a).to(ref(a).options().device(*static_cast<c10::Device*>(device)))); });
+  return guard([&] { put(out, ref(a).to(ref(a).options().device(usable(device)))); });
 }
 const char* Tensor_PinMemory(void* a, Out out) {
   return guard([&] { put(out, ref(a).pin_memory()); });
 }
 const char* Tensor_CUDA(void* a, void* device, int8_t non_blocking, Out out) {
   return guard([&] {
-    auto& d = *static_cast<c10::Device*>(device);
+    auto d = usable(device);
     TORCH_CHECK(d.is_cuda(), "the device is ", d, ", wanted a CUDA device");
     put(out, ref(a).to(ref(a).options().device(d), non_blocking != 0));
   });
@@ -274,8 +295,8 @@ void Tensor_Backward(void* a) {
   guard_void("Tensor.Backward", [&] { ref(a).backward(); });
 }
 void* Tensor_Grad(void* a) {
-  void* out = make(at::Tensor());
-  guard_void("Tensor.Grad", [&] { *static_cast<at::Tensor*>(out) = ref(a).grad(); });
+  void* out = nullptr;
+  guard_void("Tensor.Grad", [&] { put(&out, ref(a).grad()); });
   return out;
 }
 
@@ -317,7 +338,7 @@ void Optimizer_SetLR(void* o, double lr) {
   });
 }
 void Optimizer_Close(void* o) {
-  guard_void("Optimizer.Close", [&] { static_cast<OptimizerBox*>(o)->optimizer.reset(); });
+  std::free(caught([&] { static_cast<OptimizerBox*>(o)->optimizer.reset(); }));
 }
 
 // Initializers write in place.
@@ -334,8 +355,8 @@ const char* Normal_(void** a, double mean, double std) {
   return guard([&] { torch::nn::init::normal_(ref(*a), mean, std); });
 }
 const char* KaimingUniform_(double a, const char* mode, const char* activation, void** t) {
+  Given given_mode{const_cast<char*>(mode)}, given_activation{const_cast<char*>(activation)};
   return guard([&] {
-    Given given_mode{const_cast<char*>(mode)}, given_activation{const_cast<char*>(activation)};
     torch::nn::init::kaiming_uniform_(ref(*t), a, fan_mode(mode), nonlinearity(activation));
   });
 }
@@ -493,20 +514,20 @@ const char* AdaptiveAvgPool2d(void* a, int64_t* size, int64_t n, Out out) {
   return guard([&] { put(out, at::adaptive_avg_pool2d(ref(a), ints(size, n))); });
 }
 const char* BinaryCrossEntropy(void* a, void* target, void* weight, const char* reduce, Out out) {
+  Given given{const_cast<char*>(reduce)};
   return guard([&] {
-    Given given{const_cast<char*>(reduce)};
     put(out, at::binary_cross_entropy(ref(a), ref(target), opt(weight), reduction(reduce)));
   });
 }
 const char* CrossEntropy(void* a, void* target, void* weight, int64_t ignore, const char* reduce, Out out) {
+  Given given{const_cast<char*>(reduce)};
   return guard([&] {
-    Given given{const_cast<char*>(reduce)};
     put(out, at::cross_entropy_loss(ref(a), ref(target), opt(weight), reduction(reduce), ignore));
   });
 }
 const char* NllLoss(void* a, void* target, void* weight, int64_t ignore, const char* reduce, Out out) {
+  Given given{const_cast<char*>(reduce)};
   return guard([&] {
-    Given given{const_cast<char*>(reduce)};
     put(out, at::nll_loss_nd(ref(a), ref(target), opt(weight), reduction(reduce), ignore));
   });
 }

@@ -4,55 +4,71 @@
 
 #include "handles.h"
 
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <new>
-#include <string>
 
 namespace hcunet {
 
-// Errors of gotorch functions that return nothing (Backward, Step, ...). The
-// next call on the same thread that can report one does.
-inline thread_local std::string pending;
-
 inline char* text(const char* s) { return strdup(s && *s ? s : "unknown C++ error"); }
 
-inline char* take_pending() {
-  if (pending.empty()) return nullptr;
-  char* t = text(pending.c_str());
-  pending.clear();
-  return t;
+// Runs body and returns what it threw as a text, or nullptr.
+template <class Body>
+char* caught(Body&& body) noexcept {
+  char* error = nullptr;
+  try {
+    std::shared_lock<std::shared_mutex> running(calls_mutex);
+    body();
+  } catch (const c10::Error& e) {
+    error = text(e.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    error = text("out of memory");
+  } catch (const std::exception& e) {
+    error = text(e.what());
+  } catch (...) {
+    error = text("unknown C++ exception");
+  }
+  if (closed_handles.load(std::memory_order_relaxed)) bury();
+  return error;
 }
+
+// The error of a gotorch function that returns nothing (Backward, Step, ...). It
+// waits for the next call on the same thread that can report one.
+struct Pending {
+  char* text = nullptr;
+  char* take() { return std::exchange(text, nullptr); }
+  ~Pending() { std::free(text); }
+};
+inline thread_local Pending pending;
 
 template <class Body>
 char* guard(Body&& body) noexcept {
-  try {
-    if (char* earlier = take_pending()) return earlier;
-    std::shared_lock<std::shared_mutex> running(calls_mutex);
-    body();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return text(e.what_without_backtrace());
-  } catch (const std::bad_alloc&) {
-    return text("out of memory");
-  } catch (const std::exception& e) {
-    return text(e.what());
-  } catch (...) {
-    return text("unknown C++ exception");
-  }
+  if (char* earlier = pending.take()) return earlier;
+  return caught(std::forward<Body>(body));
 }
 
-// For functions that cannot report: the error waits in pending.
+// For functions that cannot report. After one that failed the following do
+// nothing, until the error has been reported: no step on half a gradient.
 template <class Body>
 void guard_void(const char* where, Body&& body) noexcept {
-  if (char* error = guard(std::forward<Body>(body))) {
-    pending = std::string(where) + ": " + error;
+  if (pending.text) return;
+  if (char* error = caught(std::forward<Body>(body))) {
+    if (asprintf(&pending.text, "%s: %s", where, error) < 0) pending.text = nullptr;
     std::free(error);
   }
 }
 
-inline at::Tensor& ref(void* t) {
+// The tensor behind a handle, even an undefined one.
+inline at::Tensor& raw(void* t) {
   TORCH_CHECK(t, "nil tensor");
   return *static_cast<at::Tensor*>(t);
+}
+
+// An operand.
+inline at::Tensor& ref(void* t) {
+  TORCH_CHECK(raw(t).defined(), "empty tensor: the scope that it was made in has ended, or it never held a value");
+  return raw(t);
 }
 
 // An operand that may be absent.

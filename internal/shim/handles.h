@@ -4,14 +4,18 @@
 // of their own, so that one that waits for Go's collector does not pin a page
 // of the heap, and register in the innermost scope of the thread that made
 // them; the scope's end empties them at once.
+//
+// The pool's memory stays a Handle for ever: a spare one is an undefined tensor
+// and the longest spare is used first. A pointer that outlives its handle
+// therefore meets an undefined tensor, which is an error, and no freed memory.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <utility>
@@ -19,142 +23,149 @@
 
 namespace hcunet {
 
-struct Handle;
+struct Scope;
+
+struct Handle : at::Tensor {
+  enum State : uint8_t {
+    spare,
+    live,
+    dropped,  // Go let go of it while its scope is open
+    closed,   // Go let go of it; it is in the graveyard
+  };
+  Scope* scope = nullptr;
+  size_t index = 0;  // in scope->handles
+  Handle* next = nullptr;
+  State state = spare;
+};
+
 struct Scope {
   Scope* parent;
   std::vector<Handle*> handles;
-};
 
-// Held shared by every guarded call; held exclusively, by try_lock only, while
-// handles that Go has dropped are deleted.
-inline std::shared_mutex calls_mutex;
-inline std::mutex handles_mutex;  // guards scopes, the pool and the graveyard
-inline std::atomic<int64_t> live_handles{0};
-inline thread_local Scope* innermost = nullptr;
-inline void* pool_free = nullptr;
-
-inline void* pool_take() {
-  constexpr size_t slot = 64, slots = 1024;
-  std::lock_guard<std::mutex> lock(handles_mutex);
-  if (!pool_free) {
-    char* slab = static_cast<char*>(std::aligned_alloc(slot, slot * slots));
-    if (!slab) throw std::bad_alloc();
-    for (size_t i = 0; i < slots; i++) {
-      *reinterpret_cast<void**>(slab + i * slot) = pool_free;
-      pool_free = slab + i * slot;
-    }
+  void enter(Handle* h) {
+    h->scope = this;
+    h->index = handles.size();
+    handles.push_back(h);
   }
-  void* p = pool_free;
-  pool_free = *static_cast<void**>(p);
-  return p;
-}
-
-struct Handle : at::Tensor {
-  Scope* scope = nullptr;
-  size_t index = 0;      // in scope->handles
-  bool dropped = false;  // Go let go of it while its scope was open
-
-  explicit Handle(at::Tensor t) : at::Tensor(std::move(t)) {
-    live_handles++;
-    if (!innermost) return;
-    std::lock_guard<std::mutex> lock(handles_mutex);
-    enter(innermost);
-  }
-  ~Handle() { live_handles--; }
-
-  // The caller holds handles_mutex.
-  void enter(Scope* s) {
-    scope = s;
-    index = s->handles.size();
-    s->handles.push_back(this);
-  }
-
-  static void* operator new(size_t n) {
-    static_assert(sizeof(at::Tensor) + 24 <= 64, "a handle must fit its slot");
-    (void)n;
-    return pool_take();
-  }
-  static void operator delete(void* p) {
-    std::lock_guard<std::mutex> lock(handles_mutex);
-    *static_cast<void**>(p) = pool_free;
-    pool_free = p;
+  void leave(Handle* h) {
+    h->scope = nullptr;
+    handles[h->index] = nullptr;
   }
 };
 
-inline at::Tensor* make(at::Tensor t) { return new Handle(std::move(t)); }
-
-// Handles that Go's collector has closed. gotorch does not keep its operands
-// alive across a call, so a handle may be closed while the call that reads it
-// is running or about to start: it is deleted only when no call runs, and not
-// before a grace period that covers the way from Go's load of the pointer into
-// the guarded call.
 struct Closed {
   Handle* handle;
   std::chrono::steady_clock::time_point at;
 };
+
+// Held shared by every guarded call; held exclusively, by try_lock only, while
+// handles that Go has dropped are emptied.
+inline std::shared_mutex calls_mutex;
+
+inline std::mutex handles_mutex;  // guards all that follows, and every open scope's list
+inline Handle* spare_first = nullptr;
+inline Handle* spare_last = nullptr;
 inline std::deque<Closed> graveyard;
-constexpr auto grace = std::chrono::milliseconds(200);
+
+inline std::atomic<int64_t> live_handles{0};
+inline std::atomic<size_t> closed_handles{0};  // graveyard.size(), to be read without the lock
+inline thread_local Scope* innermost = nullptr;
+
+// The caller holds handles_mutex, here and in recycle.
+inline void add_spare(Handle* h) {
+  h->state = Handle::spare;
+  h->next = nullptr;
+  (spare_last ? spare_last->next : spare_first) = h;
+  spare_last = h;
+}
+
+inline void recycle(Handle* h) {
+  add_spare(h);
+  live_handles--;
+}
+
+inline at::Tensor* make(at::Tensor t) {
+  constexpr size_t slab = 1024;
+  std::lock_guard<std::mutex> lock(handles_mutex);
+  if (!spare_first) {
+    auto* handles = new Handle[slab];  // never deleted: see above
+    for (size_t i = 0; i < slab; i++) add_spare(handles + i);
+  }
+  Handle* h = spare_first;
+  if (innermost) innermost->enter(h);  // the only step that may throw
+  spare_first = h->next;
+  if (!spare_first) spare_last = nullptr;
+  h->state = Handle::live;
+  static_cast<at::Tensor&>(*h) = std::move(t);
+  live_handles++;
+  return h;
+}
+
+// gotorch does not keep its operands alive across a call, so Go's collector may
+// close a handle while the call that reads it is running or about to start. A
+// closed handle is emptied only when no call runs, and not before a grace
+// period that covers the way from Go's load of the pointer into the call.
+constexpr auto grace = std::chrono::milliseconds(500);
 
 inline void bury() {
-  std::unique_lock<std::shared_mutex> calls(calls_mutex, std::try_to_lock);
-  if (!calls) return;
-  std::vector<Handle*> gone;
-  {
-    std::lock_guard<std::mutex> lock(handles_mutex);
-    auto limit = std::chrono::steady_clock::now() - grace;
-    while (!graveyard.empty() && graveyard.front().at < limit) {
-      gone.push_back(graveyard.front().handle);
-      graveyard.pop_front();
-    }
+  std::unique_lock<std::shared_mutex> no_calls(calls_mutex, std::try_to_lock);
+  if (!no_calls) return;
+  auto limit = std::chrono::steady_clock::now() - grace;
+  std::vector<at::Tensor> contents;  // released outside of handles_mutex
+  std::lock_guard<std::mutex> lock(handles_mutex);
+  while (!graveyard.empty() && graveyard.front().at < limit) {
+    Handle* h = graveyard.front().handle;
+    contents.push_back(std::move(*static_cast<at::Tensor*>(h)));
+    graveyard.pop_front();
+    recycle(h);
   }
-  for (auto* h : gone) delete h;
+  closed_handles = graveyard.size();
 }
 
 inline void close(at::Tensor* t) {
   auto* h = static_cast<Handle*>(t);
   {
     std::lock_guard<std::mutex> lock(handles_mutex);
-    if (h->scope) {
-      h->dropped = true;  // the scope's end deletes it
-      return;
-    }
+    if (h->state != Handle::live) return;
+    h->state = h->scope ? Handle::dropped : Handle::closed;
+    if (h->scope) return;  // the scope's end recycles it
     graveyard.push_back({h, std::chrono::steady_clock::now()});
+    closed_handles = graveyard.size();
   }
   bury();
 }
 
-inline void scope_begin() { innermost = new Scope{innermost, {}}; }
+inline Scope* scope_begin() { return innermost = new Scope{innermost, {}}; }
 
-// Moves a handle of an open scope to that scope's parent.
-inline void scope_keep(at::Tensor* t) {
+// Moves a handle of scope, or of one inside it, to scope's parent. A handle that
+// scope does not own stays where it is.
+inline void scope_keep(Scope* scope, at::Tensor* t) {
   auto* h = static_cast<Handle*>(t);
   std::lock_guard<std::mutex> lock(handles_mutex);
   Scope* s = h->scope;
+  while (s && s != scope) s = s->parent;
   if (!s) return;
-  s->handles[h->index] = nullptr;
-  h->scope = nullptr;
-  if (s->parent) h->enter(s->parent);
+  h->scope->leave(h);
+  if (scope->parent) scope->parent->enter(h);
 }
 
 // Empties what the innermost scope still holds and returns how many it were.
 inline int64_t scope_end() {
-  Scope* s = innermost;
-  if (!s) return 0;
-  std::vector<at::Tensor> storage;  // released outside of the lock
-  std::vector<Handle*> gone;
+  std::unique_ptr<Scope> scope(innermost);
+  if (!scope) return 0;
+  innermost = scope->parent;
+  std::vector<at::Tensor> contents;  // released outside of handles_mutex
+  contents.reserve(scope->handles.size());
   {
     std::lock_guard<std::mutex> lock(handles_mutex);
-    for (auto* h : s->handles) {
+    for (Handle* h : scope->handles) {
       if (!h) continue;
+      contents.push_back(std::move(*static_cast<at::Tensor*>(h)));
       h->scope = nullptr;
-      storage.push_back(std::move(*static_cast<at::Tensor*>(h)));
-      if (h->dropped) gone.push_back(h);
+      if (h->state == Handle::dropped) recycle(h);
     }
-    innermost = s->parent;
   }
-  for (auto* h : gone) delete h;
-  delete s;
-  return static_cast<int64_t>(storage.size());
+  return static_cast<int64_t>(contents.size());
 }
 
 }  // namespace hcunet

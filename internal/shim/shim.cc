@@ -12,10 +12,28 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/version.h>
 
+#include <limits>
+
 namespace {
 
 c10::Device device(int type, int index) {
-  return type == 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+  if (type == 0) return c10::Device(c10::kCPU);
+  TORCH_CHECK(index >= 0 && index <= std::numeric_limits<c10::DeviceIndex>::max(), "CUDA device ", index, " cannot exist");
+  return usable(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index)));
+}
+
+// The bytes of a dense tensor; checked, unlike libtorch's own product.
+size_t bytes_of(at::IntArrayRef shape, at::ScalarType type) {
+  uint64_t n = c10::elementSize(type);
+  bool empty = false, overflow = false;
+  for (int64_t extent : shape) {
+    TORCH_CHECK(extent >= 0, "shape ", shape, " has a negative extent");
+    empty |= extent == 0;
+    overflow |= __builtin_mul_overflow(n, static_cast<uint64_t>(extent), &n);
+  }
+  TORCH_CHECK(empty || (!overflow && n <= std::numeric_limits<int64_t>::max()), "shape ", shape,
+              " has more elements than memory can hold");
+  return empty ? 0 : n;
 }
 
 c10::IValue value(const hcunet_arg& a, const int64_t* ints_, void* const* tensors) {
@@ -47,32 +65,29 @@ extern "C" {
 void hcunet_free(void* p) { std::free(p); }
 const char* hcunet_torch_version(void) { return TORCH_VERSION; }
 int64_t hcunet_live_handles(void) { return live_handles.load(); }
-char* hcunet_pending(void) { return take_pending(); }
+char* hcunet_pending(void) { return pending.take(); }
 
-void hcunet_scope_begin(void) { scope_begin(); }
-void hcunet_scope_keep(void* t) { scope_keep(static_cast<at::Tensor*>(t)); }
+void* hcunet_scope_begin(void) { return scope_begin(); }
+void hcunet_scope_keep(void* scope, void* t) { scope_keep(static_cast<Scope*>(scope), static_cast<at::Tensor*>(t)); }
 int64_t hcunet_scope_end(void) { return scope_end(); }
 
-char* hcunet_find(const char* name, const char* overload, void** op) {
-  return guard(
-      [&] { *op = new c10::OperatorHandle(c10::Dispatcher::singleton().findSchemaOrThrow(name, overload)); });
+char* hcunet_find(const char* name, const char* overload, void** op, int* returns_list) {
+  return caught([&] {
+    auto found = c10::Dispatcher::singleton().findSchemaOrThrow(name, overload);
+    *returns_list = 0;
+    for (const auto& r : found.schema().returns()) *returns_list |= r.type()->kind() == c10::TypeKind::ListType;
+    *op = new c10::OperatorHandle(found);
+  });
 }
 
 char* hcunet_call(void* op, const hcunet_arg* args, int64_t nargs, const int64_t* ints_, void* const* tensors,
                   void** out, int64_t* results) {
   return guard([&] {
     auto& handle = *static_cast<c10::OperatorHandle*>(op);
-    const auto& schema = handle.schema();
-    const auto& wanted = schema.arguments();
-    TORCH_CHECK(static_cast<size_t>(nargs) <= wanted.size(), "takes ", wanted.size(), " arguments, ", nargs,
-                " were given");
     torch::jit::Stack stack;
-    stack.reserve(wanted.size());
+    stack.reserve(handle.schema().arguments().size());
     for (int64_t i = 0; i < nargs; i++) stack.push_back(value(args[i], ints_, tensors));
-    for (size_t i = nargs; i < wanted.size(); i++) {
-      TORCH_CHECK(wanted[i].default_value(), "argument ", wanted[i].name(), " is missing");
-      stack.push_back(*wanted[i].default_value());
-    }
+    handle.schema().checkAndNormalizeInputs(stack);
     handle.callBoxed(stack);
     std::vector<at::Tensor> returned;
     for (auto& v : stack) {
@@ -94,26 +109,31 @@ char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t*
   return guard([&] {
     auto type = static_cast<at::ScalarType>(dtype);
     auto size = ints(shape, dims);
-    // c10::multiply_integers does not check; a negative extent is caught by empty.
+    auto needed = bytes_of(size, type);
+    TORCH_CHECK(needed == bytes, "shape ", size, " of ", c10::toString(type), " needs ", needed, " bytes, the slice has ",
+                bytes);
+    auto target = device(device_type, device_index);
     auto t = at::empty(size, at::TensorOptions(type));
-    TORCH_CHECK(t.nbytes() == bytes, "shape ", size, " of ", c10::toString(type), " needs ", t.nbytes(), " bytes, ", bytes,
-                " were given");
     if (bytes) std::memcpy(t.data_ptr(), data, bytes);
-    put(out, t.to(device(device_type, device_index)));
+    put(out, t.to(target));
   });
 }
 
 char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes) {
   return guard([&] {
-    auto t = ref(tensor).detach().to(c10::Device(c10::kCPU), static_cast<at::ScalarType>(dtype)).contiguous();
-    TORCH_CHECK(t.nbytes() == bytes, "tensor of ", t.sizes(), " holds ", t.nbytes(), " bytes, the slice ", bytes);
+    auto type = static_cast<at::ScalarType>(dtype);
+    auto& from = ref(tensor);
+    auto needed = bytes_of(from.sizes(), type);
+    TORCH_CHECK(needed == bytes, "a tensor of shape ", from.sizes(), " as ", c10::toString(type), " needs ", needed,
+                " bytes, the slice has ", bytes);
+    auto t = from.detach().to(c10::Device(c10::kCPU), type).contiguous();
     if (bytes) std::memcpy(data, t.data_ptr(), bytes);
   });
 }
 
 char* hcunet_inspect(void* tensor, hcunet_info* info) {
   return guard([&] {
-    auto& t = ref(tensor);
+    auto& t = raw(tensor);
     *info = hcunet_info{};
     if (!t.defined()) return;
     TORCH_CHECK(t.dim() <= HCUNET_MAX_DIMS, "tensor has ", t.dim(), " dimensions, at most ", HCUNET_MAX_DIMS,
@@ -150,12 +170,12 @@ char* hcunet_set_data(void* tensor, void* data) {
 }
 int hcunet_grad_mode(int on) {
   int before = at::GradMode::is_enabled();
-  at::GradMode::set_enabled(on != 0);
+  if (on >= 0) at::GradMode::set_enabled(on != 0);
   return before;
 }
 
 char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int* previous_dtype) {
-  return guard([&] {
+  return caught([&] {
     auto type = static_cast<at::ScalarType>(dtype);
 #if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 204
     auto d = device_type == 0 ? at::kCPU : at::kCUDA;
@@ -187,7 +207,7 @@ void hcunet_set_threads(int n) { SetNumThreads(n); }
 int hcunet_threads(void) { return at::get_num_threads(); }
 int hcunet_cuda_devices(void) { return torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0; }
 char* hcunet_cuda_synchronize(int index) {
-  return guard([&] { torch::cuda::synchronize(index); });
+  return guard([&] { torch::cuda::synchronize(device(1, index).index()); });
 }
 
 }  // extern "C"

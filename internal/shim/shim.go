@@ -28,10 +28,11 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// gotorch's init takes half of the cores; libtorch's own default is all.
+// gotorch's init takes half of the cores. All that Go itself would use, which a
+// container's quota may limit, is the better default.
 func init() {
 	if os.Getenv("OMP_NUM_THREADS") == "" && os.Getenv("MKL_NUM_THREADS") == "" {
-		SetThreads(runtime.NumCPU())
+		SetThreads(runtime.GOMAXPROCS(0))
 	}
 }
 
@@ -63,7 +64,8 @@ func Version() string { return C.GoString(C.hcunet_torch_version()) }
 // LiveHandles returns the number of tensor handles that exist now.
 func LiveHandles() int64 { return int64(C.hcunet_live_handles()) }
 
-// SetThreads sets the number of threads inside an operator; n < 1 changes nothing.
+// SetThreads sets the number of threads inside an operator, for this thread and
+// for those that have not called libtorch yet; n < 1 changes nothing.
 func SetThreads(n int) { C.hcunet_set_threads(C.int(n)) }
 
 // Threads returns the number of threads inside an operator.

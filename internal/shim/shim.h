@@ -16,9 +16,9 @@ int64_t hcunet_live_handles(void);
 char* hcunet_pending(void);
 
 // Scopes nest per thread.
-void hcunet_scope_begin(void);
-void hcunet_scope_keep(void* tensor);
-int64_t hcunet_scope_end(void);
+void* hcunet_scope_begin(void);
+void hcunet_scope_keep(void* scope, void* tensor);
+int64_t hcunet_scope_end(void);  // ends the innermost
 
 // Operators of libtorch's dispatcher, by schema name such as "aten::conv2d".
 enum {
@@ -38,7 +38,7 @@ typedef struct {
   double d;
   void* t;
 } hcunet_arg;
-char* hcunet_find(const char* name, const char* overload, void** op);
+char* hcunet_find(const char* name, const char* overload, void** op, int* returns_list);
 // Missing trailing arguments take their schema's defaults. *results holds the
 // capacity of out on entry and the number of tensors returned on exit.
 char* hcunet_call(void* op, const hcunet_arg* args, int64_t nargs, const int64_t* ints, void* const* tensors,
@@ -61,7 +61,7 @@ char* hcunet_backward(void* tensor, int retain_graph);
 char* hcunet_grad(void* tensor, void** out);  // NULL where there is none
 char* hcunet_set_grad(void* tensor, void* grad);
 char* hcunet_set_data(void* tensor, void* data);
-int hcunet_grad_mode(int on);  // returns the mode before
+int hcunet_grad_mode(int on);  // returns the mode before; on < 0 only asks
 
 // Autocast on this thread; *previous_* give what to restore.
 char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int* previous_dtype);

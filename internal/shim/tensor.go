@@ -41,11 +41,6 @@ func dtypeOf[N Number]() C.int {
 func FromSlice[N Number](data []N, device Device, shape ...int64) (torch.Tensor, error) {
 	var out unsafe.Pointer
 	var zero N
-	for _, n := range shape {
-		if n < 0 {
-			return torch.Tensor{}, &Error{"from_data", "negative extent in the shape"}
-		}
-	}
 	cuda := C.int(0)
 	if device.CUDA {
 		cuda = 1
