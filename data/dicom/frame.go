@@ -18,6 +18,9 @@ func (st *study) frame(i, maxPixels int) ([]byte, error) {
 	if st.syntax.native() {
 		return st.nativeFrame(i)
 	}
+	if !st.decodable() {
+		return nil, &UnsupportedError{Syntax: st.syntax}
+	}
 	data, at, err := st.encapsulated(i)
 	if err != nil {
 		return nil, err
@@ -29,7 +32,17 @@ func (st *study) frame(i, maxPixels int) ([]byte, error) {
 	case RLELossless:
 		return s.packbits(data, at)
 	}
-	return nil, &UnsupportedError{Syntax: st.syntax}
+	return st.registered(data, at)
+}
+
+// decodable reports whether there is a decoder for the syntax.
+func (st *study) decodable() bool {
+	switch st.syntax {
+	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1, RLELossless:
+		return true
+	}
+	_, ok := decoders.Load(st.syntax)
+	return ok || st.syntax.native()
 }
 
 // nativeFrame cuts frame i out of uncompressed pixels.
@@ -184,6 +197,10 @@ func (s *shape) jpeg(data []byte, maxPixels int) ([]byte, error) {
 	if img.Precision > s.allocated {
 		return nil, broken(-1, "the JPEG image has %d bits a sample, the header allocates %d", img.Precision, s.allocated)
 	}
+	if !img.Lossless && !s.signed && img.Precision > s.stored {
+		clip(img.Pix8, 1<<s.stored-1)
+		clip(img.Pix16, 1<<s.stored-1)
+	}
 	if s.allocated == 8 {
 		return img.Pix8, nil
 	}
@@ -202,6 +219,14 @@ func (s *shape) jpeg(data []byte, maxPixels int) ([]byte, error) {
 		put(v)
 	}
 	return out, nil
+}
+
+// clip brings what lossy coding threw past white back to white: masked to the
+// bits stored, as some readers do, 1024 of 10 bits would become black.
+func clip[T uint8 | uint16](pix []T, white T) {
+	for i, v := range pix {
+		pix[i] = min(v, white)
+	}
 }
 
 // locate turns a decoder's error into one of this package, at its place in the

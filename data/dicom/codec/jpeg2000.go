@@ -1,0 +1,74 @@
+//go:build dicomcodec
+
+package codec
+
+// #include <stdlib.h>
+// #include "openjpeg_shim.h"
+import "C"
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"github.com/hcunet/hcunet/data/dicom"
+)
+
+// jpeg2000 decodes a JPEG 2000 frame (ITU-T T.800). OpenJPEG undoes the
+// reversible and the irreversible colour transform, so colour comes out as RGB.
+func jpeg2000(f *dicom.Frame) ([]byte, error) {
+	stream, err := codestream(f)
+	if err != nil {
+		return nil, err
+	}
+	var img C.hcu_j2k
+	var msg [256]C.char
+	defer C.hcu_j2k_free(&img)
+	if C.hcu_j2k_decode((*C.uchar)(unsafe.Pointer(&stream[0])), C.size_t(len(stream)), &img, &msg[0], C.size_t(len(msg))) != 0 {
+		return nil, errors.New(C.GoString(&msg[0]))
+	}
+	if int(img.width) != f.Columns || int(img.height) != f.Rows || int(img.components) != f.Samples || int(img.precision) > f.Allocated {
+		return nil, fmt.Errorf("the image is %dx%d with %d components of %d bits, the header says %dx%d with %d of at most %d",
+			img.width, img.height, img.components, img.precision, f.Columns, f.Rows, f.Samples, f.Allocated)
+	}
+	var planes [3][]int32
+	for c := range f.Samples {
+		planes[c] = unsafe.Slice((*int32)(unsafe.Pointer(img.data[c])), f.Rows*f.Columns)
+	}
+	// Some writers code signed values as unsigned of the same bits.
+	shift := 32 - uint(img.precision)
+	if !f.Signed || img.is_signed != 0 {
+		shift = 0
+	}
+	return samples(f, func(p, c int) int32 { return planes[c][p] << shift >> shift }), nil
+}
+
+// codestream finds the JPEG 2000 code stream in the frame, which should be
+// nothing else but is a JP2 file in some, and checks its SIZ segment (T.800
+// A.5.1): OpenJPEG allocates for every tile that the segment announces.
+func codestream(f *dicom.Frame) ([]byte, error) {
+	i := bytes.Index(f.Data, []byte{0xFF, 0x4F, 0xFF, 0x51})
+	if i < 0 || len(f.Data)-i < 4+38 {
+		return nil, errors.New("no code stream")
+	}
+	s := f.Data[i:]
+	u32 := func(at int) uint64 { return uint64(binary.BigEndian.Uint32(s[at:])) }
+	x1, y1, x0, y0 := u32(8), u32(12), u32(16), u32(20)
+	tw, th, tx0, ty0 := u32(24), u32(28), u32(32), u32(36)
+	if x1-x0 != uint64(f.Columns) || y1-y0 != uint64(f.Rows) {
+		return nil, fmt.Errorf("the image is %dx%d, the header says %dx%d", x1-x0, y1-y0, f.Columns, f.Rows)
+	}
+	if n := binary.BigEndian.Uint16(s[40:]); int(n) != f.Samples {
+		return nil, fmt.Errorf("the image has %d components, the header says %d", n, f.Samples)
+	}
+	if tw == 0 || th == 0 || tx0 > x0 || ty0 > y0 {
+		return nil, fmt.Errorf("tiles of %dx%d from %d, %d", tw, th, tx0, ty0)
+	}
+	across, down := (x1-tx0+tw-1)/tw, (y1-ty0+th-1)/th
+	if most := uint64(len(s)/14 + 1); across > most || down > most || across*down > most { // a tile-part has 14 bytes at least
+		return nil, fmt.Errorf("%dx%d tiles in %d bytes", across, down, len(s))
+	}
+	return s, nil
+}
