@@ -25,7 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"math"
 	"strconv"
 	"strings"
 )
@@ -84,7 +83,7 @@ var (
 )
 
 // MaxPixels is the largest image that is read, width times height.
-const MaxPixels = math.MaxInt32
+const MaxPixels = 1 << 29
 
 // A SyntaxError says what is wrong with a run-length string, and where.
 type SyntaxError struct {
@@ -328,8 +327,8 @@ func (p *parser) next() bool {
 	return true
 }
 
-// number reads a decimal number and says at which offset it began. Values over
-// MaxPixels come back as a larger value that cannot overflow when added.
+// number reads a decimal number and says at which offset it began. Large values
+// come back as 2*MaxPixels, which is too large too and safe to add.
 func (p *parser) number() (v, at int, ok bool) {
 	for p.i < len(p.s) && isSpace(p.s[p.i]) {
 		p.i++
@@ -345,7 +344,11 @@ func (p *parser) number() (v, at int, ok bool) {
 			}
 			return 0, at, false
 		}
-		v = min(10*v+int(c-'0'), 1<<40)
+		if v < 2*MaxPixels/10 {
+			v = 10*v + int(c-'0')
+		} else {
+			v = 2 * MaxPixels
+		}
 	}
 	return v, at, p.i > at
 }
