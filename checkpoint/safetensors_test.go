@@ -1,0 +1,5 @@
+package checkpoint
+
+import "math"
+
+var inf = math.Inf(1)
