@@ -189,8 +189,12 @@ func prepareAll(ctx context.Context, opt *PrepareOptions, j *journal, todo []*fi
 	next := make(chan *film)
 	var wg sync.WaitGroup
 	for range min(opt.Workers, len(todo)) {
+		c, err := newChain(opt)
+		if err != nil {
+			cancel(err)
+			break
+		}
 		wg.Go(func() {
-			c := newChain(opt)
 			for f := range next {
 				rec, err := c.prepare(f)
 				if err == nil {

@@ -23,6 +23,7 @@ type chain struct {
 	encoder  png.Encoder
 	image    bytes.Buffer // encoded
 	mask     bytes.Buffer
+	black    []byte // an empty mask, encoded: most films have it
 }
 
 // onePool lends one encoder's buffers again and again.
@@ -31,8 +32,13 @@ type onePool struct{ b *png.EncoderBuffer }
 func (p *onePool) Get() *png.EncoderBuffer  { return p.b }
 func (p *onePool) Put(b *png.EncoderBuffer) { p.b = b }
 
-func newChain(opt *PrepareOptions) *chain {
-	return &chain{opt: opt, encoder: png.Encoder{CompressionLevel: png.BestSpeed, BufferPool: &onePool{}}}
+func newChain(opt *PrepareOptions) (*chain, error) {
+	c := &chain{opt: opt, encoder: png.Encoder{CompressionLevel: png.BestSpeed, BufferPool: &onePool{}}}
+	if err := c.encoder.Encode(&c.mask, image.NewGray(image.Rect(0, 0, opt.Size, opt.Size))); err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	c.black = bytes.Clone(c.mask.Bytes())
+	return c, nil
 }
 
 // prepare writes what becomes of f and returns what is to be remembered of it.
@@ -105,32 +111,28 @@ func (e bareError) Unwrap() error { return e.error }
 
 // writeMask writes the mask of a film whose picture at full size is img.
 func (c *chain) writeMask(f *film, img *image.Gray, rec *record) error {
+	path := filepath.Join(c.opt.Out, MasksDir, f.name+".png")
+	if f.label.empty() {
+		rec.MaskBytes = int64(len(c.black))
+		return writeWhole(path, c.black)
+	}
 	full, err := c.drawMask(f, img)
 	if err != nil {
 		return &sourceError{f.path, err}
 	}
-	small := image.NewGray(image.Rect(0, 0, c.opt.Size, c.opt.Size))
-	for _, v := range full.Pix {
-		if v != 0 {
-			rec.MaskPixels++
-		}
+	white := []byte{255}
+	rec.MaskPixels = bytes.Count(full.Pix, white)
+	small, err := FitMask(full, c.opt.Size, c.opt.Size, c.opt.Fit, c.opt.MaskScaling)
+	if err != nil {
+		return &sourceError{f.path, bare(err)}
 	}
-	if rec.MaskPixels > 0 {
-		if small, err = FitMask(full, c.opt.Size, c.opt.Size, c.opt.Fit, c.opt.MaskScaling); err != nil {
-			return &sourceError{f.path, bare(err)}
-		}
-	}
-	for _, v := range small.Pix {
-		if v == 255 {
-			rec.White++
-		}
-	}
+	rec.White = bytes.Count(small.Pix, white)
 	c.mask.Reset()
 	if err := c.encoder.Encode(&c.mask, small); err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
 	rec.MaskBytes = int64(c.mask.Len())
-	return writeWhole(filepath.Join(c.opt.Out, MasksDir, f.name+".png"), c.mask.Bytes())
+	return writeWhole(path, c.mask.Bytes())
 }
 
 // drawMask returns the film's mask, 0 and 255, in the film's shape.
@@ -156,9 +158,6 @@ func (c *chain) drawMask(f *film, img *image.Gray) (*image.Gray, error) {
 		binarize(m)
 		return m, nil
 	}
-	if f.label.table == nil { // taken as empty
-		return image.NewGray(img.Rect), nil
-	}
 	if n := c.opt.RLESize; n != 0 {
 		w, h = n, n
 	}
@@ -179,4 +178,21 @@ func turnLike(m *image.Gray, path string) (*image.Gray, error) {
 		return m, err
 	}
 	return orient(m, orientation(b)), nil
+}
+
+// writeWhole writes one prepared file: whole or not at all, however the process
+// ends. Thousands of files do not wait for the disk one by one: what a power cut
+// takes away is found missing by its size when Prepare is called again.
+func writeWhole(path string, b []byte) error {
+	dir, name := filepath.Split(path)
+	tmp := fmt.Sprintf("%s.%s.%d.tmp", dir, name, os.Getpid())
+	err := os.WriteFile(tmp, b, 0o666)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("data: %w; make room or choose another output folder and run again", err)
+	}
+	return nil
 }

@@ -179,7 +179,7 @@ func describe(s settings) []string {
 	}
 }
 
-var temporary = regexp.MustCompile(`^\..*\.[0-9a-f]{8}\.tmp$`)
+var temporary = regexp.MustCompile(`^\..*\.[0-9]+\.tmp$`)
 
 // begin makes the folder ready to be written to.
 func (j *journal) begin(opt *PrepareOptions) error {
@@ -341,14 +341,6 @@ func (j *journal) writeFilms(films []*film) error {
 		c.Flush()
 		return c.Error()
 	})
-}
-
-// writeWhole writes one prepared file: whole or not at all.
-func writeWhole(path string, b []byte) error {
-	if err := atomicfile.WriteFile(path, b); err != nil {
-		return fmt.Errorf("data: %w; make room or choose another output folder and run again", err)
-	}
-	return nil
 }
 
 // String returns "stretched" or "padded".

@@ -37,10 +37,14 @@ type film struct {
 // label is where a film's mask comes from: a picture or rows of a CSV; neither is
 // an empty mask.
 type label struct {
-	path  string
-	table *MaskTable
-	stamp string // changes when the mask does
+	path     string
+	table    *MaskTable
+	positive bool   // a row has runs
+	stamp    string // changes when the mask does
 }
+
+// empty says that there is no mask, without drawing it.
+func (l *label) empty() bool { return l.path == "" && !l.positive }
 
 func (f *film) key() string { return f.split + "/" + f.name }
 
@@ -202,7 +206,7 @@ func labelFromRuns(opt *PrepareOptions, films []*film, sum *Summary) error {
 		for _, r := range rows {
 			io.WriteString(h, r.Runs+"\n")
 		}
-		f.label = label{table: table, stamp: fmt.Sprintf("runs %x", h.Sum64())}
+		f.label = label{table: table, positive: table.Positive(f.name), stamp: fmt.Sprintf("runs %x", h.Sum64())}
 	}
 	for _, id := range table.IDs {
 		if !used[id] {
