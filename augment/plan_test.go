@@ -103,7 +103,7 @@ func naive(p *Plan, src []float32, nearest bool) []float32 {
 // masks of odd sizes, one pixel wide, enlarged, reduced, cropped, padded.
 func TestApplyIsItsDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 5))
-	sizes := [][3]int{{16, 16, 0}, {16, 16, 16}, {17, 30, 0}, {30, 17, 12}, {9, 14, 20}, {50, 64, 10}, {1, 1, 0}, {1, 1, 3}, {1, 9, 0}, {9, 1, 0}, {9, 1, 4}, {2, 2, 5}, {300, 7, 7}, {140, 260, 0}}
+	sizes := [][3]int{{16, 16, 0}, {16, 16, 16}, {17, 30, 0}, {30, 17, 12}, {9, 14, 20}, {50, 64, 10}, {1, 1, 0}, {1, 1, 3}, {1, 9, 0}, {9, 1, 0}, {9, 1, 4}, {2, 2, 5}, {300, 7, 7}, {60, 140, 0}}
 	for i := range 210 {
 		size := sizes[i%len(sizes)]
 		c := Config{Padding: Padding(i % 3)}

@@ -43,33 +43,48 @@ def mask(h, w):
     y, x = np.mgrid[:h, :w].astype(np.int64)
     return torch.from_numpy((((2 * x - w) ** 2 + (3 * y - h) ** 2 < h * w) | ((x * 5 + y * 3) % 11 < 3)).astype(np.uint8) * np.uint8(255))[None].float().div_(255)
 
-def case(h, w, size, digits):
+def drawn():
     tfms, _ = T.get_transforms()
-    random_params = dict(Zoom=0, Degrees=0, Brightness=0, Contrast=0, Flip=False, Warp=[0, 0, 0, 0], ZoomRow=0, ZoomCol=0)
     I._resolve_tfms(tfms)
+    return tfms
+
+def fixed(*tfms):
+    tfms = [t(is_random=False, **kw) for t, kw in tfms]
+    I._resolve_tfms(tfms)
+    return tfms
+
+def case(tfms, h, w, size, digits):
+    params = dict(Zoom=0, Degrees=0, Brightness=0, Contrast=0, Flip=False, Warp=[0, 0, 0, 0], ZoomRow=0, ZoomCol=0, CropRow=0.5, CropCol=0.5)
     for t in tfms:
         r, name = t.resolved, t.tfm.func.__name__
         if not t.do_run: continue
-        if name == 'crop_pad': random_params.update(CropRow=r['row_pct'], CropCol=r['col_pct'])
-        if name == 'flip_lr': random_params.update(Flip=True)
-        if name == 'symmetric_warp': random_params.update(Warp=[float(v) for v in r['magnitude']])
-        if name == 'rotate': random_params.update(Degrees=r['degrees'])
-        if name == 'zoom': random_params.update(Zoom=r['scale'], ZoomRow=r['row_pct'], ZoomCol=r['col_pct'])
-        if name == 'brightness': random_params.update(Brightness=r['change'])
-        if name == 'contrast': random_params.update(Contrast=r['scale'])
+        if name == 'crop_pad': params.update(CropRow=r['row_pct'], CropCol=r['col_pct'])
+        if name == 'flip_lr': params.update(Flip=True)
+        if name == 'symmetric_warp': params.update(Warp=[float(v) for v in r['magnitude']])
+        if name == 'rotate': params.update(Degrees=r['degrees'])
+        if name == 'zoom': params.update(Zoom=r['scale'], ZoomRow=r['row_pct'], ZoomCol=r['col_pct'])
+        if name == 'brightness': params.update(Brightness=r['change'])
+        if name == 'contrast': params.update(Contrast=r['scale'])
     x = I.Image(image(h, w)).apply_tfms(tfms, do_resolve=False, size=size or None).data
     y = I.ImageSegment(mask(h, w)).apply_tfms(tfms, do_resolve=False, size=size or None).px
-    return dict(h=h, w=w, size=size, params=random_params, image=[round(float(v), digits) for v in x.flatten()],
+    return dict(h=h, w=w, size=size, params=params, image=[round(float(v), digits) for v in x.flatten()],
                 mask=''.join('#' if v == 1 else '.' for v in y.flatten()))
 
 random.seed(2019); torch.manual_seed(2019); np.random.seed(2019)
 here = os.path.dirname(os.path.abspath(__file__))
 if len(sys.argv) > 2:
     sizes = [(256, 256, 0), (256, 256, 256), (128, 192, 128), (300, 200, 64), (512, 512, 128), (97, 131, 100), (64, 64, 224), (1024, 1024, 256)]
-    cases, out = [case(*sizes[i % len(sizes)], 9) for i in range(int(sys.argv[1]))], sys.argv[2]
+    cases, out = [case(drawn(), *sizes[i % len(sizes)], 9) for i in range(int(sys.argv[1]))], sys.argv[2]
 else:
     sizes = [(12, 17, 0), (16, 16, 16), (13, 12, 9), (9, 14, 15), (50, 41, 8)]
-    cases, out = [case(*sizes[i % len(sizes)], 7) for i in range(40)], os.path.join(here, 'cases.json')
+    cases, out = [case(drawn(), *sizes[i % len(sizes)], 7) for i in range(40)], os.path.join(here, 'cases.json')
+    flip, crop = (T.flip_lr, {}), lambda r, c: (T.crop_pad, dict(row_pct=r, col_pct=c))
+    zoom = lambda s: (T.zoom, dict(scale=s, row_pct=.3, col_pct=.6))
+    cases += [case(fixed(*t), *size, 7) for t, size in (
+        ([], (50, 50, 20)), ([flip], (50, 55, 20)),                 # averaged: 2.5 times too large
+        ([zoom(1.3)], (60, 60, 20)), ([zoom(1.7)], (60, 60, 20)),   # averaged, and not: zoomed in upon
+        ([], (17, 17, 33)), ([flip], (17, 17, 33)),                 # mask pixels exactly halfway
+        ([crop(1., 1.), flip], (20, 33, 11)), ([crop(1., 0.)], (33, 20, 11)), ([flip], (12, 17, 0)))]
 with open(out, 'w') as f:
     f.write('{"fastai": "1.0.54", "torch": "%s", "cases": [\n' % torch.__version__)
     f.write(',\n'.join(json.dumps(c, separators=(',', ':')) for c in cases) + '\n]}\n')
