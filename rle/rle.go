@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -160,9 +161,7 @@ func DecodeInto(dst []uint8, s string, width, height int, opt *Options) error {
 		return kernelDecode(dst, s, width, height, opt.Order)
 	}
 	p := parser{s: s, pixels: width * height, starts: opt.Starts}
-	for p.next() {
-		fill(dst, width, height, p.run, opt.Order)
-	}
+	paint(dst, width, height, opt.Order, p.runs)
 	return p.err
 }
 
@@ -177,11 +176,8 @@ func Parse(s string, pixels int, opt *Options) ([]Run, error) {
 	if opt.Kernel {
 		panic(errors.New("rle: Parse has no kernel mode"))
 	}
-	var runs []Run
 	p := parser{s: s, pixels: pixels, starts: opt.Starts}
-	for p.next() {
-		runs = append(runs, p.run)
-	}
+	runs := slices.Collect(p.runs)
 	if p.err != nil {
 		return nil, p.err
 	}
@@ -259,25 +255,6 @@ func appendPair(dst []byte, start, length int, first bool) []byte {
 	return strconv.AppendInt(dst, int64(length), 10)
 }
 
-// fill writes 255 to the pixels of one run, which lies inside the image.
-func fill(dst []uint8, w, h int, r Run, order Order) {
-	if order == RowMajor {
-		row := dst[r.Start : r.Start+r.Length]
-		for i := range row {
-			row[i] = 255
-		}
-		return
-	}
-	x, y := r.Start/h, r.Start%h
-	for left := r.Length; left > 0; x, y = x+1, 0 {
-		n := min(left, h-y)
-		for i := y*w + x; n > 0; n, left = n-1, left-1 {
-			dst[i] = 255
-			i += w
-		}
-	}
-}
-
 // A parser reads the runs of a string one by one.
 type parser struct {
 	s      string
@@ -288,6 +265,12 @@ type parser struct {
 	end int // of the run before
 	run Run
 	err error
+}
+
+// runs ranges over the runs up to the end or an error.
+func (p *parser) runs(yield func(Run) bool) {
+	for p.next() && yield(p.run) {
+	}
 }
 
 // next reads one run into p.run; it returns false at the end and on an error.
