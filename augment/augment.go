@@ -44,9 +44,9 @@ type Config struct {
 	NoContrast   bool
 	NoCrop       bool // crop about the centre, not a random place, where there is anything to crop
 
-	MaxWarp     float64 // magnitude of the warp, in half image sides, below 1; 0 means 0.2
-	MaxRotate   float64 // degrees to either side; 0 means 10
-	MaxZoom     float64 // the largest magnification, at least 1; 0 means 1.1
+	MaxWarp     float64 // magnitude of the warp, in half image sides, up to 0.3; 0 means 0.2
+	MaxRotate   float64 // degrees to either side, up to 180; 0 means 10
+	MaxZoom     float64 // the largest magnification, from 1; 0 means 1.1
 	MaxLighting float64 // strength of brightness and contrast, below 1; 0 means 0.2
 
 	PAffine   float64 // probability of each of warp, rotation and zoom; 0 means 0.75
@@ -90,14 +90,14 @@ func (c Config) Check() error {
 		value    float64
 		min, max float64
 	}{
-		{"MaxWarp", c.MaxWarp, 0, 0.99},
+		{"MaxWarp", c.MaxWarp, 0, 0.3}, // from 0.37 some warps turn the frame inside out
 		{"MaxRotate", c.MaxRotate, 0, 180},
-		{"MaxZoom", max(c.MaxZoom, 1), 1, 100},
+		{"MaxZoom", c.MaxZoom, 1, 100},
 		{"MaxLighting", c.MaxLighting, 0, 0.99},
 		{"PAffine", c.PAffine, 0, 1},
 		{"PLighting", c.PLighting, 0, 1},
 	} {
-		if !(v.value >= v.min && v.value <= v.max) {
+		if v.value != 0 && !(v.value >= v.min && v.value <= v.max) {
 			return fmt.Errorf("augment: %s is %v; wanted a value in [%v, %v], or 0 for the default", v.name, v.value, v.min, v.max)
 		}
 	}

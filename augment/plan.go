@@ -178,7 +178,7 @@ func perspective(m [4]float64) (Matrix, error) {
 	for _, x := range []float64{-1, 1} {
 		for _, y := range []float64{-1, 1} {
 			if !(out[6]*x+out[7]*y+1 > 1e-6) {
-				return Matrix{}, fmt.Errorf("augment: a warp of %v turns the frame inside out; wanted magnitudes well below 1", m)
+				return Matrix{}, fmt.Errorf("augment: a warp of %v turns the frame inside out; wanted magnitudes up to 0.3", m)
 			}
 		}
 	}

@@ -2,31 +2,46 @@ package checkpoint
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
-	"sort"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
 // maxHeader bounds the JSON header, as the reference implementation does
 // (safetensors 0.4, MAX_HEADER_SIZE).
 const maxHeader = 100_000_000
 
-type headerEntry struct {
-	DType   DType    `json:"dtype"`
-	Shape   []int    `json:"shape"`
-	Offsets [2]int64 `json:"data_offsets"`
-}
+const metadataKey = "__metadata__"
+
+// maxShape bounds the dimensions of one tensor; PyTorch's own loops end there.
+const maxShape = 64
 
 // OpenSafetensors reads the file at path; see ReadSafetensors.
 func OpenSafetensors(path string) (*File, error) {
-	b, err := os.ReadFile(path)
+	r, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	f, err := ReadSafetensors(bytes.NewReader(b))
+	defer r.Close()
+	st, err := r.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := int64(-1)
+	if st.Mode().IsRegular() {
+		size = st.Size()
+	}
+	f, err := readSafetensors(r, size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -34,109 +49,400 @@ func OpenSafetensors(path string) (*File, error) {
 }
 
 // ReadSafetensors reads a safetensors stream to its end. Tensors come back in
-// the order of their data.
+// the order of the header, and share one block of memory in which each starts at
+// its offset in the file's data. What the reference implementation refuses is a
+// *FormatError here: a header that is no JSON object in UTF-8 or names something
+// twice, data with holes, overlaps or bytes that belong to no tensor, a size
+// that shape and type do not give. Element types it knows and DType does not are
+// an *UnsupportedError.
 //
 // Source: https://huggingface.co/docs/safetensors, "Format".
 func ReadSafetensors(r io.Reader) (*File, error) {
-	b, err := io.ReadAll(r)
+	size := int64(-1)
+	if m, ok := r.(interface{ Len() int }); ok { // bytes.Reader and its like
+		size = int64(m.Len())
+	}
+	return readSafetensors(r, size)
+}
+
+// readSafetensors reads a stream of size bytes, -1 if that is not known.
+func readSafetensors(r io.Reader, size int64) (*File, error) {
+	var prefix [8]byte
+	if n, err := io.ReadFull(r, prefix[:]); err != nil {
+		return nil, readError(err, "%d bytes, wanted at least 8", n)
+	}
+	n := binary.LittleEndian.Uint64(prefix[:])
+	if n > maxHeader {
+		return nil, safetensorsError(0, "a header of %d bytes, wanted at most %d", n, maxHeader)
+	}
+	rest := int64(-1)
+	if size >= 0 {
+		if rest = size - 8 - int64(n); rest < 0 {
+			return nil, safetensorsError(0, "a header of %d bytes in a file of %d", n, size)
+		}
+	}
+	header, err := readBytes(r, int64(n), size >= 0)
+	if err != nil {
+		return nil, readError(err, "a header of %d bytes, the file ends before", n)
+	}
+	f, places, err := parseHeader(header)
 	if err != nil {
 		return nil, err
 	}
-	if len(b) < 8 {
-		return nil, fmt.Errorf("checkpoint: safetensors: %d bytes, wanted at least 8", len(b))
+	total, err := checkPlaces(f.Tensors, places)
+	if err != nil {
+		return nil, err
 	}
-	n := binary.LittleEndian.Uint64(b)
-	if n > maxHeader || n > uint64(len(b)-8) {
-		return nil, fmt.Errorf("checkpoint: safetensors: header of %d bytes in a file of %d", n, len(b))
+	if rest >= 0 && total != rest {
+		return nil, safetensorsError(-1, "the tensors take %d bytes, the file has %d for them", total, rest)
 	}
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(b[8:8+n], &raw); err != nil {
-		return nil, fmt.Errorf("checkpoint: safetensors: header: %w", err)
+	data, err := readBytes(r, total, rest >= 0)
+	if err != nil {
+		return nil, readError(err, "the tensors take %d bytes, the file ends before", total)
 	}
-	data := b[8+n:]
-	f := &File{}
-	starts := map[string]int64{}
-	for name, msg := range raw {
-		if name == "__metadata__" {
-			if err := json.Unmarshal(msg, &f.Metadata); err != nil {
-				return nil, fmt.Errorf("checkpoint: safetensors: metadata: %w", err)
-			}
-			continue
-		}
-		var e headerEntry
-		if err := json.Unmarshal(msg, &e); err != nil {
-			return nil, fmt.Errorf("checkpoint: safetensors: %q: %w", name, err)
-		}
-		lo, hi := e.Offsets[0], e.Offsets[1]
-		if lo < 0 || hi < lo || hi > int64(len(data)) {
-			return nil, fmt.Errorf("checkpoint: safetensors: %q lies at [%d, %d) of %d bytes", name, lo, hi, len(data))
-		}
-		t := Tensor{Name: name, DType: e.DType, Shape: e.Shape, Data: data[lo:hi:hi]}
-		if err := t.check(); err != nil {
-			return nil, err
-		}
-		starts[name] = lo
-		f.Tensors = append(f.Tensors, t)
+	if n, err := io.ReadFull(r, prefix[:1]); n > 0 {
+		return nil, safetensorsError(-1, "bytes after the last tensor")
+	} else if err != io.EOF {
+		return nil, err
 	}
-	sort.Slice(f.Tensors, func(i, j int) bool {
-		a, b := f.Tensors[i].Name, f.Tensors[j].Name
-		if starts[a] != starts[b] {
-			return starts[a] < starts[b]
-		}
-		return a < b
-	})
+	for i, p := range places {
+		f.Tensors[i].Data = data[p.lo:p.hi:p.hi]
+	}
 	return f, nil
 }
 
-// WriteSafetensors writes f with its tensors in the given order; the header is
-// padded with spaces so that the data starts at a multiple of eight bytes.
+// A place is where a tensor's data lies, [lo, hi) after the header.
+type place struct{ lo, hi int64 }
+
+// parseHeader reads the JSON header: tensors without data in its order, and
+// their places.
+func parseHeader(header []byte) (*File, []place, error) {
+	if len(header) == 0 || header[0] != '{' {
+		return nil, nil, safetensorsError(8, "the header does not begin with {")
+	}
+	if !utf8.Valid(header) {
+		return nil, nil, safetensorsError(8, "the header is not UTF-8")
+	}
+	p := headerParser{json.NewDecoder(bytes.NewReader(header))}
+	p.UseNumber()
+	f := &File{}
+	var places []place
+	seen := map[string]bool{}
+	err := p.object(func(name string) error {
+		if seen[name] {
+			return p.fail("%q is there twice", name)
+		}
+		seen[name] = true
+		if name == metadataKey {
+			return p.metadata(f)
+		}
+		t, at, err := p.tensor(name)
+		f.Tensors = append(f.Tensors, t)
+		places = append(places, at)
+		return err
+	})
+	if err == nil {
+		if _, more := p.Token(); more != io.EOF {
+			err = p.fail("something follows the object")
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, places, nil
+}
+
+type headerParser struct{ *json.Decoder }
+
+func (p headerParser) fail(format string, args ...any) error {
+	return safetensorsError(8+p.InputOffset(), "header: "+format, args...)
+}
+
+// token returns the next token, which must be a delimiter if that is wanted.
+func (p headerParser) token(want json.Delim) (json.Token, error) {
+	t, err := p.Token()
+	if err != nil {
+		return nil, p.fail("%v", err)
+	}
+	if d, ok := t.(json.Delim); want != 0 && (!ok || d != want) {
+		return nil, p.fail("wanted %v, found %v", want, t)
+	}
+	return t, nil
+}
+
+// object reads an object; member reads the value that follows each name.
+func (p headerParser) object(member func(name string) error) error {
+	if _, err := p.token('{'); err != nil {
+		return err
+	}
+	for p.More() {
+		name, err := p.token(0)
+		if err != nil {
+			return err
+		}
+		if err := member(name.(string)); err != nil { // the decoder allows nothing else as a name
+			return err
+		}
+	}
+	_, err := p.token('}')
+	return err
+}
+
+func (p headerParser) metadata(f *File) error {
+	f.Metadata = map[string]string{}
+	return p.object(func(name string) error {
+		if _, twice := f.Metadata[name]; twice {
+			return p.fail("%s: %q is there twice", metadataKey, name)
+		}
+		v, err := p.token(0)
+		if err != nil {
+			return err
+		}
+		s, ok := v.(string)
+		if !ok {
+			return p.fail("%s: %q is no string", metadataKey, name)
+		}
+		f.Metadata[name] = s
+		return nil
+	})
+}
+
+func (p headerParser) tensor(name string) (Tensor, place, error) {
+	t := Tensor{Name: name}
+	var at place
+	seen := map[string]bool{}
+	err := p.object(func(field string) error {
+		if seen[field] {
+			return p.fail("%q: %s is there twice", name, field)
+		}
+		switch field {
+		case "dtype":
+			v, err := p.token(0)
+			if err != nil {
+				return err
+			}
+			s, ok := v.(string)
+			if !ok {
+				return p.fail("%q: the dtype is no string", name)
+			}
+			if t.DType = DType(s); t.DType.Size() == 0 {
+				return &UnsupportedError{"safetensors", fmt.Sprintf("%q has element type %q", name, s)}
+			}
+		case "shape":
+			shape, err := p.numbers(name, maxShape)
+			if err != nil {
+				return err
+			}
+			t.Shape = make([]int, len(shape))
+			for i, v := range shape {
+				t.Shape[i] = int(v)
+			}
+		case "data_offsets":
+			o, err := p.numbers(name, 2)
+			if err != nil {
+				return err
+			}
+			if len(o) != 2 {
+				return p.fail("%q: %d data_offsets, wanted 2", name, len(o))
+			}
+			at = place{o[0], o[1]}
+		default: // the reference ignores other fields
+			var skipped json.RawMessage
+			if err := p.Decode(&skipped); err != nil {
+				return p.fail("%v", err)
+			}
+			return nil
+		}
+		seen[field] = true
+		return nil
+	})
+	if err == nil && len(seen) != 3 {
+		err = p.fail("%q lacks one of dtype, shape and data_offsets", name)
+	}
+	return t, at, err
+}
+
+// numbers reads an array of at most limit integers that are not negative.
+func (p headerParser) numbers(name string, limit int) ([]int64, error) {
+	if _, err := p.token('['); err != nil {
+		return nil, err
+	}
+	var out []int64
+	for p.More() {
+		v, err := p.token(0)
+		if err != nil {
+			return nil, err
+		}
+		s, _ := v.(json.Number)
+		n, err := strconv.ParseInt(s.String(), 10, strconv.IntSize)
+		if err != nil || n < 0 || s[0] == '-' {
+			return nil, p.fail("%q: %v is no size", name, v)
+		}
+		if len(out) == limit {
+			return nil, p.fail("%q: more than %d sizes", name, limit)
+		}
+		out = append(out, n)
+	}
+	_, err := p.token(']')
+	return out, err
+}
+
+// checkPlaces returns the bytes of all tensors, if they lie one behind the other
+// and each takes what its shape and type say.
+func checkPlaces(tensors []Tensor, places []place) (int64, error) {
+	order := make([]int, len(places))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		a, b := places[i], places[j]
+		return cmp.Or(cmp.Compare(a.lo, b.lo), cmp.Compare(a.hi, b.hi))
+	})
+	end := int64(0)
+	for _, i := range order {
+		t, p := tensors[i], places[i]
+		if p.lo != end || p.hi < p.lo {
+			return 0, safetensorsError(-1, "%q lies at [%d, %d), wanted a start at %d and no holes, overlaps or negative lengths", t.Name, p.lo, p.hi, end)
+		}
+		n, ok := byteSize(t.DType, t.Shape)
+		if !ok || int64(n) != p.hi-p.lo {
+			return 0, safetensorsError(-1, "%q: shape %v of %s does not take the %d bytes at [%d, %d)", t.Name, t.Shape, t.DType, p.hi-p.lo, p.lo, p.hi)
+		}
+		end = p.hi
+	}
+	return end, nil
+}
+
+// readBytes reads exactly n bytes. Where it is not known that they are there, it
+// allocates as they come.
+func readBytes(r io.Reader, n int64, known bool) ([]byte, error) {
+	const piece = 1 << 20
+	if n > math.MaxInt {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if known || n <= piece {
+		b := make([]byte, n)
+		_, err := io.ReadFull(r, b)
+		return b, err
+	}
+	var b []byte
+	for int64(len(b)) < n {
+		// Double what has come.
+		next := min(max(2*int64(len(b)), piece), n)
+		grown := make([]byte, next)
+		copy(grown, b)
+		if _, err := io.ReadFull(r, grown[len(b):]); err != nil {
+			return nil, err
+		}
+		b = grown
+	}
+	return b, nil
+}
+
+func safetensorsError(offset int64, format string, args ...any) error {
+	return &FormatError{"safetensors", offset, fmt.Sprintf(format, args...)}
+}
+
+// readError keeps an error of the reader, and turns an early end into one of the
+// format.
+func readError(err error, format string, args ...any) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return safetensorsError(-1, format, args...)
+	}
+	return err
+}
+
+// SaveSafetensors writes f to path, in full or not at all: through a temporary
+// file beside it that is synced and renamed. See WriteSafetensors.
+func SaveSafetensors(path string, f *File) error {
+	return atomicfile.Write(path, func(w io.Writer) error { return WriteSafetensors(w, f) })
+}
+
+// WriteSafetensors writes f. The header lists the tensors in the given order;
+// their data lies by falling element size, and begins at a multiple of eight
+// bytes, so that every element is aligned in a mapped file. A name that is empty
+// of meaning to other readers (used twice, not UTF-8, "__metadata__") and a shape
+// that does not fit its data are errors, before anything is written.
 func WriteSafetensors(w io.Writer, f *File) error {
+	header, order, err := layOut(f)
+	if err != nil {
+		return err
+	}
+	var prefix [8]byte
+	binary.LittleEndian.PutUint64(prefix[:], uint64(len(header)))
+	if _, err := w.Write(prefix[:]); err != nil {
+		return err
+	}
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	for _, i := range order {
+		if _, err := w.Write(f.Tensors[i].Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// layOut returns the padded header and the order of the data.
+func layOut(f *File) (header []byte, order []int, err error) {
+	seen := map[string]bool{metadataKey: true}
+	for i, t := range f.Tensors {
+		if err := t.check(); err != nil {
+			return nil, nil, err
+		}
+		if seen[t.Name] || !utf8.ValidString(t.Name) {
+			return nil, nil, fmt.Errorf("checkpoint: tensor %d cannot be named %q: the name is taken or not UTF-8", i, t.Name)
+		}
+		if len(t.Shape) > maxShape {
+			return nil, nil, fmt.Errorf("checkpoint: %q has %d dimensions, at most %d can be read back", t.Name, len(t.Shape), maxShape)
+		}
+		seen[t.Name] = true
+		order = append(order, i)
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		return f.Tensors[j].DType.Size() - f.Tensors[i].DType.Size()
+	})
+	places := make([]place, len(order))
+	end := int64(0)
+	for _, i := range order {
+		places[i] = place{end, end + int64(len(f.Tensors[i].Data))}
+		end = places[i].hi
+	}
 	var h bytes.Buffer
 	h.WriteByte('{')
 	sep := ""
 	if len(f.Metadata) > 0 {
+		for k, v := range f.Metadata {
+			if !utf8.ValidString(k) || !utf8.ValidString(v) {
+				return nil, nil, fmt.Errorf("checkpoint: the metadata %q = %q is not UTF-8", k, v)
+			}
+		}
 		m, err := json.Marshal(f.Metadata)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		fmt.Fprintf(&h, `"__metadata__":%s`, m)
+		fmt.Fprintf(&h, "%q:%s", metadataKey, m)
 		sep = ","
 	}
-	var off int64
-	for _, t := range f.Tensors {
-		if err := t.check(); err != nil {
-			return err
-		}
+	for i, t := range f.Tensors {
 		name, err := json.Marshal(t.Name)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		shape := t.Shape
-		if shape == nil {
-			shape = []int{}
-		}
-		e, err := json.Marshal(headerEntry{t.DType, shape, [2]int64{off, off + int64(len(t.Data))}})
+		shape, err := json.Marshal(append([]int{}, t.Shape...)) // [] for a scalar, not null
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		fmt.Fprintf(&h, "%s%s:%s", sep, name, e)
+		fmt.Fprintf(&h, `%s%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, sep, name, t.DType, shape, places[i].lo, places[i].hi)
 		sep = ","
-		off += int64(len(t.Data))
 	}
 	h.WriteByte('}')
 	for h.Len()%8 != 0 {
 		h.WriteByte(' ')
 	}
-	if err := binary.Write(w, binary.LittleEndian, uint64(h.Len())); err != nil {
-		return err
+	if h.Len() > maxHeader {
+		return nil, nil, fmt.Errorf("checkpoint: a safetensors header of %d bytes, at most %d can be read back", h.Len(), maxHeader)
 	}
-	if _, err := w.Write(h.Bytes()); err != nil {
-		return err
-	}
-	for _, t := range f.Tensors {
-		if _, err := w.Write(t.Data); err != nil {
-			return err
-		}
-	}
-	return nil
+	return h.Bytes(), order, nil
 }

@@ -116,6 +116,9 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 	if err := isDir(dir, "make one with examples/prepare, or with examples/phantom first"); err != nil {
 		return nil, err
 	}
+	if _, err := os.Stat(filepath.Join(dir, unfinishedFile)); err == nil {
+		return nil, fmt.Errorf("data: %s is only partly prepared; run the command that makes it again, it goes on where it was", dir)
+	}
 	train, err := listPNG(dir, TrainDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("data: %s has no folder train/; it must hold train/ and masks/ as examples/prepare makes them", dir)

@@ -11,6 +11,7 @@ var (
 	opMul            = shim.NewOp("mul.Tensor")
 	opMulScalar      = shim.NewOp("mul.Scalar")
 	opDiv            = shim.NewOp("div.Tensor")
+	opSub            = shim.NewOp("sub.Tensor")
 	opReLU           = shim.NewOp("relu")
 	opReLU_          = shim.NewOp("relu_")
 	opSigmoid        = shim.NewOp("sigmoid")
@@ -46,6 +47,9 @@ func Mul(a, b torch.Tensor) torch.Tensor { return call(opMul, a, b) }
 
 // MulScalar returns a * v.
 func MulScalar(a torch.Tensor, v float64) torch.Tensor { return call(opMulScalar, a, v) }
+
+// Sub returns a - b.
+func Sub(a, b torch.Tensor) torch.Tensor { return call(opSub, a, b) }
 
 // Div returns a / b, element by element.
 func Div(a, b torch.Tensor) torch.Tensor { return call(opDiv, a, b) }

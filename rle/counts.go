@@ -35,19 +35,25 @@ func DecodeCounts(counts []int, width, height int, order Order) (*image.Gray, er
 	if err := checkSize(width, height); err != nil {
 		return nil, err
 	}
-	m := image.NewGray(image.Rect(0, 0, width, height))
 	at := 0
 	for i, n := range counts {
 		if n < 0 || n > width*height-at {
 			return nil, &SyntaxError{Offset: i, Msg: fmt.Sprintf("count %d at pixel %d of %d; want 0 to %d", n, at, width*height, width*height-at)}
-		}
-		if i%2 == 1 && n > 0 {
-			fill(m.Pix, width, height, Run{at, n}, order)
 		}
 		at += n
 	}
 	if at != width*height {
 		return nil, &SyntaxError{Offset: len(counts), Msg: fmt.Sprintf("the counts sum to %d; a %dx%d image has %d pixels", at, width, height, width*height)}
 	}
+	m := image.NewGray(image.Rect(0, 0, width, height))
+	paint(m.Pix, width, height, order, func(yield func(Run) bool) {
+		at := 0
+		for i, n := range counts {
+			if i%2 == 1 && n > 0 && !yield(Run{at, n}) {
+				return
+			}
+			at += n
+		}
+	})
 	return m, nil
 }

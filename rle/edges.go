@@ -88,8 +88,13 @@ func columnEdges(pix []uint8, stride, w, h int) []int {
 func rowEdges(pix []uint8, stride, w, h int) []int {
 	var e []int
 	before := uint64(0) // 0x80 if the pixel before is mask
+	var above []uint8   // the row above, if nothing begins or ends in it
 	for y := range h {
 		row := pix[y*stride:][:w]
+		if above != nil && bytes.Equal(above, row) {
+			continue
+		}
+		found := len(e)
 		x := 0
 		for ; x+8 <= w; x += 8 {
 			m := nonZero(binary.LittleEndian.Uint64(row[x:]))
@@ -104,6 +109,10 @@ func rowEdges(pix []uint8, stride, w, h int) []int {
 				e = append(e, y*w+x)
 			}
 			before = m
+		}
+		above = nil
+		if len(e) == found {
+			above = row
 		}
 	}
 	return e

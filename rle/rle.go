@@ -25,7 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -84,7 +84,7 @@ var (
 )
 
 // MaxPixels is the largest image that is read, width times height.
-const MaxPixels = math.MaxInt32
+const MaxPixels = 1 << 29
 
 // A SyntaxError says what is wrong with a run-length string, and where.
 type SyntaxError struct {
@@ -161,9 +161,7 @@ func DecodeInto(dst []uint8, s string, width, height int, opt *Options) error {
 		return kernelDecode(dst, s, width, height, opt.Order)
 	}
 	p := parser{s: s, pixels: width * height, starts: opt.Starts}
-	for p.next() {
-		fill(dst, width, height, p.run, opt.Order)
-	}
+	paint(dst, width, height, opt.Order, p.runs)
 	return p.err
 }
 
@@ -178,11 +176,8 @@ func Parse(s string, pixels int, opt *Options) ([]Run, error) {
 	if opt.Kernel {
 		panic(errors.New("rle: Parse has no kernel mode"))
 	}
-	var runs []Run
 	p := parser{s: s, pixels: pixels, starts: opt.Starts}
-	for p.next() {
-		runs = append(runs, p.run)
-	}
+	runs := slices.Collect(p.runs)
 	if p.err != nil {
 		return nil, p.err
 	}
@@ -260,25 +255,6 @@ func appendPair(dst []byte, start, length int, first bool) []byte {
 	return strconv.AppendInt(dst, int64(length), 10)
 }
 
-// fill writes 255 to the pixels of one run, which lies inside the image.
-func fill(dst []uint8, w, h int, r Run, order Order) {
-	if order == RowMajor {
-		row := dst[r.Start : r.Start+r.Length]
-		for i := range row {
-			row[i] = 255
-		}
-		return
-	}
-	x, y := r.Start/h, r.Start%h
-	for left := r.Length; left > 0; x, y = x+1, 0 {
-		n := min(left, h-y)
-		for i := y*w + x; n > 0; n, left = n-1, left-1 {
-			dst[i] = 255
-			i += w
-		}
-	}
-}
-
 // A parser reads the runs of a string one by one.
 type parser struct {
 	s      string
@@ -289,6 +265,12 @@ type parser struct {
 	end int // of the run before
 	run Run
 	err error
+}
+
+// runs ranges over the runs up to the end or an error.
+func (p *parser) runs(yield func(Run) bool) {
+	for p.next() && yield(p.run) {
+	}
 }
 
 // next reads one run into p.run; it returns false at the end and on an error.
@@ -328,8 +310,8 @@ func (p *parser) next() bool {
 	return true
 }
 
-// number reads a decimal number and says at which offset it began. Values over
-// MaxPixels come back as a larger value that cannot overflow when added.
+// number reads a decimal number and says at which offset it began. Large values
+// come back as 2*MaxPixels, which is too large too and safe to add.
 func (p *parser) number() (v, at int, ok bool) {
 	for p.i < len(p.s) && isSpace(p.s[p.i]) {
 		p.i++
@@ -345,7 +327,11 @@ func (p *parser) number() (v, at int, ok bool) {
 			}
 			return 0, at, false
 		}
-		v = min(10*v+int(c-'0'), 1<<40)
+		if v < 2*MaxPixels/10 {
+			v = 10*v + int(c-'0')
+		} else {
+			v = 2 * MaxPixels
+		}
 	}
 	return v, at, p.i > at
 }

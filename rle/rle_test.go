@@ -181,6 +181,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"1 0", SIIM, 2, "a run of length 0"},
 		{"12 1", SIIM, 0, "run starts outside the image, which has 12 pixels"},
 		{"10 3", SIIM, 3, "run leaves the image: it starts at pixel 10 of 12 (counted from 0) and is longer than 2"},
+		{"0 4294967297", SIIM, 2, "run leaves the image: it starts at pixel 0 of 12 (counted from 0) and is longer than 12"},
 		{"0 99999999999999999999999999", SIIM, 2, "run leaves the image: it starts at pixel 0 of 12 (counted from 0) and is longer than 12"},
 		{"18446744073709551616 1", SIIM, 0, "run starts outside the image, which has 12 pixels"},
 		{"1 2 9223372036854775807 1", SIIM, 4, "run starts outside the image, which has 12 pixels"},
@@ -206,7 +207,7 @@ func TestDecodeErrors(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	for _, size := range [][2]int{{0, 3}, {3, 0}, {-1, 3}, {1 << 16, 1 << 15}, {1 << 40, 1 << 40}} {
+	for _, size := range [][2]int{{0, 3}, {3, 0}, {-1, 3}, {1 << 15, 1<<14 + 1}, {1 << 30, 1 << 30}} {
 		_, err := Decode("0 1", size[0], size[1], nil)
 		assert.ErrorContains(t, err, "image size")
 		_, err = DecodeCounts([]int{1}, size[0], size[1], ColumnMajor)

@@ -142,7 +142,7 @@ func TestGoldenChain(t *testing.T) {
 	bell := func(x, m, s float64) float64 { return (x - m) / s * ((x - m) / s) }
 	for i := range film.Pix {
 		x, y := float64(i%n)/n, float64(i/n)/n
-		v := 150 - 110*math.Exp(-(bell(x, .3, .13) + bell(y, .5, .3))) - 105*math.Exp(-(bell(x, .7, .13) + bell(y, .52, .3)))
+		v := 150 - 110*math.Exp(-(bell(x, .3, .13)+bell(y, .5, .3))) - 105*math.Exp(-(bell(x, .7, .13)+bell(y, .52, .3)))
 		if math.Abs(x-.5) > .08 {
 			v += 25 * math.Cos(38*y)
 		}

@@ -95,7 +95,7 @@ type tap struct {
 // pixels mixed, which truncates differently.
 func taps(source, target int, snap bool) []tap {
 	t := make([]tap, target)
-	scale := 1 / (float64(target) / float64(source)) // not source/target, to the last bit
+	scale := 1 / (float64(target) / float64(source)) // in OpenCV's order
 	for i := range t {
 		f := float32(float64((float64(i)+0.5)*scale) - 0.5)
 		a := int(math.Floor(float64(f)))

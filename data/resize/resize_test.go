@@ -51,6 +51,7 @@ func TestSizes(t *testing.T) {
 			W, H  int
 			Image string
 			Mask  string
+			Third string `json:"image_as_mask"`
 			Some  []uint8
 		}
 	}
@@ -68,6 +69,9 @@ func TestSizes(t *testing.T) {
 		mask, err := Mask(blobs(c.FromW, c.FromH), c.W, c.H)
 		require.NoError(t, err)
 		assert.Equal(t, c.Mask, hash(mask.Pix), "mask %s", name)
+		grey, err := Mask(picture(c.FromW, c.FromH), c.W, c.H)
+		require.NoError(t, err)
+		assert.Equal(t, c.Third, hash(grey.Pix), "image as a mask, %s", name)
 	}
 }
 

@@ -4,8 +4,9 @@
     /usr/bin/python3 data/resize/testdata/cases.py     (Debian: python3-opencv 4.6.0, numpy 1.24.2)
 
 The images come from whole-number formulas that resize_test.go repeats. Per case:
-SHA-256 of the uint8 image's resized bytes, and of the mask's (float64, resized,
-rounded half to even as OpenCV's PNG writer does), and a few of the bytes.
+SHA-256 of the uint8 image's resized bytes, of the mask's (float64, resized,
+rounded half to even as OpenCV's PNG writer does) and of the image's treated as
+the mask is, and a few of the bytes.
 """
 import hashlib, json, os
 import numpy as np, cv2
@@ -27,11 +28,13 @@ sizes += [(256, 256, 1024, 1024), (128, 128, 256, 256), (100, 100, 333, 333), (6
 cases = []
 for w, h, tw, th in sizes:
     o = cv2.resize(image(w, h), (tw, th)).reshape(th, tw)
-    m = np.clip(np.rint(cv2.resize(mask(w, h), (tw, th))), 0, 255).astype(np.uint8).reshape(th, tw)
-    png = cv2.imdecode(cv2.imencode('.png', cv2.resize(mask(w, h), (tw, th)).reshape(th, tw))[1], cv2.IMREAD_UNCHANGED)
-    assert (png == m).all()
+    def as_mask(a):
+        a = cv2.resize(a.astype(np.float64), (tw, th)).reshape(th, tw)
+        m = np.clip(np.rint(a), 0, 255).astype(np.uint8)
+        assert (cv2.imdecode(cv2.imencode('.png', a)[1], cv2.IMREAD_UNCHANGED) == m).all()
+        return hashlib.sha256(m.tobytes()).hexdigest()
     cases.append(dict(from_w=w, from_h=h, w=tw, h=th, image=hashlib.sha256(o.tobytes()).hexdigest(),
-        mask=hashlib.sha256(m.tobytes()).hexdigest(), some=[int(o.ravel()[i * o.size // 6]) for i in range(6)]))
+        mask=as_mask(mask(w, h)), image_as_mask=as_mask(image(w, h)), some=[int(o.ravel()[i * o.size // 6]) for i in range(6)]))
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'cases.json'), 'w') as f:
     f.write('{"cv2": "%s", "numpy": "%s", "cases": [\n' % (cv2.__version__, np.__version__))
     f.write(',\n'.join(json.dumps(c) for c in cases) + '\n]}\n')

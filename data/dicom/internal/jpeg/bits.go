@@ -54,6 +54,9 @@ func (r *bitReader) leftover() bool { return r.size*8-r.used() >= 8 }
 // ended is false if src ends without a marker.
 func (r *bitReader) reset(src []byte) (n int, ended bool) {
 	buf := r.buf[:0]
+	if buf == nil {
+		buf = make([]byte, 0, len(src)+pad)
+	}
 	for {
 		i := bytes.IndexByte(src[n:], 0xFF)
 		if i < 0 || n+i+1 >= len(src) {

@@ -4,6 +4,9 @@ package jpeg
 // the bits of the coefficient behind them, fit in 10 bits.
 const lutBits = 10
 
+// endOfBlock stands for a run that leads out of any block.
+const endOfBlock = 64
+
 // A huffman table decodes one symbol per look-up, and with its value bits where
 // both fit in lutBits.
 type huffman struct {
@@ -14,7 +17,7 @@ type huffman struct {
 	code [1 << lutBits]uint16
 
 	// ac[i] is value<<16 | run<<8 | bits if the bits i begin with a whole
-	// coefficient other than an end of block or a run of sixteen, else 0.
+	// coefficient, endOfBlock<<8 | bits if they begin with an end of block, else 0.
 	ac [1 << lutBits]int32
 
 	// For the longer codes: codes of length l are below limit[l] once shifted
@@ -53,6 +56,9 @@ func (h *huffman) build(counts *[16]uint8, vals []byte) bool {
 	for i, c := range h.code {
 		l, sym := uint(c>>8), uint(c&0xFF)
 		run, s := sym>>4, sym&15
+		if c != 0 && sym == 0 {
+			h.ac[i] = endOfBlock<<8 | int32(l)
+		}
 		if c == 0 || s == 0 || l+s > lutBits {
 			continue
 		}

@@ -1,5 +1,7 @@
 package jpeg
 
+import "encoding/binary"
+
 // Fixed-point constants of the accurate integer inverse DCT: the eleven-multiply
 // algorithm of Loeffler, Ligtenberg and Moschytz (ICASSP 1989) in 13 bits, as
 // the Independent JPEG Group scales it. cNN is NN/10000 roughly.
@@ -20,90 +22,137 @@ const (
 	f3072 = 25172 // 3.072711026
 )
 
-// A block holds 64 dequantized coefficients in row-major order.
-type block [64]int32
+// A block holds 64 dequantized coefficients in row-major order, two to a word:
+// the left one plus the right one times 1<<32. Sums, differences and products
+// with a constant of two such words are those of both lanes, as long as each
+// stays within 32 bits, so the transform does two columns, and then two rows, at
+// once. A lane that overflows spoils its neighbour: coefficients of an image do
+// not, and for others any pixels will do.
+type block [32]int64
 
-// odd returns the four sums of the odd part for inputs 7, 5, 3, 1.
-func odd(t0, t1, t2, t3 int32) (a, b, c, d int32) {
-	z1 := t0 + t3
-	z2 := t1 + t2
-	z3 := t0 + t2
-	z4 := t1 + t3
-	z5 := (z3 + z4) * f1175
-	t0 *= f0298
-	t1 *= f2053
-	t2 *= f3072
-	t3 *= f1501
-	z1 *= -f0899
-	z2 *= -f2562
-	z3 = z3*-f1961 + z5
-	z4 = z4*-f0390 + z5
-	return t0 + z1 + z3, t1 + z2 + z4, t2 + z2 + z3, t3 + z1 + z4
+// set stores the coefficient v at the row-major place at, which must be zero.
+func (b *block) set(at uint8, v int32) {
+	b[at>>1&31] += int64(v) << (at & 1 << 5 & 63)
 }
 
+// lanes returns the two numbers in a word.
+func lanes(v int64) (left, right int32) {
+	return int32(v), int32((v - int64(int32(v))) >> 32)
+}
+
+const both = 1 + 1<<32 // times a number: that number in both lanes
+
 // even returns the four sums of the even part for inputs 0, 2, 4, 6.
-func even(s0, s2, s4, s6 int32) (a, b, c, d int32) {
-	z1 := (s2 + s6) * f0541
-	t2 := z1 - s6*f1847
-	t3 := z1 + s2*f0765
-	t0 := (s0 + s4) << constBits
-	t1 := (s0 - s4) << constBits
+func even(s0, s2, s4, s6 int64) (a, b, c, d int64) {
+	z := (s2 + s6) * f0541
+	t2, t3 := z-s6*f1847, z+s2*f0765
+	t0, t1 := (s0+s4)<<constBits, (s0-s4)<<constBits
 	return t0 + t3, t1 + t2, t1 - t2, t0 - t3
 }
 
+// odd returns the rotations of the odd part for inputs 7, 5, 3, 1; the caller
+// adds the inputs' own multiples, which keeps both small enough to inline.
+func odd(t0, t1, t2, t3 int64) (z1, z2, z3, z4 int64) {
+	z3, z4 = t0+t2, t1+t3
+	z5 := (z3 + z4) * f1175
+	return (t0 + t3) * -f0899, (t1 + t2) * -f2562, z3*-f1961 + z5, z4*-f0390 + z5
+}
+
+const (
+	shift1 = constBits - 2     // columns leave 2 fraction bits
+	shift2 = constBits + 2 + 3 // rows round them off, and the factor 8
+
+	// Added before the shifts: half a unit in both lanes, and for the columns
+	// 1<<31 in the left lane, so that it does not borrow from the right one; for
+	// the rows the level shift.
+	bias1 = 1<<(shift1-1)*both + 1<<31
+	bias2 = (1<<(shift2-1) + 128<<shift2) * both
+)
+
 // idct8 writes the 8x8 samples of b, level-shifted and clamped to 0..255, to
-// dst, whose rows are stride apart. It overwrites b. last is the zigzag index
-// of the last coefficient that is not zero.
+// dst, whose rows are stride apart. last is the zigzag index of the last
+// coefficient that may not be zero.
 func idct8(b *block, last int, dst []uint8, stride int) {
 	if last == 0 {
-		flat8(clamp8((b[0]<<2+16)>>5), dst, stride)
+		flat8(clamp8((b[0]<<2+16)>>5+128), dst, stride)
 		return
 	}
-	cols := 8
-	if last < len(lastColumn) {
-		cols = lastColumn[last]
-	}
-	const s1 = constBits - 2
-	const r1 = 1 << (s1 - 1)
-	for x := range cols {
-		if b[8+x]|b[16+x]|b[24+x]|b[32+x]|b[40+x]|b[48+x]|b[56+x] == 0 {
-			v := b[x] << 2
-			b[x], b[8+x], b[16+x], b[24+x] = v, v, v, v
-			b[32+x], b[40+x], b[48+x], b[56+x] = v, v, v, v
+	var w [32]int64 // w[8*i+x]: column x of rows 2i and 2i+1
+	for x := range (lastColumn[last&63] + 1) >> 1 {
+		t3, t2, t1, t0 := b[4+x], b[12+x], b[20+x], b[28+x]
+		if t3|b[8+x]|t2|b[16+x]|t1|b[24+x]|t0 == 0 {
+			l, r := lanes(b[x])
+			left, right := int64(l)<<2*both, int64(r)<<2*both
+			w[2*x], w[8+2*x], w[16+2*x], w[24+2*x] = left, left, left, left
+			w[2*x+1], w[9+2*x], w[17+2*x], w[25+2*x] = right, right, right, right
 			continue
 		}
-		e0, e1, e2, e3 := even(b[x], b[16+x], b[32+x], b[48+x])
-		o0, o1, o2, o3 := odd(b[56+x], b[40+x], b[24+x], b[8+x])
-		b[x] = (e0 + o3 + r1) >> s1
-		b[56+x] = (e0 - o3 + r1) >> s1
-		b[8+x] = (e1 + o2 + r1) >> s1
-		b[48+x] = (e1 - o2 + r1) >> s1
-		b[16+x] = (e2 + o1 + r1) >> s1
-		b[40+x] = (e2 - o1 + r1) >> s1
-		b[24+x] = (e3 + o0 + r1) >> s1
-		b[32+x] = (e3 - o0 + r1) >> s1
+		e0, e1, e2, e3 := even(b[x], b[8+x], b[16+x], b[24+x])
+		z1, z2, z3, z4 := odd(t0, t1, t2, t3)
+		t3 = t3*f1501 + z1 + z4
+		t2 = t2*f3072 + z2 + z3
+		t1 = t1*f2053 + z2 + z4
+		t0 = t0*f0298 + z1 + z3
+		w[2*x], w[2*x+1] = transpose(e0+t3, e1+t2)
+		w[8+2*x], w[9+2*x] = transpose(e2+t1, e3+t0)
+		w[16+2*x], w[17+2*x] = transpose(e3-t0, e2-t1)
+		w[24+2*x], w[25+2*x] = transpose(e1-t2, e0-t3)
 	}
-	const s2 = constBits + 2 + 3
-	const r2 = 1 << (s2 - 1)
-	for y := range 8 {
-		w := b[8*y : 8*y+8 : 8*y+8]
-		d := dst[y*stride : y*stride+8 : y*stride+8]
-		e0, e1, e2, e3 := even(w[0], w[2], w[4], w[6])
-		o0, o1, o2, o3 := odd(w[7], w[5], w[3], w[1])
-		d[0] = clamp8((e0 + o3 + r2) >> s2)
-		d[7] = clamp8((e0 - o3 + r2) >> s2)
-		d[1] = clamp8((e1 + o2 + r2) >> s2)
-		d[6] = clamp8((e1 - o2 + r2) >> s2)
-		d[2] = clamp8((e2 + o1 + r2) >> s2)
-		d[5] = clamp8((e2 - o1 + r2) >> s2)
-		d[3] = clamp8((e3 + o0 + r2) >> s2)
-		d[4] = clamp8((e3 - o0 + r2) >> s2)
+	for i := range 4 {
+		w := w[8*i : 8*i+8 : 8*i+8]
+		e0, e1, e2, e3 := even(w[0]+bias2>>constBits, w[2], w[4], w[6])
+		z1, z2, z3, z4 := odd(w[7], w[5], w[3], w[1])
+		t3 := w[1]*f1501 + z1 + z4
+		t2 := w[3]*f3072 + z2 + z3
+		t1 := w[5]*f2053 + z2 + z4
+		t0 := w[7]*f0298 + z1 + z3
+		v0, v7 := e0+t3, e0-t3
+		v1, v6 := e1+t2, e1-t2
+		v2, v5 := e2+t1, e2-t1
+		v3, v4 := e3+t0, e3-t0
+		upper, lower := dst[2*i*stride:], dst[(2*i+1)*stride:]
+		const inside = (1<<(shift2+8) - 1) * both
+		if (v0|v1|v2|v3|v4|v5|v6|v7)&^inside != 0 {
+			clampRows(&[8]int64{v0, v1, v2, v3, v4, v5, v6, v7}, upper, lower)
+			continue
+		}
+		// No lane is negative or above 255: four pixels fit in a lane.
+		const m = 0xFF * both
+		l := v0>>shift2&m | v1>>shift2&m<<8 | v2>>shift2&m<<16 | v3>>shift2&m<<24
+		r := v4>>shift2&m | v5>>shift2&m<<8 | v6>>shift2&m<<16 | v7>>shift2&m<<24
+		binary.LittleEndian.PutUint64(upper, uint64(uint32(l))|uint64(r)<<32)
+		binary.LittleEndian.PutUint64(lower, uint64(l)>>32|uint64(r)>>32<<32)
+	}
+}
+
+// transpose rounds the sums of an upper and a lower row off and returns their
+// left lanes in one word and their right lanes in another.
+func transpose(upper, lower int64) (left, right int64) {
+	upper += bias1
+	lower += bias1
+	const m, bias = 1<<(32-shift1) - 1, 1 << (31 - shift1) * both
+	return upper>>shift1&m + lower>>shift1&m<<32 - bias,
+		upper>>(32+shift1) + lower>>(32+shift1)<<32
+}
+
+// clampRows writes two rows of eight samples of which some need clamping.
+func clampRows(v *[8]int64, upper, lower []uint8) {
+	for x, v := range v {
+		u, l := lanes(v)
+		upper[x], lower[x] = clamp8(int64(u>>shift2)), clamp8(int64(l>>shift2))
 	}
 }
 
 // lastColumn[last] is the number of leading columns of a block that can hold
 // anything but zero when the zigzag order ends at last.
-var lastColumn = [...]int{1, 2, 2, 2, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 7}
+var lastColumn = func() (cols [64]int) {
+	widest := 0
+	for k := range cols {
+		widest = max(widest, int(zigzag[k]&7)+1)
+		cols[k] = widest
+	}
+	return cols
+}()
 
 func flat8(v uint8, dst []uint8, stride int) {
 	for y := range 8 {
@@ -112,46 +161,38 @@ func flat8(v uint8, dst []uint8, stride int) {
 	}
 }
 
-// clamp8 shifts the level by 128 and clamps to 0..255.
-func clamp8(v int32) uint8 {
-	v += 128
-	if uint32(v) > 255 {
-		return uint8(^(v >> 31))
-	}
-	return uint8(v)
-}
+// clamp8 clamps to 0..255.
+func clamp8(v int64) uint8 { return uint8(min(max(v, 0), 255)) }
 
-// idct is the same transform for any precision: it leaves the samples, before
-// level shift and clamp, in b. pass1 is the number of fraction bits kept
-// between the passes: 2 for 8-bit data and 1 for 12-bit data.
-func idct(b *block, pass1 int) {
-	s1 := constBits - pass1
-	oneD(b, 1, 8, s1)
-	oneD(b, 8, 1, constBits+pass1+3)
+// idct is the same transform for any precision, one number at a time: it
+// returns the samples before level shift and clamp. pass1 is the number of
+// fraction bits kept between the passes: 2 for 8-bit data and 1 for 12-bit data.
+func idct(b *block, pass1 int) *[64]int32 {
+	var s [64]int32
+	for i, v := range b {
+		s[2*i], s[2*i+1] = lanes(v)
+	}
+	oneD(&s, 1, 8, constBits-pass1)
+	oneD(&s, 8, 1, constBits+pass1+3)
+	return &s
 }
 
 // oneD transforms eight vectors whose elements are step apart and whose heads
 // are next apart, and rounds off shift bits.
-func oneD(b *block, next, step, shift int) {
+func oneD(s *[64]int32, next, step, shift int) {
 	r := int64(1) << (shift - 1)
 	for i := range 8 {
 		var v [8]int64
 		for j := range 8 {
-			v[j] = int64(b[i*next+j*step])
+			v[j] = int64(s[i*next+j*step])
 		}
-		z := (v[2] + v[6]) * f0541
-		a2, a3 := z-v[6]*f1847, z+v[2]*f0765
-		a0, a1 := (v[0]+v[4])<<constBits, (v[0]-v[4])<<constBits
-		e := [4]int64{a0 + a3, a1 + a2, a1 - a2, a0 - a3}
-
-		z1, z2, z3, z4 := v[7]+v[1], v[5]+v[3], v[7]+v[3], v[5]+v[1]
-		z5 := (z3 + z4) * f1175
-		z1, z2 = z1*-f0899, z2*-f2562
-		z3, z4 = z3*-f1961+z5, z4*-f0390+z5
+		e0, e1, e2, e3 := even(v[0], v[2], v[4], v[6])
+		z1, z2, z3, z4 := odd(v[7], v[5], v[3], v[1])
+		e := [4]int64{e0, e1, e2, e3}
 		o := [4]int64{v[1]*f1501 + z1 + z4, v[3]*f3072 + z2 + z3, v[5]*f2053 + z2 + z4, v[7]*f0298 + z1 + z3}
 		for j := range 4 {
-			b[i*next+j*step] = int32((e[j] + o[j] + r) >> shift)
-			b[i*next+(7-j)*step] = int32((e[j] - o[j] + r) >> shift)
+			s[i*next+j*step] = int32((e[j] + o[j] + r) >> shift)
+			s[i*next+(7-j)*step] = int32((e[j] - o[j] + r) >> shift)
 		}
 	}
 }

@@ -124,7 +124,8 @@ func (r *bitReader) difference(h *huffman) (int32, bool) {
 	if e := h.ac[r.acc>>(64-lutBits)]; e != 0 {
 		r.acc <<= uint(e & 15)
 		r.n -= uint(e & 15)
-		return e >> 16, e>>8&15 == 0
+		run := e >> 8 & 0xFF // a difference of 0 looks like an end of block
+		return e >> 16, run == 0 || run == endOfBlock
 	}
 	s, ok := r.symbol(h)
 	if s == 16 {

@@ -178,18 +178,19 @@ func (d *decoder) check() error {
 
 // reconstruct turns the coefficients of a progressive image into samples.
 func (d *decoder) reconstruct() {
-	var b block
 	for i := range d.comps {
 		c := &d.comps[i]
 		d.plane(c)
 		q := &d.quant[c.tq]
 		for y := range c.blocks[1] {
 			for x := range c.blocks[0] {
+				var b block
 				last := 0
 				coef := c.block(x, y)
 				for k := range 64 {
 					at := zigzag[k]
-					if b[at] = int32(coef[at]) * q[at]; coef[at] != 0 {
+					if coef[at] != 0 {
+						b.set(at, int32(coef[at])*q[at])
 						last = k
 					}
 				}

@@ -75,6 +75,9 @@ func (d *decoder) checkScan(sc *scan, at int) error {
 		return d.errorf(at, "bad sequential scan: coefficients %d to %d", sc.ss, sc.se)
 	}
 	for _, c := range sc.comps {
+		if d.sof == sof2 && !c.seen && (sc.ss != 0 || sc.ah != 0) {
+			return d.errorf(at, "the first scan of component %d is not the first of its DC", c.id)
+		}
 		if dc && !d.huff[0][c.dc].ok || ac && !d.huff[1][c.ac].ok {
 			return d.errorf(at, "scan uses a Huffman table that was not defined")
 		}
@@ -83,9 +86,6 @@ func (d *decoder) checkScan(sc *scan, at int) error {
 		}
 		if d.sof != sof2 && c.seen {
 			return d.errorf(at, "second scan of component %d", c.id)
-		}
-		if d.sof == sof2 && !c.seen && (sc.ss != 0 || sc.ah != 0) {
-			return d.errorf(at, "the first scan of component %d is not the first of its DC", c.id)
 		}
 	}
 	return nil

@@ -78,7 +78,7 @@ func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
 		return 0, errBits
 	}
 	c.pred += extend(r.take(uint(s)), uint(s))
-	b[0] = c.pred * q[0]
+	b.set(0, c.pred*q[0])
 
 	h := &d.huff[1][c.ac]
 	acc, n := r.acc, r.n
@@ -90,12 +90,18 @@ func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
 			acc, n = r.acc, r.n
 		}
 		if e := h.ac[acc>>(64-lutBits)]; e != 0 {
-			k += int(e >> 8 & 15)
 			bits := uint(e & 15)
 			acc <<= bits
 			n -= bits
-			at := zigzag[k] & 63
-			b[at] = e >> 16 * q[at]
+			if k += int(uint8(e >> 8)); k > 63 {
+				if e>>16 != 0 {
+					return 0, errRun
+				}
+				k = 64
+				break
+			}
+			at := zigzag[k&63] & 63
+			b.set(at, e>>16*q[at])
 			last = k
 			k++
 			continue
@@ -109,7 +115,7 @@ func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
 		if s == 0 {
 			acc, n = r.acc, r.n
 			if run != 15 {
-				break
+				break // the code of this end of block is longer than lutBits
 			}
 			k += 16
 			continue
@@ -118,7 +124,7 @@ func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
 		acc, n = r.acc, r.n
 		k += run
 		at := zigzag[k] & 63
-		b[at] = v * q[at]
+		b.set(at, v*q[at])
 		last = k
 		k++
 	}
@@ -134,9 +140,9 @@ func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
 
 // store12 transforms b and writes it, level-shifted and clamped to 0..4095.
 func store12(b *block, dst []uint16, stride int) {
-	idct(b, 1)
+	s := idct(b, 1)
 	for y := range 8 {
-		for x, v := range b[8*y : 8*y+8] {
+		for x, v := range s[8*y : 8*y+8] {
 			dst[y*stride+x] = uint16(min(max(v+2048, 0), 4095))
 		}
 	}

@@ -1,0 +1,727 @@
+package checkpoint
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// TorchOptions say which tensors of a PyTorch file are wanted.
+type TorchOptions struct {
+	// Subtree is the key under which the tensors lie, "model" in what fastai 1
+	// saves, "state_dict" in many others; dots lead into nested dicts. Names
+	// begin below it. "." takes every tensor there is, nested names joined by
+	// dots (optimizer state too). Empty takes the first of "model",
+	// "state_dict" and "model_state_dict" that holds tensors, where the top
+	// itself holds none, and otherwise everything.
+	Subtree string
+}
+
+// stateDictKeys are where an empty Subtree looks.
+var stateDictKeys = []string{"model", "state_dict", "model_state_dict"}
+
+const (
+	maxDepth    = 64  // of nested containers
+	maxNameSize = 512 // bytes
+)
+
+// OpenTorch reads the file at path; see ReadTorch.
+func OpenTorch(path string, o *TorchOptions) (*File, error) {
+	r, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	st, err := r.Stat()
+	if err != nil {
+		return nil, err
+	}
+	f, err := ReadTorch(r, st.Size(), o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
+
+// ReadTorch reads the tensors of what torch.save wrote, the first size bytes of
+// r, in either of its formats: the zip archive of PyTorch 1.6 and later, and the
+// pickles with storages behind them of 0.2 to 1.5. Parameters come as tensors;
+// views, shared and strided tensors come row-major. Only the storages of the
+// wanted tensors are read; memory stays within a small multiple of size. The
+// order is that of the file.
+//
+// The pickle runs nothing: calls that do not make a tensor or an OrderedDict
+// become objects without content and are passed over, whatever they name. A
+// tensor of a kind that Tensor does not hold (sparse, quantized, complex128) is
+// an *UnsupportedError, as is a file without tensors, such as a whole pickled
+// module or TorchScript; a broken file is a *FormatError.
+//
+// Source: torch/serialization.py, _legacy_load and _load; torch/_utils.py.
+func ReadTorch(r io.ReaderAt, size int64, o *TorchOptions) (*File, error) {
+	if o == nil {
+		o = &TorchOptions{}
+	}
+	var head [4]byte
+	if n, err := r.ReadAt(head[:], 0); n < len(head) {
+		if err == io.EOF {
+			return nil, pthError(-1, "%d bytes are no checkpoint", n)
+		}
+		return nil, err
+	}
+	t := &torchReader{size: size, copies: 4*size + 1<<20, loaded: map[string][]byte{}, element: map[string]int{}}
+	t.machine = pickleMachine{ops: maxPickleOps, work: 1 << 20, persistent: t.persistentID, call: t.call}
+	var root value
+	var err error
+	switch {
+	case string(head[:]) == "PK\x03\x04":
+		root, err = t.readZip(r)
+	case head[0] == 0x80:
+		root, err = t.readLegacy(r)
+	default:
+		return nil, pthError(0, "neither a zip archive nor a pickle; PyTorch before 0.2 wrote tar files, save those anew")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t.collect(root, o.Subtree)
+}
+
+// A torchReader reads one file.
+type torchReader struct {
+	size    int64
+	machine pickleMachine
+	element map[string]int // bytes per element of each storage, by key
+	load    func(key string) ([]byte, error)
+	loaded  map[string][]byte
+	total   int64 // bytes of the storages loaded
+	copies  int64 // bytes that strided tensors may still take
+	visits  int   // values that collect may still look at
+	names   int   // bytes that names may still take
+}
+
+// A storage is a window of a block of memory in the file, seen as elements.
+type storage struct {
+	key    string
+	dtype  DType // "" for a type we do not know
+	name   string
+	offset int64 // elements
+}
+
+// A torchTensor is a strided view of a storage, in elements.
+type torchTensor struct {
+	storage *storage
+	dtype   DType
+	offset  int64
+	shape   []int
+	stride  []int64
+}
+
+var storageTypes = map[string]DType{
+	"DoubleStorage": F64, "FloatStorage": F32, "HalfStorage": F16, "BFloat16Storage": BF16,
+	"LongStorage": I64, "IntStorage": I32, "ShortStorage": I16, "CharStorage": I8, "ByteStorage": U8,
+	"BoolStorage": Bool, "ComplexFloatStorage": C64,
+	"UntypedStorage": U8, "_UntypedStorage": U8,
+	// Sizes only: a tensor of these is refused, but what lies behind its
+	// storage in the old format must be found.
+	"ComplexDoubleStorage": c128, "QInt8Storage": quantized8, "QUInt8Storage": quantized8, "QInt32Storage": quantized32,
+}
+
+const (
+	c128        DType = "complex128"
+	quantized8  DType = "qint8"
+	quantized32 DType = "qint32"
+)
+
+var torchTypes = map[string]DType{
+	"float64": F64, "float32": F32, "float16": F16, "bfloat16": BF16, "float8_e4m3fn": F8E4M3, "float8_e5m2": F8E5M2,
+	"int64": I64, "int32": I32, "int16": I16, "int8": I8, "uint64": U64, "uint32": U32, "uint16": U16, "uint8": U8,
+	"bool": Bool, "complex64": C64,
+}
+
+func elementSize(d DType) int {
+	switch d {
+	case c128:
+		return 16
+	case quantized8:
+		return 1
+	case quantized32:
+		return 4
+	}
+	return d.Size()
+}
+
+// readZip reads the pickle of a zip archive, and leaves the storages to load.
+func (t *torchReader) readZip(r io.ReaderAt) (value, error) {
+	z, err := zip.NewReader(r, t.size)
+	if err != nil {
+		return nil, pthError(-1, "%v", err)
+	}
+	files := make(map[string]*zip.File, len(z.File))
+	prefix := ""
+	for _, f := range z.File {
+		files[f.Name] = f
+		if dir, ok := strings.CutSuffix(f.Name, "/data.pkl"); ok && !strings.Contains(dir, "/") {
+			prefix = dir + "/"
+		}
+	}
+	if prefix == "" {
+		return nil, pthError(-1, "a zip archive without data.pkl is no PyTorch file")
+	}
+	if files[prefix+"constants.pkl"] != nil {
+		return nil, &UnsupportedError{"pth", "a TorchScript archive; save the module's state_dict() with torch.save"}
+	}
+	read := func(name string, limit int64) ([]byte, error) {
+		f := files[name]
+		if f == nil {
+			return nil, pthError(-1, "%s is missing", name)
+		}
+		return t.readEntry(f, limit)
+	}
+	if files[prefix+"byteorder"] != nil {
+		order, err := read(prefix+"byteorder", 16)
+		if err != nil {
+			return nil, err
+		}
+		if string(order) != "little" {
+			return nil, &UnsupportedError{"pth", fmt.Sprintf("byte order %q; save it on a little-endian machine", order)}
+		}
+	}
+	pickled, err := read(prefix+"data.pkl", maxPickleBytes)
+	if err != nil {
+		return nil, err
+	}
+	t.load = func(key string) ([]byte, error) { return read(prefix+"data/"+key, t.size) }
+	t.machine.in = newPickleReader(bytes.NewReader(pickled), int64(len(pickled)))
+	return t.machine.run()
+}
+
+// readEntry reads a stored entry and checks its CRC. Entries may not take more
+// bytes together than the archive has: those that overlap are a bomb.
+func (t *torchReader) readEntry(f *zip.File, limit int64) ([]byte, error) {
+	n := f.UncompressedSize64
+	if f.Method != zip.Store || f.CompressedSize64 != n {
+		return nil, &UnsupportedError{"pth", f.Name + " is compressed, which torch.save does not do; save it anew"}
+	}
+	if n > uint64(limit) {
+		return nil, pthError(-1, "%s has %d bytes, at most %d can be", f.Name, n, limit)
+	}
+	if t.total += int64(n); t.total > t.size {
+		return nil, pthError(-1, "%s: the entries overlap", f.Name)
+	}
+	r, err := f.Open()
+	if err != nil {
+		return nil, pthError(-1, "%s: %v", f.Name, err)
+	}
+	defer r.Close()
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, pthError(-1, "%s: %v", f.Name, err)
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // the CRC is checked at the end
+		return nil, pthError(-1, "%s: %v", f.Name, err)
+	}
+	return b, nil
+}
+
+// The old format: five pickles (magic number, protocol, system, the object, the
+// keys of its storages), then each storage as a count of elements and the
+// elements, little endian.
+//
+// Source: torch/serialization.py, MAGIC_NUMBER and PROTOCOL_VERSION.
+var magicNumber = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+
+const protocolVersion = 1001
+
+// readLegacy reads the pickles of the old format, and leaves the storages to
+// load.
+func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
+	in := newPickleReader(io.NewSectionReader(r, 0, t.size), min(t.size, maxPickleBytes))
+	t.machine.in = in
+	magic, err := t.machine.run()
+	if err != nil {
+		return nil, err
+	}
+	if b, ok := magic.([]byte); !ok || string(b) != magicNumber {
+		return nil, pthError(0, "a pickle, but not one of torch.save")
+	}
+	version, err := t.machine.run()
+	if err != nil {
+		return nil, err
+	}
+	if version != value(int64(protocolVersion)) {
+		return nil, &UnsupportedError{"pth", fmt.Sprintf("protocol version %v, wanted %d", version, protocolVersion)}
+	}
+	if _, err := t.machine.run(); err != nil { // the system's byte order and type sizes, which the storages do not follow
+		return nil, err
+	}
+	root, err := t.machine.run()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := t.machine.run()
+	if err != nil {
+		return nil, err
+	}
+	order, ok := keys.(*list)
+	if !ok {
+		return nil, in.fail("the list of storages is missing")
+	}
+	type span struct{ at, n int64 }
+	places := map[string]span{}
+	at := in.at
+	for _, k := range order.items {
+		key, _ := k.(string)
+		size := t.element[key]
+		if _, twice := places[key]; size == 0 || twice {
+			return nil, in.fail("storage %q is listed but belongs to no tensor, or is listed twice", key)
+		}
+		var b [8]byte
+		if n, err := r.ReadAt(b[:], at); n < len(b) {
+			return nil, pthError(at, "storage %q is missing: %v", key, err)
+		}
+		n := int64(binary.LittleEndian.Uint64(b[:]))
+		at += 8
+		if n < 0 || n > (t.size-at)/int64(size) {
+			return nil, pthError(at-8, "storage %q has %d elements of %d bytes, %d bytes are left", key, n, size, t.size-at)
+		}
+		places[key] = span{at, n * int64(size)}
+		at += n * int64(size)
+	}
+	t.load = func(key string) ([]byte, error) {
+		p, ok := places[key]
+		if !ok {
+			return nil, pthError(-1, "storage %q is missing", key)
+		}
+		b := make([]byte, p.n)
+		if n, err := r.ReadAt(b, p.at); n < len(b) {
+			return nil, pthError(p.at, "storage %q: %v", key, err)
+		}
+		return b, nil
+	}
+	return root, nil
+}
+
+// persistentID makes a storage of ("storage", type, key, location, elements[,
+// view]), where view is nil or (key, offset, elements).
+func (t *torchReader) persistentID(id value) (value, error) {
+	in := t.machine.in
+	args, ok := id.(*tuple)
+	if !ok || len(args.items) == 0 {
+		return nil, in.fail("a persistent id that is no tuple")
+	}
+	if args.items[0] == value("module") { // the source text of a class
+		return &opaque{"a class with its source"}, nil
+	}
+	if len(args.items) < 5 || args.items[0] != value("storage") {
+		return nil, in.fail("a persistent id that is no storage")
+	}
+	class, ok1 := args.items[1].(*global)
+	key, ok2 := args.items[2].(string)
+	if !ok1 || !ok2 {
+		return nil, in.fail("a storage without type or key")
+	}
+	s := &storage{key: key, dtype: storageTypes[class.name], name: class.module + "." + class.name}
+	if !strings.HasPrefix(class.module, "torch") {
+		s.dtype = ""
+	}
+	if size := elementSize(s.dtype); t.element[key] == 0 {
+		t.element[key] = size
+	}
+	if len(args.items) > 5 {
+		if view, ok := args.items[5].(*tuple); ok {
+			if len(view.items) != 3 {
+				return nil, in.fail("a view of a storage that is no triple")
+			}
+			offset, ok := view.items[1].(int64)
+			if !ok || offset < 0 {
+				return nil, in.fail("a view of a storage at %v", view.items[1])
+			}
+			s.offset = offset
+		}
+	}
+	return s, nil
+}
+
+// call makes what the few callables make that state dicts are built of, and an
+// opaque object for every other.
+func (t *torchReader) call(f *global, args []value) (value, error) {
+	in := t.machine.in
+	switch f.module + "." + f.name {
+	case "collections.OrderedDict", "builtins.dict", "__builtin__.dict":
+		return t.newDict(args)
+	case "collections.defaultdict":
+		return &dict{}, nil
+	case "torch.Size":
+		if len(args) == 1 {
+			if s, ok := args[0].(*tuple); ok {
+				return s, nil
+			}
+		}
+	case "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2":
+		if len(args) < 4 {
+			return nil, in.fail("%s with %d arguments", f.name, len(args))
+		}
+		if len(args) > 6 {
+			if meta, ok := args[6].(*dict); ok && len(meta.keys) > 0 {
+				return &opaque{"torch._utils._rebuild of a lazily conjugated or negated tensor"}, nil
+			}
+		}
+		return t.newTensor(args, nil)
+	case "torch._utils._rebuild_tensor_v3":
+		if len(args) < 7 {
+			return nil, in.fail("%s with %d arguments", f.name, len(args))
+		}
+		dtype, ok := args[6].(*global)
+		if !ok {
+			return nil, in.fail("a tensor without type")
+		}
+		return t.newTensor(args, dtype)
+	case "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
+		"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "torch.autograd.variable.Variable":
+		if len(args) > 0 {
+			switch v := args[0].(type) {
+			case *torchTensor:
+				return v, nil
+			case *opaque:
+				return v, nil
+			}
+		}
+	case "torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type":
+		if len(args) >= 3 {
+			rebuild, ok1 := args[0].(*global)
+			with, ok2 := args[2].(*tuple)
+			if ok1 && ok2 && rebuild.module == "torch._utils" {
+				return t.call(rebuild, with.items)
+			}
+		}
+	}
+	return &opaque{f.module + "." + f.name}, nil
+}
+
+// newDict makes a dict, of a list of pairs if there is one.
+func (t *torchReader) newDict(args []value) (value, error) {
+	d := &dict{}
+	if len(args) == 0 {
+		return d, nil
+	}
+	l, ok := args[0].(*list)
+	if !ok {
+		return d, nil
+	}
+	if t.machine.work -= len(l.items); t.machine.work < 0 {
+		return nil, t.machine.in.fail("too many dicts are made of lists")
+	}
+	for _, item := range l.items {
+		var pair []value
+		switch p := item.(type) {
+		case *tuple:
+			pair = p.items
+		case *list:
+			pair = p.items
+		}
+		if len(pair) != 2 {
+			return nil, t.machine.in.fail("a dict of items that are no pairs")
+		}
+		d.set(pair[0], pair[1])
+	}
+	return d, nil
+}
+
+// newTensor makes a tensor of (storage, offset, size, stride, ...). Whether it
+// lies within its storage is checked when it is read.
+func (t *torchReader) newTensor(args []value, dtype *global) (value, error) {
+	in := t.machine.in
+	s, ok := args[0].(*storage)
+	if !ok {
+		return nil, in.fail("a tensor without storage")
+	}
+	x := &torchTensor{storage: s, dtype: s.dtype}
+	if dtype != nil {
+		if x.dtype, ok = torchTypes[dtype.name]; !ok {
+			return &opaque{"torch._utils._rebuild of a tensor of " + dtype.module + "." + dtype.name}, nil
+		}
+	} else if s.dtype.Size() == 0 {
+		return &opaque{"torch._utils._rebuild of a tensor on " + s.name}, nil
+	}
+	if x.offset, ok = args[1].(int64); !ok || x.offset < 0 {
+		return nil, in.fail("a tensor at offset %v", args[1])
+	}
+	shape, ok1 := args[2].(*tuple)
+	stride, ok2 := args[3].(*tuple)
+	if !ok1 || !ok2 || len(shape.items) != len(stride.items) || len(shape.items) > maxShape {
+		return nil, in.fail("a tensor whose size and stride do not fit each other")
+	}
+	for i := range shape.items {
+		n, ok1 := shape.items[i].(int64)
+		step, ok2 := stride.items[i].(int64)
+		if !ok1 || !ok2 || n < 0 || step < 0 || n > math.MaxInt {
+			return nil, in.fail("a tensor with size %v and stride %v", shape.items[i], stride.items[i])
+		}
+		x.shape = append(x.shape, int(n))
+		x.stride = append(x.stride, step)
+	}
+	return x, nil
+}
+
+// collect returns the tensors below the subtree of root.
+func (t *torchReader) collect(root value, subtree string) (*File, error) {
+	if subtree == "" {
+		root = stateDict(root)
+	} else if subtree != "." {
+		v, ok := descend(root, subtree)
+		if !ok {
+			return nil, &UnsupportedError{"pth", fmt.Sprintf("there is no %q; the file holds %s", subtree, describe(root))}
+		}
+		root = v
+	}
+	f := &File{}
+	pickled := int(t.machine.in.at)
+	t.visits, t.names = pickled+1024, 16*pickled+1024
+	if err := t.walk(f, map[string]bool{}, "", root, 0); err != nil {
+		return nil, err
+	}
+	if len(f.Tensors) == 0 {
+		return nil, &UnsupportedError{"pth", fmt.Sprintf("there are no tensors; the file holds %s", describe(root))}
+	}
+	return f, nil
+}
+
+// stateDict returns the state dict that root is or holds under a usual key.
+func stateDict(root value) value {
+	d, ok := root.(*dict)
+	if !ok || holdsTensors(d) {
+		return root
+	}
+	for _, key := range stateDictKeys {
+		if v, ok := d.get(key); ok {
+			if inner, ok := v.(*dict); ok && holdsTensors(inner) {
+				return inner
+			}
+		}
+	}
+	return root
+}
+
+func holdsTensors(d *dict) bool {
+	for _, v := range d.items {
+		if _, ok := v.(*torchTensor); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// descend follows dots; a key may hold dots itself.
+func descend(v value, path string) (value, bool) {
+	for depth := 0; depth < maxDepth; depth++ {
+		d, ok := v.(*dict)
+		if !ok {
+			return nil, false
+		}
+		if v, ok := d.get(path); ok {
+			return v, true
+		}
+		found := false
+		for i, c := range path {
+			if c == '.' {
+				if inner, ok := d.get(path[:i]); ok {
+					v, path, found = inner, path[i+1:], true
+					break
+				}
+			}
+		}
+		if !found {
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// describe says in a few words what a value is.
+func describe(v value) string {
+	switch v := v.(type) {
+	case *dict:
+		var keys []string
+		for i, k := range v.keys {
+			if i == 8 {
+				keys = append(keys, "...")
+				break
+			}
+			keys = append(keys, fmt.Sprintf("%.40q", fmt.Sprint(k)))
+		}
+		return "a dict with the keys " + strings.Join(keys, ", ")
+	case *opaque:
+		return fmt.Sprintf("an object of %.80q; save its state_dict() instead", v.by)
+	case *list, *tuple:
+		return "a list"
+	}
+	return fmt.Sprintf("a %T", v)
+}
+
+// walk adds the tensors below v. Containers may be shared, and a list may hold
+// itself: depth, values looked at and length of names are bounded.
+func (t *torchReader) walk(f *File, seen map[string]bool, name string, v value, depth int) error {
+	if t.visits--; t.visits < 0 || depth > maxDepth {
+		return pthError(-1, "containers hold each other too often or too deeply at %.80q", name)
+	}
+	under := func(key string) string {
+		if name == "" {
+			return key
+		}
+		return name + "." + key
+	}
+	switch v := v.(type) {
+	case *torchTensor:
+		if seen[name] {
+			return pthError(-1, "two tensors are named %.80q", name)
+		}
+		if t.names -= len(name); t.names < 0 || len(name) > maxNameSize {
+			return pthError(-1, "the names are too long at %.80q", name)
+		}
+		seen[name] = true
+		data, err := t.read(v)
+		if err != nil {
+			return fmt.Errorf("%.80q: %w", name, err)
+		}
+		f.Tensors = append(f.Tensors, Tensor{Name: name, DType: v.dtype, Shape: append([]int{}, v.shape...), Data: data})
+	case *dict:
+		for i, k := range v.keys {
+			key, ok := k.(string)
+			if !ok {
+				key = strconv.FormatInt(k.(int64), 10) // dict.set lets in nothing else
+			}
+			if len(name)+len(key) >= maxNameSize {
+				return pthError(-1, "the name %.80q... is longer than %d bytes", under(key), maxNameSize)
+			}
+			if err := t.walk(f, seen, under(key), v.items[i], depth+1); err != nil {
+				return err
+			}
+		}
+	case *list:
+		return t.walkItems(f, seen, under, v.items, depth)
+	case *tuple:
+		return t.walkItems(f, seen, under, v.items, depth)
+	case *opaque:
+		if strings.HasPrefix(v.by, "torch._utils._rebuild") || strings.HasPrefix(v.by, "torch._tensor._rebuild") {
+			return &UnsupportedError{"pth", fmt.Sprintf("%.80q is made by %.80q: only dense tensors of plain types are read", name, v.by)}
+		}
+	}
+	return nil
+}
+
+func (t *torchReader) walkItems(f *File, seen map[string]bool, under func(string) string, items []value, depth int) error {
+	for i, v := range items {
+		if err := t.walk(f, seen, under(strconv.Itoa(i)), v, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read returns the elements of x in row-major order: a window of its storage's
+// bytes if they lie so, else a copy.
+func (t *torchReader) read(x *torchTensor) ([]byte, error) {
+	size := x.dtype.Size()
+	n, ok := byteSize(x.dtype, x.shape)
+	if !ok {
+		return nil, pthError(-1, "its shape is %v", x.shape)
+	}
+	if n == 0 {
+		return []byte{}, nil
+	}
+	block, err := t.block(x.storage.key)
+	if err != nil {
+		return nil, err
+	}
+	elements := int64(len(block) / size)
+	first, ok := viewStart(x, int64(elementSize(x.storage.dtype)), elements)
+	last := first
+	contiguous, want := true, int64(1)
+	for i := len(x.shape) - 1; i >= 0 && ok; i-- {
+		steps := int64(x.shape[i] - 1)
+		if steps == 0 {
+			continue
+		}
+		if x.stride[i] > 0 && steps > (elements-1-last)/x.stride[i] {
+			ok = false
+			break
+		}
+		last += steps * x.stride[i]
+		contiguous = contiguous && x.stride[i] == want
+		want *= int64(x.shape[i]) // no overflow: byteSize has multiplied them
+	}
+	if !ok || last >= elements {
+		return nil, pthError(-1, "size %v with stride %v at %d does not lie in its storage of %d elements", x.shape, x.stride, x.offset, elements)
+	}
+	if contiguous {
+		lo := first * int64(size)
+		return block[lo : lo+int64(n) : lo+int64(n)], nil
+	}
+	if t.copies -= int64(n); t.copies < 0 {
+		return nil, pthError(-1, "its %v elements, repeated from a storage of %d, make the checkpoint many times as large as its file", x.shape, elements)
+	}
+	return gather(block, size, n, first, x.shape, x.stride), nil
+}
+
+// viewStart returns the element at which x begins; ok is false if it lies behind
+// the storage's end. The storage's own offset counts its elements, the tensor's
+// those of its type.
+func viewStart(x *torchTensor, unit, elements int64) (first int64, ok bool) {
+	size := int64(x.dtype.Size())
+	if x.offset >= elements || x.storage.offset > math.MaxInt64/16 {
+		return 0, false
+	}
+	if x.storage.offset*unit%size != 0 {
+		return 0, false
+	}
+	shift := x.storage.offset * unit / size
+	if shift >= elements-x.offset {
+		return 0, false
+	}
+	return shift + x.offset, true
+}
+
+// gather copies strided elements of size bytes, n bytes in all, from the element
+// first on.
+func gather(block []byte, size, n int, first int64, shape []int, stride []int64) []byte {
+	out := make([]byte, 0, n)
+	index := make([]int, len(shape))
+	at := first
+	for len(out) < n {
+		lo := at * int64(size)
+		out = append(out, block[lo:lo+int64(size)]...)
+		for i := len(shape) - 1; i >= 0; i-- {
+			index[i]++
+			at += stride[i]
+			if index[i] < shape[i] {
+				break
+			}
+			at -= int64(index[i]) * stride[i]
+			index[i] = 0
+		}
+	}
+	return out
+}
+
+// block returns the bytes of a storage, read once.
+func (t *torchReader) block(key string) ([]byte, error) {
+	if b, ok := t.loaded[key]; ok {
+		return b, nil
+	}
+	b, err := t.load(key)
+	if err != nil {
+		return nil, err
+	}
+	t.loaded[key] = b
+	return b, nil
+}
+
+func pthError(offset int64, format string, args ...any) error {
+	return &FormatError{"pth", offset, fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,331 @@
+package data
+
+import (
+	"cmp"
+	"fmt"
+	"image"
+	"io"
+	"math"
+	"slices"
+	"strings"
+)
+
+// CheckOptions of Check; nil means all defaults.
+type CheckOptions struct {
+	Folds   int    // of the training; 0 means 4
+	Seed    uint32 // of the folds; 0 means KernelSeed
+	Workers int    // images at a time; 0 means one per core
+}
+
+// Report is what a careful person wants to know of a dataset before training on
+// it. Areas are in pixels of value 255.
+type Report struct {
+	Dir                     string
+	Train, Test             int
+	Width, Height           int
+	Positive                int   // training images whose mask is not empty
+	Areas                   []int // of the positives, ascending
+	Mean, Std               float64
+	StoredMean, StoredStd   float64 // of the statistics file; 0 without one
+	Patients, PatientsOfTwo int     // known patients in train; those with two images or more
+
+	// Findings are what should be looked at, the gravest kind first.
+	Findings []Finding
+}
+
+// Finding is one suspicious case.
+type Finding struct {
+	Kind FindingKind
+	File string // inside the folder, "masks/a.png"; empty if it is of the whole set
+	Text string
+}
+
+// FindingKind sorts findings.
+type FindingKind int
+
+// Kinds of findings.
+const (
+	PatientInTest    FindingKind = iota // the same patient in train and test
+	DuplicateLabels                     // the same picture with two different masks
+	DuplicateInTest                     // the same picture in train and test
+	DuplicateImage                      // the same picture twice
+	PatientInFolds                      // the notebook's folds hold a patient on both sides
+	Constant                            // an image that is nearly one grey value
+	MaskOutside                         // a mask on what is not film: flat black or white
+	MaskHuge                            // a mask of more than half the image
+	MaskTiny                            // a mask of less than 0.02 % of the image
+	MaskGrey                            // a mask that has grey pixels and none of 255: read as empty
+	StatisticsDiffer                    // the statistics file is not of these images
+	NoPatients                          // nobody knows whose the images are
+)
+
+var findingNames = [...]string{
+	"patient in train and test", "same picture, different masks", "same picture in train and test", "same picture twice",
+	"patient in two folds", "image nearly constant", "mask outside the film", "mask huge", "mask tiny", "mask without white",
+	"statistics differ", "patients unknown",
+}
+
+func (k FindingKind) String() string { return findingNames[k] }
+
+// Bounds of what is suspicious.
+const (
+	constantStd   = 0.02   // of an image's values in [0, 1]: CLAHE stretches any film far beyond
+	flatShare     = 0.25   // of a mask's pixels whose neighbourhood is all one value
+	hugeShare     = 0.5    // of the image; a lung is a quarter
+	tinyShare     = 0.0002 // 13 pixels of 256x256
+	statisticsGap = 0.01   // truncation to bytes moves the mean by 0.002
+)
+
+// look is what one image and its mask say.
+type look struct {
+	sum, sumSq float64 // of values in [0, 1]
+	area       int
+	flat       int // pixels of the mask with flat surroundings
+	grey       int // pixels of the mask neither 0 nor 255
+	err        error
+}
+
+// Check decodes every image of a dataset and reports counts, areas, statistics and
+// suspicious cases.
+func Check(d *Dataset, opt *CheckOptions) (*Report, error) {
+	if opt == nil {
+		opt = &CheckOptions{}
+	}
+	r := &Report{Dir: d.Dir, Train: len(d.Train), Test: len(d.Test), Width: d.Width, Height: d.Height, StoredMean: d.Mean, StoredStd: d.Std}
+	samples := slices.Concat(d.Train, d.Test)
+	looks := make([]look, len(samples))
+	parallel(len(samples), opt.Workers, func(i int) { looks[i] = lookAt(samples[i]) })
+	for _, l := range looks {
+		if l.err != nil {
+			return nil, l.err
+		}
+	}
+	n := float64(d.Width * d.Height)
+	var sum, sumSq float64
+	for i, l := range looks {
+		s, test := samples[i], i >= len(d.Train)
+		mean := l.sum / n
+		if std := math.Sqrt(max(l.sumSq/n-mean*mean, 0)); std < constantStd {
+			r.find(Constant, inside(s, test), "standard deviation %.3f of [0, 1]", std)
+		}
+		if test {
+			continue
+		}
+		sum, sumSq = sum+l.sum, sumSq+l.sumSq
+		r.checkMask(s, l, n)
+	}
+	slices.Sort(r.Areas)
+	r.Mean = sum / (n * float64(r.Train))
+	r.Std = math.Sqrt(max(sumSq/(n*float64(r.Train))-r.Mean*r.Mean, 0))
+	if r.StoredStd > 0 && (math.Abs(r.Mean-r.StoredMean) > statisticsGap || math.Abs(r.Std-r.StoredStd) > statisticsGap) {
+		r.find(StatisticsDiffer, StatisticsFile, "it says mean %.3f, standard deviation %.3f; the images have %.3f, %.3f", r.StoredMean, r.StoredStd, r.Mean, r.Std)
+	}
+	r.checkDuplicates(d)
+	if err := r.checkPatients(d, cmp.Or(opt.Folds, 4), cmp.Or(opt.Seed, KernelSeed)); err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.File, b.File))
+	})
+	return r, nil
+}
+
+// inside returns the image's path inside the dataset's folder.
+func inside(s Sample, test bool) string {
+	if test {
+		return TestDir + "/" + s.Name + ".png"
+	}
+	return TrainDir + "/" + s.Name + ".png"
+}
+
+func (r *Report) find(kind FindingKind, file, format string, args ...any) {
+	r.Findings = append(r.Findings, Finding{kind, file, fmt.Sprintf(format, args...)})
+}
+
+func lookAt(s Sample) look {
+	img, err := OpenImage(s.Image, nil)
+	if err != nil {
+		return look{err: err}
+	}
+	var l look
+	var histogram [256]int
+	for _, v := range img.Pix {
+		histogram[v]++
+	}
+	for v, n := range histogram {
+		x := float64(v) / 255
+		l.sum += x * float64(n)
+		l.sumSq += x * x * float64(n)
+	}
+	if s.Mask == "" {
+		return l
+	}
+	mask, err := OpenImage(s.Mask, nil)
+	if err != nil {
+		return look{err: err}
+	}
+	if mask.Rect != img.Rect {
+		return look{err: fmt.Errorf("data: %s is %s, but %s is %s; prepare the folder again", s.Mask, size(mask), s.Image, size(img))}
+	}
+	w := img.Rect.Dx()
+	for i, v := range mask.Pix {
+		switch v {
+		case 0:
+		case 255:
+			l.area++
+			if flat(img, i%w, i/w) {
+				l.flat++
+			}
+		default:
+			l.grey++
+		}
+	}
+	return l
+}
+
+// flat says whether a pixel and its neighbours have one value: film has grain,
+// padding has not.
+func flat(img *image.Gray, x, y int) bool {
+	v := img.Pix[y*img.Stride+x]
+	for j := max(y-1, 0); j <= min(y+1, img.Rect.Max.Y-1); j++ {
+		for i := max(x-1, 0); i <= min(x+1, img.Rect.Max.X-1); i++ {
+			if img.Pix[j*img.Stride+i] != v {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (r *Report) checkMask(s Sample, l look, n float64) {
+	file := MasksDir + "/" + s.Name + ".png"
+	if l.area == 0 {
+		if l.grey > 0 {
+			r.find(MaskGrey, file, "%d grey pixels, none of 255", l.grey)
+		}
+		return
+	}
+	r.Positive++
+	r.Areas = append(r.Areas, l.area)
+	share := float64(l.area) / n
+	switch {
+	case share > hugeShare:
+		r.find(MaskHuge, file, "%.0f %% of the image", 100*share)
+	case share < tinyShare:
+		r.find(MaskTiny, file, "%d pixels", l.area)
+	}
+	if f := float64(l.flat) / float64(l.area); f > flatShare {
+		r.find(MaskOutside, file, "%.0f %% of it lies on flat ground", 100*f)
+	}
+}
+
+func (r *Report) checkDuplicates(d *Dataset) {
+	for _, group := range d.Duplicates {
+		kind := DuplicateImage
+		masks := map[string]bool{}
+		tests := 0
+		for _, f := range group {
+			if name, ok := strings.CutPrefix(f, TrainDir); ok {
+				masks[d.index[MasksDir+name].hash] = true
+			} else {
+				tests++
+			}
+		}
+		switch {
+		case len(masks) > 1:
+			kind = DuplicateLabels
+		case tests > 0 && len(masks) > 0:
+			kind = DuplicateInTest
+		}
+		r.find(kind, group[0], "= %s", strings.Join(group[1:], " = "))
+	}
+}
+
+func (r *Report) checkPatients(d *Dataset, k int, seed uint32) error {
+	of := map[string][]int{}
+	for i, s := range d.Train {
+		if s.Patient != "" {
+			of[s.Patient] = append(of[s.Patient], i)
+		}
+	}
+	r.Patients = len(of)
+	if len(of) == 0 {
+		r.find(NoPatients, "", "nobody can say whether a patient is in two folds; see the -patients flag of prepare")
+	}
+	for _, s := range d.Test {
+		if in := of[s.Patient]; len(in) > 0 {
+			r.find(PatientInTest, inside(s, true), "patient %s is in train too: %s", s.Patient, d.Train[in[0]].Name)
+		}
+	}
+	if k < 2 || len(d.Train) < k {
+		return nil
+	}
+	folds, err := KFold(len(d.Train), k, seed)
+	if err != nil {
+		return err
+	}
+	foldOf := make([]int, len(d.Train))
+	for f, items := range folds {
+		for _, i := range items {
+			foldOf[i] = f
+		}
+	}
+	for patient, items := range of {
+		if len(items) < 2 {
+			continue
+		}
+		r.PatientsOfTwo++
+		in := map[int]bool{}
+		for _, i := range items {
+			in[foldOf[i]] = true
+		}
+		if len(in) > 1 {
+			r.find(PatientInFolds, inside(d.Train[items[0]], false), "patient %s has %d images in %d of %d folds; use folds by patient", patient, len(items), len(in), k)
+		}
+	}
+	return nil
+}
+
+// WriteTo writes the report as text.
+func (r *Report) WriteTo(w io.Writer) (int64, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", r.Dir)
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-10s  %s\n", what, fmt.Sprintf(format, args...))
+	}
+	line("images", "%d training, %d test, all %dx%d", r.Train, r.Test, r.Width, r.Height)
+	rate := float64(r.Positive) / float64(r.Train)
+	line("positive", "%d of %d (%.1f %%); predicting nothing at all scores Dice %.3f", r.Positive, r.Train, 100*rate, 1-rate)
+	if n := len(r.Areas); n > 0 {
+		share := func(q float64) float64 {
+			return 100 * float64(r.Areas[int(math.Round(q*float64(n-1)))]) / float64(r.Width*r.Height)
+		}
+		line("mask area", "%.2f / %.2f / %.2f / %.2f / %.2f %% of the image (least, quartiles, most)", share(0), share(0.25), share(0.5), share(0.75), share(1))
+	}
+	line("values", "mean %.4f, standard deviation %.4f", r.Mean, r.Std)
+	if r.StoredStd > 0 {
+		line("", "%s: mean %.4f, standard deviation %.4f", StatisticsFile, r.StoredMean, r.StoredStd)
+	}
+	if r.Patients > 0 {
+		line("patients", "%d known, %d with two images or more", r.Patients, r.PatientsOfTwo)
+	}
+	if len(r.Findings) == 0 {
+		line("findings", "none")
+	}
+	for i := 0; i < len(r.Findings); {
+		j := i
+		for j < len(r.Findings) && r.Findings[j].Kind == r.Findings[i].Kind {
+			j++
+		}
+		fmt.Fprintf(&b, "  %s: %d\n", r.Findings[i].Kind, j-i)
+		for _, f := range r.Findings[i:min(j, i+10)] {
+			fmt.Fprintf(&b, "    %s\n", strings.TrimSpace(f.File+"  "+f.Text))
+		}
+		if j-i > 10 {
+			fmt.Fprintf(&b, "    and %d more\n", j-i-10)
+		}
+		i = j
+	}
+	n, err := io.WriteString(w, b.String())
+	return int64(n), err
+}

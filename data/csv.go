@@ -1,0 +1,317 @@
+package data
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/hcunet/hcunet/rle"
+)
+
+// A RowError says what is wrong with a CSV file, and where.
+type RowError struct {
+	File   string // "" if it was read from an io.Reader
+	Line   int    // from 1
+	Column int    // in bytes from 1, a byte-order mark not counted
+	Err    error
+}
+
+func (e *RowError) Error() string {
+	return fmt.Sprintf("data: %sline %d, column %d: %v", prefix(e.File), e.Line, e.Column, e.Err)
+}
+
+func (e *RowError) Unwrap() error { return e.Err }
+
+// What a row of a mask CSV may be suspected of. The row is read all the same.
+var (
+	ErrDuplicateRow = errors.New("the same image and the same runs as an earlier row")
+	ErrEmptyAndNot  = errors.New("the image has a row without runs and one with runs")
+)
+
+// MaskOptions say how a mask CSV is read; nil means all defaults, the official
+// training file of the SIIM-ACR challenge.
+type MaskOptions struct {
+	ID, Runs string      // names of the columns; "" means ImageId and EncodedPixels
+	RLE      rle.Options // format of the runs; Kernel is not allowed
+
+	// Width and Height are the pixels of every image. Where they are known, runs
+	// outside the image are found on reading; else only when the mask is drawn.
+	Width, Height int
+}
+
+// A MaskRow is one row of a mask CSV. An image has one or more of them, and its
+// mask is their union.
+type MaskRow struct {
+	ID   string // of the image
+	Runs string // run-length text; "" if there is no mask, whatever the file says
+	Line int    // in the file, from 1; 0 for a row that comes from none
+
+	column int // of Runs
+}
+
+// A MaskTable is the content of a mask CSV.
+type MaskTable struct {
+	IDs []string // of the images, in the order of their first rows
+
+	// Warnings are rows that are suspicious but not wrong, in order: each wraps
+	// ErrDuplicateRow or ErrEmptyAndNot.
+	Warnings []*RowError
+
+	file string
+	opt  MaskOptions
+	rows map[string][]MaskRow
+}
+
+// OpenMasks reads a mask CSV from a file; see ReadMasks.
+func OpenMasks(path string, opt *MaskOptions) (*MaskTable, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	defer f.Close()
+	return readMasks(f, path, opt)
+}
+
+// ReadMasks reads a CSV of run-length masks, one or more rows per image, such as
+// the official train-rle.csv or a submission.
+//
+// The first line may be a header, in any order of columns and with other columns
+// beside the two; if it names neither column, and its second field is text that
+// cannot be runs, that is an error. Without a header a row is id and runs. Spaces
+// around fields and a UTF-8 byte-order mark are passed over; "-1" and nothing
+// both mean no mask. Wrong rows are a *RowError, which wraps an *rle.SyntaxError
+// where it is about runs, with the column of the very number.
+func ReadMasks(r io.Reader, opt *MaskOptions) (*MaskTable, error) { return readMasks(r, "", opt) }
+
+func readMasks(r io.Reader, file string, opt *MaskOptions) (*MaskTable, error) {
+	t := &MaskTable{file: file, rows: map[string][]MaskRow{}}
+	if opt != nil {
+		t.opt = *opt
+	}
+	pixels, err := t.opt.complete()
+	if err != nil {
+		return nil, err
+	}
+	buffered := bufio.NewReader(r)
+	if mark, _ := buffered.Peek(3); bytes.Equal(mark, []byte("\xef\xbb\xbf")) {
+		_, _ = buffered.Discard(3)
+	}
+	in := csv.NewReader(buffered)
+	in.FieldsPerRecord = -1
+	in.TrimLeadingSpace = true
+	in.ReuseRecord = true
+
+	layout := columns{id: 0, runs: 1, n: 2}
+	for first := true; ; first = false {
+		record, err := in.Read()
+		if err == io.EOF {
+			return t, nil
+		}
+		if err != nil {
+			return nil, t.readError(err)
+		}
+		if first {
+			header, err := t.header(record)
+			if err != nil {
+				return nil, t.wrong(in, 0, 0, err)
+			}
+			if header != nil {
+				layout = *header
+				continue
+			}
+		}
+		if len(record) != layout.n {
+			return nil, t.wrong(in, 0, 0, fmt.Errorf("a row of %d fields; want %d, as %s,%s", len(record), layout.n, t.opt.ID, t.opt.Runs))
+		}
+		row := MaskRow{ID: strings.TrimSpace(record[layout.id]), Runs: strings.TrimSpace(record[layout.runs])}
+		row.Line, row.column = in.FieldPos(layout.runs)
+		if row.ID == "" {
+			return nil, t.wrong(in, layout.id, 0, errors.New("no image id"))
+		}
+		if row.Runs == "-1" {
+			row.Runs = ""
+		}
+		if row.Runs != "" {
+			if _, err := rle.Parse(row.Runs, pixels, &t.opt.RLE); err != nil {
+				return nil, t.wrongRuns(row, err)
+			}
+		}
+		t.add(row)
+	}
+}
+
+// complete fills in the defaults and returns the pixels that runs may count.
+func (o *MaskOptions) complete() (pixels int, err error) {
+	if o.RLE.Kernel {
+		return 0, errors.New("data: a mask CSV is not read with rle.Options.Kernel, which hides what is wrong with runs")
+	}
+	if o.ID == "" {
+		o.ID = "ImageId"
+	}
+	if o.Runs == "" {
+		o.Runs = "EncodedPixels"
+	}
+	switch {
+	case o.Width == 0 && o.Height == 0:
+		return rle.MaxPixels, nil
+	case o.Width <= 0 || o.Height <= 0 || o.Width > rle.MaxPixels/o.Height:
+		return 0, fmt.Errorf("data: images of %dx%d pixels; want both positive, or both 0 for unknown", o.Width, o.Height)
+	}
+	return o.Width * o.Height, nil
+}
+
+// columns is where a row holds what, and how many fields it has.
+type columns struct{ id, runs, n int }
+
+// header returns the columns that the first line names, nil if it is a row.
+func (t *MaskTable) header(record []string) (*columns, error) {
+	c := columns{-1, -1, len(record)}
+	for i, field := range record {
+		switch field = strings.TrimSpace(field); {
+		case strings.EqualFold(field, t.opt.ID):
+			c.id = i
+		case strings.EqualFold(field, t.opt.Runs):
+			c.runs = i
+		}
+	}
+	switch {
+	case c.id >= 0 && c.runs >= 0:
+		return &c, nil
+	case c.id < 0 && c.runs < 0 && len(record) > 1 && strings.Trim(record[1], "-0123456789 ") == "":
+		return nil, nil
+	}
+	return nil, fmt.Errorf("the first line is neither a header with %s and %s nor a row of id and runs: %.80q",
+		t.opt.ID, t.opt.Runs, strings.Join(record, ","))
+}
+
+// add appends a row and notes what is suspicious about it.
+func (t *MaskTable) add(row MaskRow) {
+	earlier := t.rows[row.ID]
+	if earlier == nil {
+		t.IDs = append(t.IDs, row.ID)
+	}
+	for _, e := range earlier {
+		var what error
+		switch {
+		case e.Runs == row.Runs:
+			what = ErrDuplicateRow
+		case e.Runs == "" || row.Runs == "":
+			what = ErrEmptyAndNot
+		default:
+			continue
+		}
+		t.Warnings = append(t.Warnings, &RowError{t.file, row.Line, row.column,
+			fmt.Errorf("image %s: %w, line %d", row.ID, what, e.Line)})
+		break
+	}
+	t.rows[row.ID] = append(earlier, row)
+}
+
+// wrong is an error about a field of the row just read.
+func (t *MaskTable) wrong(in *csv.Reader, field, offset int, err error) error {
+	line, column := in.FieldPos(field)
+	return &RowError{t.file, line, column + offset, err}
+}
+
+func (t *MaskTable) wrongRuns(row MaskRow, err error) error {
+	column := row.column
+	var syntax *rle.SyntaxError
+	if errors.As(err, &syntax) {
+		column += syntax.Offset
+	}
+	return &RowError{t.file, row.Line, column, fmt.Errorf("image %s: %w", row.ID, err)}
+}
+
+// readError gives an error of encoding/csv our type, and any other our prefix.
+func (t *MaskTable) readError(err error) error {
+	var parse *csv.ParseError
+	if errors.As(err, &parse) {
+		return &RowError{t.file, parse.Line, parse.Column, parse.Err}
+	}
+	if t.file != "" {
+		return fmt.Errorf("data: %s: %w", t.file, err)
+	}
+	return fmt.Errorf("data: reading a mask CSV: %w", err)
+}
+
+// Rows returns the rows of an image, nil if it has none.
+func (t *MaskTable) Rows(id string) []MaskRow { return t.rows[id] }
+
+// Positive tells whether an image has any runs.
+func (t *MaskTable) Positive(id string) bool {
+	for _, r := range t.rows[id] {
+		if r.Runs != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Mask returns the mask of an image of that size, 0 and 255: the union of its
+// rows. It returns an error if there is no row, and a *RowError if one leaves the
+// image.
+func (t *MaskTable) Mask(id string, width, height int) (*image.Gray, error) {
+	rows := t.rows[id]
+	if rows == nil {
+		return nil, fmt.Errorf("data: %sno row for image %s", prefix(t.file), id)
+	}
+	m, err := rle.Decode("", width, height, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		if err := rle.DecodeInto(m.Pix, r.Runs, width, height, &t.opt.RLE); err != nil {
+			return nil, t.wrongRuns(r, err)
+		}
+	}
+	return m, nil
+}
+
+func prefix(file string) string {
+	if file == "" {
+		return ""
+	}
+	return file + ": "
+}
+
+// WriteSubmission writes rows as the challenge wants them: the header
+// "ImageId,EncodedPixels", one line per image, "-1" where Runs is "". It returns
+// an error if an id is missing or comes twice, or if runs are no SIIM-ACR text.
+func WriteSubmission(w io.Writer, rows []MaskRow) error {
+	out := csv.NewWriter(w)
+	if err := out.Write([]string{"ImageId", "EncodedPixels"}); err != nil {
+		return fmt.Errorf("data: submission: %w", err)
+	}
+	seen := make(map[string]int, len(rows))
+	for i, r := range rows {
+		first, twice := seen[r.ID]
+		switch {
+		case r.ID == "" || r.ID != strings.TrimSpace(r.ID):
+			return fmt.Errorf("data: submission: row %d has the id %q", i, r.ID)
+		case twice:
+			return fmt.Errorf("data: submission: image %s in rows %d and %d; want one row per image", r.ID, first, i)
+		}
+		seen[r.ID] = i
+		runs := strings.TrimSpace(r.Runs)
+		if _, err := rle.Parse(runs, rle.MaxPixels, nil); err != nil {
+			return fmt.Errorf("data: submission: image %s: %w", r.ID, err)
+		}
+		if runs == "" {
+			runs = "-1"
+		}
+		if err := out.Write([]string{r.ID, runs}); err != nil {
+			return fmt.Errorf("data: submission: %w", err)
+		}
+	}
+	out.Flush()
+	if err := out.Error(); err != nil {
+		return fmt.Errorf("data: submission: %w", err)
+	}
+	return nil
+}

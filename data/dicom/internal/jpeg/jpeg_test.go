@@ -1,0 +1,298 @@
+package jpeg
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The hashes are of what libjpeg-turbo 2.1.5 decodes, by testdata/make.py.
+var libjpeg = []struct {
+	name       string
+	components int
+	sha256     string
+}{
+	{"grey", 1, "649fce038f49aa7a401be9f9f29476c73744b96a5ed0ae8043ada89dc9dfa1d8"},
+	{"grey_q100", 1, "5d34a07fc78e26424d7af5667137d63342a6c68dffb9f26dd60234658b62d49e"},
+	{"grey_q3", 1, "6890fbe9c92aa8501f3797fd02eba789c4f0e9d89e284e5475b3d9aef5320b8d"},
+	{"grey_restart", 1, "5c877b6456f83d2f3563af009b0f3e73c1c0e006e790258acbbf851301bd8435"},
+	{"grey_progressive", 1, "70ee258fd0276454e45c0675c61f9defdccab350d14a192de137ee9cb6f46d9c"},
+	{"grey_progressive_restart", 1, "649fce038f49aa7a401be9f9f29476c73744b96a5ed0ae8043ada89dc9dfa1d8"},
+	{"colour_444", 3, "b864be8722cedcccc7552a9a260ef759bdebf95cec7944db3d6790a2b649907b"},
+	{"colour_422", 3, "3781b67881484d01c257f38454f20e3df6643893bdbfd3cdb141b562999bf820"},
+	{"colour_420", 3, "fc94f8406486f57137dae6eb2f7da37f002b34676136077004c9c8ae0791c0e7"},
+	{"colour_420_progressive", 3, "f8d29887a3c707026122e6bfe509d5c6cbd4e0b789f046d3707ba828f5b36e81"},
+}
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name+".jpg"))
+	require.NoError(t, err)
+	return b
+}
+
+func TestSameAsLibjpeg(t *testing.T) {
+	for _, c := range libjpeg {
+		t.Run(c.name, func(t *testing.T) {
+			img, err := Decode(read(t, c.name), Limits{})
+			require.NoError(t, err)
+			assert.Equal(t, [3]int{37, 29, c.components}, [3]int{img.Width, img.Height, img.Components})
+			require.Len(t, img.Pix8, 37*29*c.components)
+			sum := sha256.Sum256(img.Pix8)
+			assert.Equal(t, c.sha256, hex.EncodeToString(sum[:]))
+		})
+	}
+}
+
+// A block of 8 bits goes through the packed transform, two lanes to a word;
+// idct does one number at a time.
+func TestPackedTransformAgreesWithPlain(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for trial := range 20000 {
+		var b block
+		last := rng.IntN(64)
+		size := int32(1) << (1 + trial%10) // up to far past white
+		for k := range last + 1 {
+			if k == last || rng.IntN(3) > 0 {
+				b.set(zigzag[k], rng.Int32N(2*size)-size)
+			}
+		}
+		want := idct(&b, 2)
+		var got [8 * 11]uint8
+		idct8(&b, last, got[:], 11)
+		for i, v := range want {
+			if g, w := got[i/8*11+i%8], uint8(min(max(v+128, 0), 255)); g != w {
+				t.Fatalf("trial %d, last %d: sample %d is %d, want %d", trial, last, i, g, w)
+			}
+		}
+	}
+}
+
+// The same coefficients, read as 12 bits, lie around 2048 instead of 128.
+// Within 1: the transform of 12 bits keeps a bit less between its passes.
+func TestTwelveBits(t *testing.T) {
+	src := bytes.Clone(read(t, "grey"))
+	img8, err := Decode(src, Limits{})
+	require.NoError(t, err)
+	at := bytes.Index(src, []byte{0xFF, sof0})
+	src[at+1], src[at+4] = sof1, 12
+	img12, err := Decode(src, Limits{})
+	require.NoError(t, err)
+	require.Equal(t, 12, img12.Precision)
+	for i, v := range img8.Pix8 {
+		if got := int(img12.Pix16[i]) - 2048 + 128; v > 0 && v < 255 && (got < int(v)-1 || got > int(v)+1) {
+			t.Fatalf("pixel %d is %d, want %d", i, got, v)
+		}
+	}
+}
+
+// encodeLossless is a plain encoder of process 14: one Huffman table in which
+// every category 0 to 16 has five bits.
+func encodeLossless(pix []uint16, w, h, n, precision, predictor, pt, restartRows int) []byte {
+	b := []byte{0xFF, soi}
+	segment := func(m byte, s ...byte) {
+		b = append(append(b, 0xFF, m, byte((len(s)+2)>>8), byte(len(s)+2)), s...)
+	}
+	table := make([]byte, 17, 34)
+	table[5] = 17
+	for s := range 17 {
+		table = append(table, byte(s))
+	}
+	segment(dht, table...)
+	frame := []byte{byte(precision), byte(h >> 8), byte(h), byte(w >> 8), byte(w), byte(n)}
+	scan := []byte{byte(n)}
+	for c := range n {
+		frame = append(frame, byte(c+1), 0x11, 0)
+		scan = append(scan, byte(c+1), 0)
+	}
+	segment(sof3, frame...)
+	if restartRows > 0 {
+		segment(dri, byte(restartRows*w>>8), byte(restartRows*w))
+	}
+	segment(sos, append(scan, byte(predictor), 0, byte(pt))...)
+
+	acc, bits := uint64(0), 0
+	put := func(v uint64, k int) {
+		acc, bits = acc<<k|v, bits+k
+		for ; bits >= 8; bits -= 8 {
+			v := byte(acc >> (bits - 8))
+			if b = append(b, v); v == 0xFF {
+				b = append(b, 0)
+			}
+		}
+	}
+	flush := func() {
+		if bits > 0 {
+			put(1<<(8-bits)-1, 8-bits)
+		}
+	}
+	at := func(x, y, c int) int { return int(pix[(y*w+x)*n+c]) >> pt }
+	for y := range h {
+		first := y == 0
+		if restartRows > 0 && y%restartRows == 0 && y > 0 {
+			flush()
+			b = append(b, 0xFF, rst0+byte((y/restartRows-1)%8))
+			first = true
+		}
+		for x := range w {
+			for c := range n {
+				var p int
+				switch {
+				case first && x == 0:
+					p = 1 << (precision - pt - 1)
+				case first:
+					p = at(x-1, y, c)
+				case x == 0:
+					p = at(x, y-1, c)
+				default:
+					l, u, ul := at(x-1, y, c), at(x, y-1, c), at(x-1, y-1, c)
+					p = []int{l, u, ul, l + u - ul, l + (u-ul)>>1, u + (l-ul)>>1, (l + u) / 2}[predictor-1]
+				}
+				d := int(int16(at(x, y, c) - p))
+				if d == -32768 {
+					put(16, 5)
+					continue
+				}
+				s := 0
+				for m := max(d, -d); m > 0; m >>= 1 {
+					s++
+				}
+				put(uint64(s), 5)
+				if d < 0 {
+					d += 1<<s - 1
+				}
+				put(uint64(d), s)
+			}
+		}
+	}
+	flush()
+	return append(b, 0xFF, eoi)
+}
+
+func TestLosslessRoundTrip(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	const w, h = 7, 5
+	for predictor := 1; predictor <= 7; predictor++ {
+		for _, precision := range []int{2, 8, 9, 12, 16} {
+			for _, n := range []int{1, 3} {
+				for _, pt := range []int{0, 1} {
+					for _, restart := range []int{0, 2} {
+						pix := make([]uint16, w*h*n)
+						for i := range pix {
+							pix[i] = uint16(rng.IntN(1<<precision)) >> pt << pt
+						}
+						img, err := Decode(encodeLossless(pix, w, h, n, precision, predictor, pt, restart), Limits{})
+						require.NoError(t, err)
+						got := img.Pix16
+						for _, v := range img.Pix8 {
+							got = append(got, uint16(v))
+						}
+						require.Equal(t, pix, got, "predictor %d, %d bits, %d components, transform %d, restart %d",
+							predictor, precision, n, pt, restart)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A stream cut anywhere is an error with a place inside it.
+func TestCutShort(t *testing.T) {
+	streams := map[string][]byte{"lossless": encodeLossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2)}
+	for _, c := range libjpeg {
+		streams[c.name] = read(t, c.name)
+	}
+	for name, src := range streams {
+		for n := range src {
+			_, err := Decode(src[:n], Limits{})
+			var e *FormatError
+			require.True(t, errors.As(err, &e), "%s cut to %d: %v", name, n, err)
+			require.True(t, e.Offset >= 0 && e.Offset <= n, "%s cut to %d: %v", name, n, err)
+		}
+	}
+}
+
+// patch returns src with bytes changed at a place in the first segment of the
+// marker.
+func patch(src []byte, marker byte, at int, with ...byte) []byte {
+	out := bytes.Clone(src)
+	i := bytes.Index(out, []byte{0xFF, marker})
+	copy(out[i+4+at:], with)
+	return out
+}
+
+func TestErrors(t *testing.T) {
+	grey, prog, colour := read(t, "grey"), read(t, "grey_progressive"), read(t, "colour_444")
+	end := len(grey) - 2
+	for _, c := range []struct {
+		name string
+		src  []byte
+		want string
+	}{
+		{"empty", nil, "at byte 0: want the start marker"},
+		{"not JPEG", []byte("DICM"), "at byte 0: want the start marker"},
+		{"only start and end", []byte{0xFF, soi, 0xFF, eoi}, "no frame header"},
+		{"width 0", patch(grey, sof0, 3, 0, 0), "frame of 0x29"},
+		{"height 0", patch(grey, sof0, 1, 0, 0), "not supported"},
+		{"precision 9", patch(grey, sof0, 0, 9), "9 bits a sample"},
+		{"larger than its data", patch(grey, sof0, 1, 0x40, 0x00), "needs at least"},
+		{"over the limit", patch(grey, sof0, 1, 0xFF, 0xFF, 0xFF, 0xFF), "the limit is 134217728 pixels"},
+		{"two components", patch(colour, sof0, 5, 2), "bad frame header"},
+		{"component twice", patch(colour, sof0, 9, 1), "component id 1 twice"},
+		{"quantization by zero", patch(grey, dqt, 5, 0), "holds a zero"},
+		{"table 3 undefined", patch(grey, sof0, 8, 3), "quantization table 3"},
+		{"overfull tree", patch(grey, dht, 1, 5, 1, 0), "more codes of a length"},
+		{"unknown component", patch(grey, sos, 1, 9), "unknown component 9"},
+		{"undefined Huffman table", patch(grey, sos, 2, 0x33), "Huffman table that was not defined"},
+		{"arithmetic", bytes.Replace(grey, []byte{0xFF, sof0}, []byte{0xFF, 0xC9}, 1), "process SOF9 is not supported"},
+		{"hierarchical", bytes.Replace(grey, []byte{0xFF, sof0}, []byte{0xFF, 0xC5}, 1), "process SOF5 is not supported"},
+		{"more data than blocks", append(append(bytes.Clone(grey[:end]), 1, 2, 3), 0xFF, eoi), "go on after MCU 19"},
+		{"blocks without data", patch(grey, sof0, 1, 0, 45), "entropy data end"},
+		{"no DC before AC", patch(prog, sos, 3, 1, 5), "first scan"},
+		{"end before a component", append(bytes.Clone(colour[:bytes.Index(colour, []byte{0xFF, sos})]), 0xFF, eoi), "no scan for component 0"},
+	} {
+		_, err := Decode(c.src, Limits{})
+		if assert.Error(t, err, c.name) {
+			assert.Contains(t, err.Error(), c.want, c.name)
+		}
+	}
+}
+
+// A flipped bit must not panic; most are found, and all that are not give an
+// image of the right size.
+func TestFlippedBits(t *testing.T) {
+	for _, c := range libjpeg {
+		src := read(t, c.name)
+		for bit := 0; bit < 8*len(src); bit += 11 {
+			src[bit/8] ^= 1 << (bit % 8)
+			if img, err := Decode(src, Limits{Pixels: 1 << 14}); err == nil {
+				require.Equal(t, img.Width*img.Height*img.Components, len(img.Pix8)+len(img.Pix16))
+			}
+			src[bit/8] ^= 1 << (bit % 8)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, c := range libjpeg {
+		f.Add(read(f, c.name))
+	}
+	f.Add(encodeLossless(make([]uint16, 105), 7, 5, 3, 12, 4, 0, 2))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		img, err := Decode(src, Limits{Pixels: 1 << 16})
+		if err != nil {
+			return
+		}
+		if n := img.Width * img.Height * img.Components; len(img.Pix8)+len(img.Pix16) != n {
+			t.Fatalf("%dx%d with %d components has %d pixels", img.Width, img.Height, img.Components, len(img.Pix8)+len(img.Pix16))
+		}
+	})
+}

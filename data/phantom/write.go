@@ -1,0 +1,232 @@
+package phantom
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"io/fs"
+	"math/big"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/internal/atomicfile"
+	"github.com/hcunet/hcunet/rle"
+)
+
+// Names inside the folder that Write makes: those of the SIIM-ACR download, and
+// the truth of the test films, which the challenge kept to itself.
+const (
+	TrainDir   = "dicom-images-train"
+	TestDir    = "dicom-images-test"
+	TrainRuns  = "train-rle.csv"
+	TestRuns   = "test-rle.csv"
+	ReadmeFile = "README.txt"
+)
+
+// Options of Write; nil means all defaults.
+type Options struct {
+	Train   int    // films with rows in train-rle.csv; 0 means 120
+	Test    int    // films without; 0 means none
+	Seed    uint64 // the same seed draws the same films
+	Workers int    // films at a time; 0 means one per core
+
+	// Progress, if not nil, is called after each film, from one goroutine at a
+	// time.
+	Progress func(done, total int)
+}
+
+// Summary counts what Write has written.
+type Summary struct {
+	Train, Test, Positive int // Positive of Train
+}
+
+// Write draws a series of phantoms into dir: DICOM files (JPEG baseline), CSVs of
+// runs in the official format, and a README that says what they are. Some
+// positives have two rows whose runs overlap, as in the official file. dir must be
+// new or empty. It stops with ctx's error when ctx is done.
+func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
+	if opt == nil {
+		opt = &Options{}
+	}
+	o := *opt
+	if o.Train == 0 {
+		o.Train = 120
+	}
+	if o.Train < 0 || o.Test < 0 || o.Train+o.Test > 99999 {
+		return nil, fmt.Errorf("phantom: %d training and %d test films; wanted 1 to 99999 together", o.Train, o.Test)
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("phantom: %w", err)
+	}
+	if len(entries) > 0 {
+		return nil, fmt.Errorf("phantom: folder %s is not empty; choose another, or remove it", dir)
+	}
+	for _, sub := range []string{TrainDir, TestDir} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o777); err != nil {
+			return nil, fmt.Errorf("phantom: %w", err)
+		}
+	}
+	// The README comes first: no film lies there for a moment without it.
+	if err := atomicfile.WriteFile(filepath.Join(dir, ReadmeFile), []byte(readme(&o))); err != nil {
+		return nil, fmt.Errorf("phantom: %w", err)
+	}
+
+	rows, err := drawAll(ctx, dir, &o)
+	if err != nil {
+		return nil, err
+	}
+	sum := &Summary{Train: o.Train, Test: o.Test}
+	for i := range o.Train {
+		if Positive(o.Seed, i) {
+			sum.Positive++
+		}
+	}
+	for file, part := range map[string][][]data.MaskRow{TrainRuns: rows[:o.Train], TestRuns: rows[o.Train:]} {
+		err := atomicfile.Write(filepath.Join(dir, file), func(w io.Writer) error { return writeRows(w, part) })
+		if err != nil {
+			return nil, fmt.Errorf("phantom: %w", err)
+		}
+	}
+	return sum, nil
+}
+
+// drawAll writes the films, in parallel, and returns the rows of each.
+func drawAll(ctx context.Context, dir string, opt *Options) ([][]data.MaskRow, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	total := opt.Train + opt.Test
+	rows := make([][]data.MaskRow, total)
+	next := make(chan int)
+	var mu sync.Mutex // guards done and the order of Progress
+	done := 0
+	var wg sync.WaitGroup
+	for range min(opt.Workers, total) {
+		wg.Go(func() {
+			for i := range next {
+				c := Draw(opt.Seed, i)
+				sub := TrainDir
+				if i >= opt.Train {
+					sub = TestDir
+				}
+				if err := c.writeDICOM(filepath.Join(dir, sub, c.Name+".dcm"), opt.Seed, i); err != nil {
+					cancel(fmt.Errorf("phantom: %w", err))
+					continue
+				}
+				rows[i] = c.rows(i)
+				mu.Lock()
+				if done++; opt.Progress != nil {
+					opt.Progress(done, total)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for i := 0; i < total && ctx.Err() == nil; i++ {
+		select {
+		case next <- i:
+		case <-ctx.Done():
+		}
+	}
+	close(next)
+	wg.Wait()
+	return rows, context.Cause(ctx)
+}
+
+// writeDICOM writes the film as a synthetic secondary capture.
+func (c *Case) writeDICOM(path string, seed uint64, index int) error {
+	film := &dicom.Film{
+		Rows: Size, Columns: Size, Bits: 8, Pix8: c.Image.Pix,
+		RowSpacing: 0.35, ColumnSpacing: 0.35, // mm: the torso is 33 cm wide
+		PatientID: c.Patient, Sex: c.Sex, Age: fmt.Sprintf("%03dY", c.Age),
+		StudyUID:       uid(seed, index, 1),
+		SeriesUID:      uid(seed, index, 2),
+		SOPInstanceUID: uid(seed, index, 3),
+		Modality:       "OT",
+		ConversionType: "SYN",
+		BodyPart:       "PHANTOM",
+		View:           c.View,
+	}
+	var b bytes.Buffer
+	if err := dicom.Write(&b, film, dicom.JPEGBaseline); err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(path, b.Bytes())
+}
+
+// uid returns a UID under 2.25, the arc of UIDs that are random 128-bit numbers;
+// this one is the same for the same arguments.
+//
+// Source: DICOM PS3.5, B.2.
+func uid(seed uint64, index, part int) string {
+	r := rand.New(rand.NewPCG(seed, uint64(index)<<2|uint64(part)))
+	hi, lo := r.Uint64(), r.Uint64()
+	hi = hi&^0xf000 | 0x4000         // a version 4
+	lo = lo&^(3<<62) | uint64(2)<<62 // UUID of RFC 4122
+	n := new(big.Int).SetUint64(hi)
+	n.Lsh(n, 64).Or(n, new(big.Int).SetUint64(lo))
+	return "2.25." + n.String()
+}
+
+// rows returns the film's rows in the CSV. Each third positive has two, of its
+// upper and its lower part, with a strip in both.
+func (c *Case) rows(index int) []data.MaskRow {
+	whole := rle.Encode(c.Mask, nil)
+	row := func(runs string) data.MaskRow { return data.MaskRow{ID: c.Name, Runs: runs} }
+	if whole == "-1" || index%3 != 0 {
+		return []data.MaskRow{row(whole)}
+	}
+	first, last := Size, 0
+	for i, v := range c.Mask.Pix {
+		if v != 0 {
+			first, last = min(first, i/Size), max(last, i/Size)
+		}
+	}
+	middle := (first + last) / 2
+	part := func(top, bottom int) data.MaskRow {
+		m := image.NewGray(c.Mask.Rect)
+		copy(m.Pix[top*Size:bottom*Size], c.Mask.Pix[top*Size:])
+		return row(rle.Encode(m, nil))
+	}
+	return []data.MaskRow{part(0, middle+8), part(middle-8, Size)}
+}
+
+// writeRows writes a CSV with the official header and the official spaces.
+func writeRows(w io.Writer, films [][]data.MaskRow) error {
+	if _, err := io.WriteString(w, "ImageId, EncodedPixels\n"); err != nil {
+		return err
+	}
+	for _, rows := range films {
+		for _, r := range rows {
+			if _, err := fmt.Fprintf(w, "%s, %s\n", r.ID, r.Runs); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func readme(o *Options) string {
+	return fmt.Sprintf(`PHANTOMS - NOT PATIENTS
+
+%d training and %d test films, drawn by the package data/phantom of
+github.com/hcunet/hcunet from seed %d. They are geometry and noise: no real
+film, patient or diagnosis went into them. They are for trying out software.
+What a model scores on them says nothing about its worth on real films.
+
+%s, %s   DICOM files, secondary captures, patient PHANTOM-...
+%s   runs of the training masks, in the format of the SIIM-ACR challenge
+%s    the same of the test films, for scoring
+`, o.Train, o.Test, o.Seed, TrainDir, TestDir, TrainRuns, TestRuns)
+}

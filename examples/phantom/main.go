@@ -1,0 +1,60 @@
+// Command phantom draws chest-film-like phantoms with pneumothorax-like masks, a
+// quarter of them positive, as DICOM files and run-length CSVs laid out like the
+// SIIM-ACR download. They are drawings for trying out the whole chain on a machine
+// without data; what a model scores on them says nothing about patients.
+//
+//	phantom -n 120 -test 24 -out data/phantom
+//	prepare -images data/phantom/dicom-images-train -rle data/phantom/train-rle.csv \
+//	        -test data/phantom/dicom-images-test -size 128 -out data/phantom-128
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hcunet/hcunet/data/phantom"
+	"github.com/hcunet/hcunet/report"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "phantom:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var opt phantom.Options
+	out := flag.String("out", "phantom", "`folder` to write to; it must be new or empty")
+	flag.IntVar(&opt.Train, "n", 120, "`number` of training films")
+	flag.IntVar(&opt.Test, "test", 24, "`number` of test films")
+	flag.Uint64Var(&opt.Seed, "seed", 2019, "the same `number` draws the same films")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q; see -h", flag.Arg(0))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
+	bar := report.NewProgress(os.Stderr)
+	begun := false
+	opt.Progress = func(done, total int) {
+		if !begun {
+			bar.Start("phantoms", total)
+			begun = true
+		}
+		bar.Set(int64(done))
+	}
+	sum, err := phantom.Write(ctx, *out, &opt)
+	bar.End()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d training films, %d with a pneumothorax; %d test films\n", *out, sum.Train, sum.Positive, sum.Test)
+	fmt.Println("These are drawings, not films of patients; README.txt says how they were made.")
+	return nil
+}

@@ -1,0 +1,111 @@
+// Command prepare makes the folder that the training reads out of chest films and
+// their masks: train/, masks/ and test/, PNG files of one size, as the notebook's
+// data-repack step does, with the statistics that training needs beside them.
+//
+//	prepare -images siim/dicom-images-train -rle siim/train-rle.csv -test siim/dicom-images-test -out data/siim-256
+//	prepare -images lungs/images -masks lungs/masks -fit pad -out data/lungs-256
+//	prepare -check -out data/siim-256
+//
+// Of the whole SIIM-ACR training set the notebook has mean 0.540 and standard
+// deviation 0.264.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/report"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "prepare:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var opt data.PrepareOptions
+	list := func(to *[]string) func(string) error {
+		return func(s string) error { *to = append(*to, s); return nil }
+	}
+	flag.Func("images", "training films: a `folder`, searched to any depth for DICOM, PNG and JPEG, or a file; may be given more than once", list(&opt.Images))
+	flag.Func("test", "test films: a `folder` or file, as -images; they have no masks", list(&opt.Test))
+	flag.StringVar(&opt.RLE, "rle", "", "`CSV` with the runs of the masks, in the official format")
+	flag.IntVar(&opt.RLESize, "rle-size", 0, "width and height in `pixels` on which the runs were counted; 0 means each film's own")
+	flag.StringVar(&opt.Masks, "masks", "", "`folder` with mask pictures, named like the images; instead of -rle")
+	flag.StringVar(&opt.Patients, "patients", "", "`CSV` with the columns image and patient, for pictures that do not say whose they are")
+	flag.StringVar(&opt.Out, "out", "", "`folder` to make, or to look at with -check")
+	flag.IntVar(&opt.Size, "size", 256, "width and height in `pixels` of what is made; a multiple of 32 for training")
+	flag.Func("fit", "films that are not square: `stretch` (default), or pad with black", choice(&opt.Fit, map[string]data.Fit{"stretch": data.Stretch, "pad": data.Pad}))
+	flag.Func("mask-scaling", "`linear` (default), as the notebook, or nearest", choice(&opt.MaskScaling, map[string]data.MaskScaling{"linear": data.Linear, "nearest": data.Nearest}))
+	flag.BoolVar(&opt.NoCLAHE, "no-clahe", false, "leave the contrast as it is")
+	flag.BoolVar(&opt.VOI, "voi", false, "apply the window of DICOM files that have one")
+	flag.BoolVar(&opt.Stretch16, "stretch16", false, "spread the values of 16-bit PNG files from black to white")
+	flag.Func("unlabelled", "films without a mask: `refuse` (default), skip, or empty to take their masks as empty", choice(&opt.Unlabelled, map[string]data.Unlabelled{"refuse": data.Refuse, "skip": data.Skip, "empty": data.Empty}))
+	flag.BoolVar(&opt.KeepGoing, "keep-going", false, "pass over films that cannot be read, and name them at the end")
+	flag.IntVar(&opt.Workers, "workers", 0, "films at a time; 0 means one per core")
+	check := flag.Bool("check", false, "say what is in the folder -out and what is remarkable; prepare nothing")
+	folds := flag.Int("folds", 4, "with -check: number of folds in which a patient is looked for twice")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q; see -h", flag.Arg(0))
+	}
+	if *check {
+		return lookAt(opt.Out, *folds)
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
+	bar := report.NewProgress(os.Stderr)
+	begun := false
+	opt.Progress = func(done, total int) {
+		if !begun {
+			bar.Start("films", total)
+			begun = true
+		}
+		bar.Set(int64(done))
+	}
+	sum, err := data.Prepare(ctx, opt)
+	bar.End()
+	if err != nil {
+		return err
+	}
+	_, err = sum.WriteTo(os.Stdout)
+	return err
+}
+
+// choice returns a flag's setter that takes one of some words.
+func choice[T any](to *T, words map[string]T) func(string) error {
+	return func(s string) error {
+		v, ok := words[s]
+		if !ok {
+			return errors.New("no such choice")
+		}
+		*to = v
+		return nil
+	}
+}
+
+func lookAt(dir string, folds int) error {
+	if dir == "" {
+		return errors.New("-check needs the folder -out")
+	}
+	d, err := data.Open(dir, &data.Options{Multiple: 1})
+	if err != nil {
+		return err
+	}
+	r, err := data.Check(d, &data.CheckOptions{Folds: folds})
+	if err != nil {
+		return err
+	}
+	_, err = r.WriteTo(os.Stdout)
+	return err
+}

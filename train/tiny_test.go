@@ -1,0 +1,82 @@
+package train_test
+
+import (
+	"iter"
+	"testing"
+
+	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/train"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// tiny is the model of golden/b3_optim: three layer groups.
+type tiny struct{ a, b, c nn.Sequential }
+
+func newTiny(t testing.TB, dtype nn.DType) *tiny {
+	in := &nn.Init{DType: dtype}
+	m := &tiny{
+		nn.Sequential{nn.NewConv2d(in, 3, 4, 3, &nn.ConvOptions{Padding: 1, NoBias: true}), nn.NewBatchNorm2d(in, 4, nil), nn.Activation{}},
+		nn.Sequential{nn.NewConv2d(in, 4, 5, 3, &nn.ConvOptions{Padding: 1}), nn.NewBatchNorm2d(in, 5, nil), nn.Activation{}},
+		nn.Sequential{nn.NewConv2d(in, 5, 2, 1, nil)},
+	}
+	f, err := nn.SaveState(m)
+	require.NoError(t, err)
+	golden.Weights(f, "b3.", nil)
+	require.NoError(t, nn.LoadState(m, f))
+	return m
+}
+
+func (m *tiny) Forward(x torch.Tensor) torch.Tensor { return m.c.Forward(m.b.Forward(m.a.Forward(x))) }
+
+func (m *tiny) Walk(w nn.Walker) {
+	w.Child("a", m.a)
+	w.Child("b", m.b)
+	w.Child("c", m.c)
+}
+
+func (m *tiny) String() string { return "Tiny" }
+
+func (m *tiny) LayerGroups() [][]nn.Named {
+	groups := make([][]nn.Named, 3)
+	for _, p := range nn.Parameters(m) {
+		g := p.Name[0] - 'a'
+		groups[g] = append(groups[g], p)
+	}
+	return groups
+}
+
+// batches is a source that yields the same batches each epoch.
+type batches []*train.Batch
+
+func (b batches) Batches() int { return len(b) }
+
+func (b batches) Epoch(int) iter.Seq2[*train.Batch, error] {
+	return func(yield func(*train.Batch, error) bool) {
+		for _, x := range b {
+			if !yield(x, nil) {
+				return
+			}
+		}
+	}
+}
+
+// formulaBatches returns the data of golden/b3_optim: n batches of size images of
+// side x side pixels under a tag, targets where the formula exceeds threshold.
+func formulaBatches(tag string, n, size, side int, threshold float32) batches {
+	images := golden.Fill(tag+".x", n*size*3*side*side, 0, 2)
+	targets := make([]uint8, n*size*side*side)
+	for i, v := range golden.Unit(tag+".y", len(targets)) {
+		if v > threshold {
+			targets[i] = 1
+		}
+	}
+	b := make(batches, n)
+	for i := range b {
+		b[i] = &train.Batch{N: size, C: 3, H: side, W: side,
+			Images:  images[i*size*3*side*side : (i+1)*size*3*side*side],
+			Targets: targets[i*size*side*side : (i+1)*size*side*side]}
+	}
+	return b
+}
