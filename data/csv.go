@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/rle"
 )
 
@@ -314,4 +315,10 @@ func WriteSubmission(w io.Writer, rows []MaskRow) error {
 		return fmt.Errorf("data: submission: %w", err)
 	}
 	return nil
+}
+
+// SaveSubmission writes rows to a file as WriteSubmission does; the file appears
+// whole or not at all.
+func SaveSubmission(path string, rows []MaskRow) error {
+	return atomicfile.Write(path, func(w io.Writer) error { return WriteSubmission(w, rows) })
 }

@@ -219,6 +219,16 @@ func TestWriteSubmission(t *testing.T) {
 	assert.ErrorIs(t, WriteSubmission(failing{full}, []MaskRow{{ID: "a"}}), full)
 }
 
+func TestSaveSubmission(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "submission.csv")
+	require.NoError(t, SaveSubmission(path, []MaskRow{{ID: "a", Runs: "1 2"}}))
+	assert.Error(t, SaveSubmission(path, []MaskRow{{ID: "a"}, {ID: "a"}}))
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, "ImageId,EncodedPixels\na,1 2\n", string(b), "the failed one left it alone")
+	assert.Error(t, SaveSubmission(filepath.Join(path, "x"), nil))
+}
+
 type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }

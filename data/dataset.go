@@ -85,7 +85,7 @@ func (s Sample) Load() (img, mask *image.Gray, err error) {
 		return nil, nil, err
 	}
 	if mask.Rect != img.Rect {
-		return nil, nil, fmt.Errorf("data: %s is %v, but %s is %v; prepare the folder again", s.Mask, size(mask), s.Image, size(img))
+		return nil, nil, fmt.Errorf("data: %s is %s, but %s is %s; prepare the folder again", s.Mask, size(mask), s.Image, size(img))
 	}
 	for i, v := range mask.Pix {
 		if v != 255 {

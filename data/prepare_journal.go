@@ -69,7 +69,6 @@ type journal struct {
 	dir      string
 	done     map[string]*record // by key
 	complete bool               // the earlier run came to its end
-	exists   bool
 
 	mu   sync.Mutex
 	file *os.File
@@ -87,17 +86,13 @@ func openJournal(opt *PrepareOptions, films []*film) (*journal, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, j.refuseForeign()
 	} else if err != nil {
-		return nil, fmt.Errorf("data: %w", err)
+		return nil, fmt.Errorf("data: output folder: %w", err)
 	}
-	j.exists = true
 
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	lines.Buffer(nil, 1<<20)
 	var was settings
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &was) != nil {
-		if len(b) > 0 && !j.complete && bytes.IndexByte(b, '\n') < 0 {
-			return j, nil // killed while it wrote its first line
-		}
 		return nil, fmt.Errorf("data: %s: the journal of an earlier run is broken; remove the folder and start again", j.dir)
 	}
 	if now := settingsOf(opt); was != now {
@@ -179,26 +174,27 @@ func describe(s settings) []string {
 	}
 }
 
-var temporary = regexp.MustCompile(`^\..*\.[0-9]+\.tmp$`)
+var temporary = regexp.MustCompile(`^\..*\.[0-9a-f]+\.tmp$`)
 
 // begin makes the folder ready to be written to.
 func (j *journal) begin(opt *PrepareOptions) error {
-	subs := []string{TrainDir, MasksDir}
+	subs := []string{".", TrainDir, MasksDir}
 	if len(opt.Test) > 0 {
 		subs = append(subs, TestDir)
 	}
 	for _, sub := range subs {
-		if err := os.MkdirAll(filepath.Join(j.dir, sub), 0o777); err != nil {
+		dir := filepath.Join(j.dir, sub)
+		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return fmt.Errorf("data: output folder: %w", err)
 		}
 		// What a killed run was writing.
-		entries, err := os.ReadDir(filepath.Join(j.dir, sub))
+		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return fmt.Errorf("data: output folder: %w", err)
 		}
 		for _, e := range entries {
 			if temporary.MatchString(e.Name()) {
-				os.Remove(filepath.Join(j.dir, sub, e.Name()))
+				os.Remove(filepath.Join(dir, e.Name()))
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"image"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,6 +136,15 @@ func TestEdgesAgainstSlowTwin(t *testing.T) {
 			back, err := Decode(s, w, h, &opt)
 			require.NoError(t, err, name)
 			require.Equal(t, binary.Pix, back.Pix, name)
+			before := make([]uint8, w*h)
+			for i := range before {
+				before[i] = uint8(rng.Uint32())
+			}
+			union := slices.Clone(before)
+			require.NoError(t, DecodeInto(union, s, w, h, &opt), name)
+			for i, v := range binary.Pix {
+				require.Equal(t, before[i]|v, union[i], name)
+			}
 			runs, err := Parse(s, w*h, &opt)
 			require.NoError(t, err, name)
 			area := 0

@@ -41,7 +41,10 @@ func Grad(t torch.Tensor) (grad torch.Tensor, ok bool, err error) {
 func SetGrad(t, grad torch.Tensor) error {
 	var g unsafe.Pointer
 	if grad.T != nil {
-		g = *grad.T
+		var err error
+		if g, err = handle(grad); err != nil {
+			return &Error{"set_grad", err.Error()}
+		}
 	}
 	err := with("set_grad", t, func(p unsafe.Pointer) *C.char { return C.hcunet_set_grad(p, g) })
 	runtime.KeepAlive(grad.T)

@@ -78,7 +78,7 @@ T* intern(const T& value) {
 inline c10::Device usable(c10::Device d) {
   if (!d.is_cuda()) return d;
   auto n = torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
-  TORCH_CHECK(d.index() < n, "there is no device ", d, ": this libtorch sees ", n, " CUDA devices");
+  TORCH_CHECK(d.index() < n && n > 0, "there is no device ", d, ": this libtorch sees ", n, " CUDA devices");
   return d;
 }
 inline c10::Device usable(void* d) {

@@ -151,7 +151,7 @@ char* hcunet_inspect(void* tensor, hcunet_info* info) {
 }
 
 char* hcunet_set_requires_grad(void* tensor, int on) {
-  return guard([&] { ref(tensor).set_requires_grad(on != 0); });
+  return guard([&] { ref(tensor).requires_grad_(on != 0); });
 }
 char* hcunet_backward(void* tensor, int retain_graph) {
   return guard([&] { ref(tensor).backward({}, retain_graph != 0); });
@@ -163,7 +163,18 @@ char* hcunet_grad(void* tensor, void** out) {
   });
 }
 char* hcunet_set_grad(void* tensor, void* grad) {
-  return guard([&] { ref(tensor).mutable_grad() = opt(grad); });
+  return guard([&] {
+    auto& t = ref(tensor);
+    if (!grad) {
+      t.mutable_grad().reset();
+      return;
+    }
+    auto& g = ref(grad);
+    TORCH_CHECK(g.sizes() == t.sizes() && g.scalar_type() == t.scalar_type() && g.device() == t.device(), "a tensor of ",
+                t.scalar_type(), t.sizes(), " on ", t.device(), " cannot have a gradient of ", g.scalar_type(), g.sizes(),
+                " on ", g.device());
+    t.mutable_grad() = g;
+  });
 }
 char* hcunet_set_data(void* tensor, void* data) {
   return guard([&] { ref(tensor).set_data(ref(data)); });

@@ -1,0 +1,375 @@
+package checkpoint
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// torchHub is where PyTorch publishes torchvision's weights.
+const torchHub = "https://download.pytorch.org/models/"
+
+// published are the files behind short names: the ones of torchvision before
+// 0.12, which fastai 1 downloads too. The later ones (resnet34-b627a593.pth) can
+// be fetched by their file name.
+//
+// Source: torchvision/models/resnet.py, model_urls.
+var published = map[string]string{
+	"resnet18":  "resnet18-5c106cde.pth",
+	"resnet34":  "resnet34-333f7ec4.pth",
+	"resnet50":  "resnet50-19c8e357.pth",
+	"resnet101": "resnet101-5d3b4d8f.pth",
+	"resnet152": "resnet152-b121ed2d.pth",
+}
+
+// hashedName is a file name that ends in the first digits of its SHA-256, as
+// torch.hub writes and checks them.
+var hashedName = regexp.MustCompile(`^[A-Za-z0-9_.]+-([0-9a-f]{8,64})\.(pth|pt|safetensors)$`)
+
+const (
+	maxAttempts = 4                // that bring no byte, before Fetch gives up
+	maxFetch    = 16 << 30         // bytes: a server that sends without end is stopped
+	stallLimit  = 60 * time.Second // without a byte
+)
+
+// FetchOptions say where weights come from and go to.
+type FetchOptions struct {
+	Dir      string                              // "" means the folder hcunet in os.UserCacheDir
+	BaseURL  string                              // of a mirror; "" means PyTorch's own address
+	Client   *http.Client                        // nil means http.DefaultClient
+	Progress func(done, total int64)             // called as bytes come; total is -1 if the server does not say
+	Wait     func(attempt int) (d time.Duration) // before the next attempt; nil means 1, 2, 4, ... seconds
+}
+
+// A HashError says that what was downloaded is not what its name promises.
+type HashError struct {
+	File      string
+	Want, Got string // hexadecimal digits of SHA-256, as many as the name has
+}
+
+func (e *HashError) Error() string {
+	return fmt.Sprintf("checkpoint: fetch: %s: its SHA-256 begins with %s, the name wants %s; the download was removed, try again or another mirror", e.File, e.Got, e.Want)
+}
+
+// Known reports whether Fetch takes name: a short name such as "resnet34", or
+// the name of a file that ends in its hash, such as "resnet34-333f7ec4.pth".
+func Known(name string) bool {
+	return published[name] != "" || hashedName.MatchString(name)
+}
+
+// Fetch returns the path of published weights in the cache, downloading them
+// first if they are not there. See Known for the names. A file enters the cache
+// only when its SHA-256 begins with the digits in its name, and one that is there
+// is checked again. What an interrupted download brought stays beside it as
+// "<file>.part" and is continued where the server can; a connection that breaks
+// is taken up again by itself.
+func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err error) {
+	var opt FetchOptions
+	if o != nil {
+		opt = *o
+	}
+	file := name
+	if f, ok := published[name]; ok {
+		file = f
+	}
+	m := hashedName.FindStringSubmatch(file)
+	if m == nil {
+		return "", fmt.Errorf("checkpoint: fetch: %q is neither one of %s nor a file name that ends in its hash", name, strings.Join(shortNames(), ", "))
+	}
+	if opt.Dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("checkpoint: fetch: there is no cache folder, give one: %w", err)
+		}
+		opt.Dir = filepath.Join(cache, "hcunet")
+	}
+	if err := os.MkdirAll(opt.Dir, 0o777); err != nil {
+		return "", err
+	}
+	base := opt.BaseURL
+	if base == "" {
+		base = torchHub
+	}
+	d := &download{
+		options: opt,
+		url:     strings.TrimSuffix(base, "/") + "/" + file,
+		path:    filepath.Join(opt.Dir, file),
+		digits:  m[1],
+	}
+	if d.client = opt.Client; d.client == nil {
+		d.client = http.DefaultClient
+	}
+	if d.verify(d.path) == nil {
+		return d.path, nil
+	}
+	if err := d.run(ctx); err != nil {
+		return "", err
+	}
+	return d.path, nil
+}
+
+func shortNames() []string {
+	var out []string
+	for n := range published {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// A download brings one file.
+type download struct {
+	options FetchOptions
+	client  *http.Client
+	url     string
+	path    string
+	digits  string // of the hash, lower case
+}
+
+// run downloads to the partial file, checks it and moves it into place.
+func (d *download) run(ctx context.Context) error {
+	part, err := d.openPart(ctx)
+	if err != nil {
+		return err
+	}
+	defer part.Close()
+	if d.verify(d.path) == nil { // another process has done it meanwhile
+		os.Remove(part.Name())
+		return nil
+	}
+	resumed, err := d.fill(ctx, part)
+	if err == nil {
+		err = d.verify(part.Name())
+	}
+	var wrong *HashError
+	if errors.As(err, &wrong) && resumed {
+		// What lay there was of another file: once more from the start.
+		if err = part.Truncate(0); err == nil {
+			if _, err = d.fill(ctx, part); err == nil {
+				err = d.verify(part.Name())
+			}
+		}
+	}
+	if err == nil {
+		err = part.Sync()
+	}
+	part.Close() // before the file is moved or removed: Windows wants it so
+	if errors.As(err, &wrong) {
+		os.Remove(part.Name())
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(part.Name(), d.path)
+}
+
+// openPart opens the partial file for this process alone.
+func (d *download) openPart(ctx context.Context) (*os.File, error) {
+	for {
+		part, err := os.OpenFile(d.path+".part", os.O_RDWR|os.O_CREATE, 0o666)
+		if err != nil {
+			return nil, err
+		}
+		if err := lockFile(ctx, part); err != nil {
+			part.Close()
+			return nil, fmt.Errorf("checkpoint: fetch: waiting for another process that downloads %s: %w", d.path, err)
+		}
+		// The one who held it may have moved or removed it.
+		mine, err1 := part.Stat()
+		named, err2 := os.Stat(part.Name())
+		if err1 == nil && err2 == nil && os.SameFile(mine, named) {
+			return part, nil
+		}
+		part.Close()
+	}
+}
+
+// fill brings part to its full length, over as many connections as it takes.
+// resumed says that it began with bytes of an earlier call.
+func (d *download) fill(ctx context.Context, part *os.File) (resumed bool, err error) {
+	st, err := part.Stat()
+	if err != nil {
+		return false, err
+	}
+	resumed = st.Size() > 0
+	for attempt := 0; ; {
+		before, err := part.Seek(0, io.SeekEnd)
+		if err != nil {
+			return resumed, err
+		}
+		err = d.connect(ctx, part, before)
+		var broken *brokenError
+		if !errors.As(err, &broken) {
+			return resumed, err
+		}
+		if after, err := part.Seek(0, io.SeekEnd); err == nil && after > before {
+			attempt = 0
+		}
+		if attempt++; attempt >= maxAttempts {
+			return resumed, fmt.Errorf("checkpoint: fetch: %s: given up after %d attempts; call again to continue: %w", d.url, maxAttempts, broken.err)
+		}
+		if err := d.pause(ctx, attempt); err != nil {
+			return resumed, err
+		}
+	}
+}
+
+// A brokenError is one that another attempt may mend.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return e.err.Error() }
+func (e *brokenError) Unwrap() error { return e.err }
+
+func (d *download) pause(ctx context.Context, attempt int) error {
+	wait := time.Second << (attempt - 1)
+	if d.options.Wait != nil {
+		wait = d.options.Wait(attempt)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(wait):
+		return nil
+	}
+}
+
+// connect asks for the bytes from have on and appends them to part.
+func (d *download) connect(ctx context.Context, part *os.File, have int64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := fmt.Errorf("no byte came for %v", stallLimit)
+	watchdog := time.AfterFunc(stallLimit, func() { cancel(stalled) })
+	defer watchdog.Stop()
+
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url, nil)
+	if err != nil {
+		return fmt.Errorf("checkpoint: fetch: %w", err)
+	}
+	req.Header.Set("Accept-Encoding", "identity") // or lengths are those of something else
+	if have > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return d.interrupted(ctx, stalled, err)
+	}
+	defer resp.Body.Close()
+
+	total := int64(-1)
+	switch {
+	case resp.StatusCode == http.StatusOK: // the whole file: the server does not continue, or was not asked to
+		have, total = 0, resp.ContentLength
+	case resp.StatusCode == http.StatusPartialContent && have > 0:
+		start, size, ok := contentRange(resp.Header.Get("Content-Range"))
+		if !ok || start != have {
+			return fmt.Errorf("checkpoint: fetch: %s: asked for bytes from %d, the server sends %q", d.url, have, resp.Header.Get("Content-Range"))
+		}
+		total = size
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
+		return nil // there is nothing behind: the hash says whether it is all
+	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
+		return &brokenError{fmt.Errorf("the server says %s", resp.Status)}
+	default:
+		return fmt.Errorf("checkpoint: fetch: %s: the server says %s; download the file by another way and give its path", d.url, resp.Status)
+	}
+	if st, err := part.Stat(); err != nil {
+		return err
+	} else if st.Size() != have {
+		if err := part.Truncate(have); err != nil {
+			return err
+		}
+	}
+	if _, err := part.Seek(have, io.SeekStart); err != nil {
+		return err
+	}
+	return d.copy(ctx, part, resp.Body, have, total, func() { watchdog.Reset(stallLimit) }, stalled)
+}
+
+// copy appends body to part, of which have bytes are there, up to total.
+func (d *download) copy(ctx context.Context, part io.Writer, body io.Reader, have, total int64, alive func(), stalled error) error {
+	buffer := make([]byte, 256<<10)
+	for {
+		n, err := body.Read(buffer)
+		if n > 0 {
+			alive()
+			if _, err := part.Write(buffer[:n]); err != nil {
+				if errors.Is(err, syscall.ENOSPC) {
+					return fmt.Errorf("checkpoint: fetch: the disk of %s is full; free some space and call again, %d bytes are kept: %w", d.path, have, err)
+				}
+				return err
+			}
+			have += int64(n)
+			if d.options.Progress != nil {
+				d.options.Progress(have, total)
+			}
+			if have > maxFetch {
+				return fmt.Errorf("checkpoint: fetch: %s: more than %d bytes, which no weights have", d.url, int64(maxFetch))
+			}
+		}
+		switch {
+		case err == io.EOF && (total < 0 || have >= total):
+			return nil
+		case err == io.EOF:
+			return &brokenError{io.ErrUnexpectedEOF}
+		case err != nil:
+			return d.interrupted(ctx, stalled, err)
+		}
+	}
+}
+
+// interrupted is the caller's own cancellation, or else a broken connection.
+func (d *download) interrupted(ctx context.Context, stalled, err error) error {
+	switch cause := context.Cause(ctx); {
+	case cause == stalled:
+		return &brokenError{stalled}
+	case cause != nil:
+		return fmt.Errorf("checkpoint: fetch: %s: %w", d.url, cause)
+	}
+	return &brokenError{err}
+}
+
+// contentRange reads "bytes 100-199/200"; size is -1 for "*".
+func contentRange(s string) (start, size int64, ok bool) {
+	s, ok = strings.CutPrefix(s, "bytes ")
+	span, of, ok2 := strings.Cut(s, "/")
+	first, _, ok3 := strings.Cut(span, "-")
+	start, err := strconv.ParseInt(first, 10, 64)
+	if !ok || !ok2 || !ok3 || err != nil {
+		return 0, 0, false
+	}
+	if of == "*" {
+		return start, -1, true
+	}
+	size, err = strconv.ParseInt(of, 10, 64)
+	return start, size, err == nil
+}
+
+// verify says whether the file at path is what its name promises.
+func (d *download) verify(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return err
+	}
+	got := hex.EncodeToString(h.Sum(nil))[:len(d.digits)]
+	if got != d.digits {
+		return &HashError{filepath.Base(d.path), d.digits, got}
+	}
+	return nil
+}

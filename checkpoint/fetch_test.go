@@ -1,0 +1,341 @@
+package checkpoint
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// weights are what the servers below have: no two halves alike.
+var weights = func() []byte {
+	var b []byte
+	for i := range 100_000 {
+		b = strconv.AppendInt(b, int64(i), 10)
+	}
+	return b
+}()
+
+// weightsName is a file name with the right hash, and digits of it.
+func weightsName(digits int) string {
+	h := sha256.Sum256(weights)
+	return "resnet34-" + hex.EncodeToString(h[:])[:digits] + ".pth"
+}
+
+// A hub is a server that notes what it is asked for.
+type hub struct {
+	*httptest.Server
+	mu     sync.Mutex
+	ranges []string
+}
+
+func (h *hub) asked() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ranges
+}
+
+// serve starts a server whose n-th request, counted from 0, answer handles.
+func serve(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request)) *hub {
+	h := &hub{}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.mu.Lock()
+		n := len(h.ranges)
+		h.ranges = append(h.ranges, r.Header.Get("Range"))
+		h.mu.Unlock()
+		answer(n, w, r)
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+// good answers as PyTorch's server does, with ranges.
+func good(_ int, w http.ResponseWriter, r *http.Request) {
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(weights))
+}
+
+// options go to a temporary folder and do not wait between attempts.
+func options(t *testing.T, h *hub) *FetchOptions {
+	return &FetchOptions{Dir: t.TempDir(), BaseURL: h.URL, Wait: func(int) time.Duration { return 0 }}
+}
+
+// fetched fails unless Fetch brings the weights and leaves nothing else.
+func fetched(t *testing.T, o *FetchOptions) {
+	t.Helper()
+	path, err := Fetch(t.Context(), weightsName(8), o)
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(o.Dir, weightsName(8)), path)
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(weights, got))
+	left, err := os.ReadDir(o.Dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+}
+
+func part(o *FetchOptions) string { return filepath.Join(o.Dir, weightsName(8)+".part") }
+
+func TestFetch(t *testing.T) {
+	h := serve(t, good)
+	o := options(t, h)
+	var steps []int64
+	o.Progress = func(done, total int64) {
+		assert.Equal(t, int64(len(weights)), total)
+		steps = append(steps, done)
+	}
+	fetched(t, o)
+	require.Equal(t, int64(len(weights)), steps[len(steps)-1])
+	require.IsIncreasing(t, steps)
+	fetched(t, o)
+	require.Equal(t, []string{""}, h.asked(), "the second time it comes from the cache")
+
+	// What is in the cache is checked again.
+	path := filepath.Join(o.Dir, weightsName(8))
+	require.NoError(t, os.Truncate(path, 10))
+	o.Progress = nil
+	fetched(t, o)
+	require.Len(t, h.asked(), 2)
+
+	full := weightsName(64)
+	_, err := Fetch(t.Context(), full, o)
+	require.NoError(t, err)
+}
+
+func TestFetchContinues(t *testing.T) {
+	h := serve(t, good)
+	o := options(t, h)
+	require.NoError(t, os.WriteFile(part(o), weights[:12345], 0o666))
+	first := int64(0)
+	o.Progress = func(done, total int64) {
+		if first == 0 {
+			first = done
+		}
+		assert.Equal(t, int64(len(weights)), total)
+	}
+	fetched(t, o)
+	require.Equal(t, []string{"bytes=12345-"}, h.asked())
+	require.Greater(t, first, int64(12345), "progress counts what was there")
+}
+
+func TestFetchContinuesFromAllThereIs(t *testing.T) {
+	h := serve(t, good)
+	o := options(t, h)
+	require.NoError(t, os.WriteFile(part(o), weights, 0o666))
+	fetched(t, o)
+	require.Equal(t, []string{fmt.Sprintf("bytes=%d-", len(weights))}, h.asked())
+}
+
+func TestFetchFromAServerWithoutRanges(t *testing.T) {
+	h := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.Write(weights) })
+	o := options(t, h)
+	require.NoError(t, os.WriteFile(part(o), weights[:12345], 0o666))
+	fetched(t, o)
+	require.Equal(t, []string{"bytes=12345-"}, h.asked())
+}
+
+// A partial file of something else is found out by the hash, and the download
+// begins again.
+func TestFetchReplacesAWrongPart(t *testing.T) {
+	for name, content := range map[string][]byte{
+		"shorter": bytes.Repeat([]byte("x"), 999),
+		"longer":  bytes.Repeat([]byte("x"), len(weights)+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := serve(t, good)
+			o := options(t, h)
+			require.NoError(t, os.WriteFile(part(o), content, 0o666))
+			fetched(t, o)
+			require.Len(t, h.asked(), 2)
+		})
+	}
+}
+
+// cutOff sends less than it announced, and the connection breaks.
+func cutOff(w http.ResponseWriter, from, to int) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(weights)-from))
+	if from > 0 {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(weights)-1, len(weights)))
+		w.WriteHeader(http.StatusPartialContent)
+	}
+	w.Write(weights[from:to])
+}
+
+func TestFetchTakesABrokenConnectionUp(t *testing.T) {
+	// More breaks than attempts without a byte are allowed: each brings some.
+	h := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		if n < 8 {
+			cutOff(w, 1000*n, 1000*(n+1))
+		} else {
+			good(n, w, r)
+		}
+	})
+	fetched(t, options(t, h))
+	require.Equal(t, []string{"", "bytes=1000-", "bytes=2000-"}, h.asked()[:3])
+	require.Len(t, h.asked(), 9)
+}
+
+func TestFetchGivesUpAndContinuesLater(t *testing.T) {
+	broken := true
+	h := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case n == 0:
+			cutOff(w, 0, 5000)
+		case broken:
+			w.WriteHeader(http.StatusBadGateway)
+		default:
+			good(n, w, r)
+		}
+	})
+	o := options(t, h)
+	var waits []int
+	o.Wait = func(attempt int) time.Duration { waits = append(waits, attempt); return 0 }
+	_, err := Fetch(t.Context(), weightsName(8), o)
+	require.ErrorContains(t, err, "502 Bad Gateway")
+	require.ErrorContains(t, err, "call again to continue")
+	require.Equal(t, []int{1, 2, 3}, waits[len(waits)-3:])
+	st, err := os.Stat(part(o))
+	require.NoError(t, err)
+	require.Equal(t, int64(5000), st.Size())
+	broken = false
+	fetched(t, o)
+	require.Equal(t, "bytes=5000-", h.asked()[len(h.asked())-1])
+}
+
+func TestFetchWrongHash(t *testing.T) {
+	h := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { w.Write([]byte("other weights")) })
+	o := options(t, h)
+	_, err := Fetch(t.Context(), "resnet34-333f7ec4.pth", o)
+	var wrong *HashError
+	require.ErrorAs(t, err, &wrong)
+	// printf 'other weights' | sha256sum
+	require.Equal(t, HashError{"resnet34-333f7ec4.pth", "333f7ec4", "53959fa1"}, *wrong)
+	left, err := os.ReadDir(o.Dir)
+	require.NoError(t, err)
+	require.Empty(t, left, "neither the file nor its part stays")
+	require.Len(t, h.asked(), 1)
+}
+
+func TestFetchNotThere(t *testing.T) {
+	h := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
+	_, err := Fetch(t.Context(), "resnet34", options(t, h))
+	require.ErrorContains(t, err, "404 Not Found")
+	require.ErrorContains(t, err, h.URL+"/resnet34-333f7ec4.pth")
+	require.Len(t, h.asked(), 1, "that it is not there does not change by asking again")
+}
+
+func TestFetchOtherRangeThanAsked(t *testing.T) {
+	for _, header := range []string{"bytes 5-9/10", "", "bytes 100", "bytes x-9/10", "pages 100-199/200"} {
+		h := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Range", header)
+			w.WriteHeader(http.StatusPartialContent)
+			w.Write(weights[5:])
+		})
+		o := options(t, h)
+		require.NoError(t, os.WriteFile(part(o), weights[:100], 0o666))
+		_, err := Fetch(t.Context(), weightsName(8), o)
+		require.ErrorContains(t, err, "asked for bytes from 100")
+	}
+}
+
+// The kernel's own full disk: every write to /dev/full fails with ENOSPC.
+func TestFetchNoSpace(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip(err)
+	}
+	h := serve(t, good)
+	o := options(t, h)
+	require.NoError(t, os.Symlink("/dev/full", part(o)))
+	_, err := Fetch(t.Context(), weightsName(8), o)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorContains(t, err, "free some space")
+	require.Len(t, h.asked(), 1)
+	require.NoError(t, os.Remove(part(o)))
+	fetched(t, o)
+}
+
+func TestFetchIsCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	h := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		cutOff(w, 0, 100_000)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	o := options(t, h)
+	o.Progress = func(int64, int64) { cancel() }
+	_, err := Fetch(ctx, weightsName(8), o)
+	require.ErrorIs(t, err, context.Canceled)
+	st, err := os.Stat(part(o))
+	require.NoError(t, err)
+	require.NotZero(t, st.Size(), "what came stays")
+}
+
+func TestFetchNobodyAnswers(t *testing.T) {
+	h := serve(t, good)
+	o := options(t, h)
+	h.Close()
+	_, err := Fetch(t.Context(), weightsName(8), o)
+	require.ErrorContains(t, err, "given up after 4 attempts")
+}
+
+// Two at once: one downloads, the other waits and finds it done.
+func TestFetchTwice(t *testing.T) {
+	h := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		time.Sleep(100 * time.Millisecond)
+		good(n, w, r)
+	})
+	o := options(t, h)
+	var wg sync.WaitGroup
+	errs := make([]error, 4)
+	for i := range errs {
+		wg.Go(func() { _, errs[i] = Fetch(t.Context(), weightsName(8), o) })
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	fetched(t, o)
+	require.Len(t, h.asked(), 1)
+}
+
+func TestFetchNames(t *testing.T) {
+	for name, known := range map[string]bool{
+		"resnet34": true, "resnet18": true, "resnet34-b627a593.pth": true, "x.y_Z-0123456789abcdef.safetensors": true,
+		"resnet35": false, "": false, "resnet34.pth": false, "resnet34-B627A593.pth": false, "resnet34-b627a59.pth": false,
+		"../resnet34-b627a593.pth": false, "a/resnet34-b627a593.pth": false, `a\resnet34-b627a593.pth`: false,
+		"resnet34-b627a593.pth\n": false, "-b627a593.pth": false, "resnet34-b627a593.exe": false,
+	} {
+		assert.Equal(t, known, Known(name), "%q", name)
+		if !known {
+			_, err := Fetch(t.Context(), name, &FetchOptions{Dir: t.TempDir()})
+			assert.ErrorContains(t, err, "resnet18, resnet34")
+		}
+	}
+	for short, file := range published {
+		assert.True(t, Known(file))
+		assert.True(t, strings.HasPrefix(file, short+"-"))
+	}
+}
+
+func TestFetchCacheFolder(t *testing.T) {
+	h := serve(t, good)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("HOME", t.TempDir())
+	cache, err := os.UserCacheDir()
+	require.NoError(t, err)
+	path, err := Fetch(t.Context(), weightsName(8), &FetchOptions{BaseURL: h.URL + "/"})
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(cache, "hcunet", weightsName(8)), path)
+}

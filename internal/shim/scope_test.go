@@ -1,0 +1,326 @@
+package shim
+
+import (
+	"errors"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+	F "github.com/wangkuiyi/gotorch/nn/functional"
+)
+
+func TestScope(t *testing.T) {
+	outer := filled(t, 1, 2)
+	var kept, lost torch.Tensor
+	freed := Scope(func(keep func(...torch.Tensor)) {
+		lost = call(t, opMul, outer, outer)
+		kept = torch.Sigmoid(lost) // gotorch's own calls are covered
+		keep(kept, outer, torch.Tensor{})
+	})
+	assert.EqualValues(t, 1, freed)
+	assert.Equal(t, []float32{1, 1}, values(t, outer))
+	assert.InDelta(t, 0.731059, values(t, kept)[0], 1e-6)
+	assert.ErrorContains(t, ToSlice(lost, make([]float32, 2)), "empty tensor: the scope that it was made in has ended")
+	assert.Contains(t, panicText(func() { torch.Sigmoid(lost) }), "scope")
+}
+
+func TestScopesNest(t *testing.T) {
+	var fromInner, toTop torch.Tensor
+	Scope(func(keepOuter func(...torch.Tensor)) {
+		outer := filled(t, 5, 1)
+		freed := Scope(func(keep func(...torch.Tensor)) {
+			fromInner, toTop = filled(t, 2, 1), filled(t, 3, 1)
+			keep(fromInner, outer) // outer is not the inner scope's to keep
+			keepOuter(toTop)       // out of both at once
+			filled(t, 4, 1)
+		})
+		assert.EqualValues(t, 1, freed)
+		assert.Equal(t, []float32{2}, values(t, fromInner))
+	})
+	assert.Equal(t, []float32{3}, values(t, toTop))
+	require.Error(t, ToSlice(fromInner, make([]float32, 1)), "the inner scope's keep reaches the outer scope only")
+
+	var outer torch.Tensor
+	Scope(func(func(...torch.Tensor)) {
+		outer = filled(t, 5, 1)
+		Scope(func(keep func(...torch.Tensor)) { keep(outer) })
+	})
+	require.Error(t, ToSlice(outer, make([]float32, 1)), "an inner keep does not move a tensor of the outer scope")
+}
+
+func TestScopePanics(t *testing.T) {
+	base := LiveHandles()
+	boom := errors.New("boom")
+	var inside torch.Tensor
+	assert.PanicsWithValue(t, boom, func() {
+		Scope(func(func(...torch.Tensor)) {
+			Scope(func(func(...torch.Tensor)) {
+				inside = filled(t, 1, 1)
+				panic(boom)
+			})
+		})
+	})
+	require.Error(t, ToSlice(inside, make([]float32, 1)))
+	after := filled(t, 1, 1)
+	Scope(func(func(...torch.Tensor)) {})
+	assert.Equal(t, []float32{1}, values(t, after), "no scope was left open")
+	assert.LessOrEqual(t, LiveHandles(), base+2)
+
+	var keep func(...torch.Tensor)
+	Scope(func(k func(...torch.Tensor)) { keep = k })
+	assert.PanicsWithError(t, "shim: keep was called after its scope had ended", func() { keep(after) })
+}
+
+// The gradient of a kept loss still flows when the scope has emptied the
+// tensors between, as these belong to the graph too.
+func TestKeptTensorKeepsItsGraph(t *testing.T) {
+	x := leaf(t)
+	var loss torch.Tensor
+	Scope(func(keep func(...torch.Tensor)) {
+		loss = call(t, opSum, call(t, opMul, x, call(t, opMul, x, x)))
+		keep(loss)
+	})
+	require.NoError(t, Backward(loss, false))
+	g, _, err := Grad(x)
+	require.NoError(t, err)
+	assert.Equal(t, []float32{3, 3, 3}, values(t, g))
+}
+
+func TestScopesOnSeveralGoroutines(t *testing.T) {
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 50 {
+				x := filled(t, float32(i), 16)
+				var sum torch.Tensor
+				freed := Scope(func(keep func(...torch.Tensor)) {
+					runtime.Gosched()
+					sum = call(t, opSum, call(t, opMul, x, x))
+					keep(sum)
+				})
+				assert.EqualValues(t, 1, freed)
+				assert.Equal(t, []float32{float32(16 * i * i)}, values(t, sum))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Live handles come back to where they were: after scopes as soon as Go has
+// collected the empty ones, without scopes after the grace period as well.
+func TestLiveHandlesComeBack(t *testing.T) {
+	if !child(t, time.Minute) {
+		return
+	}
+	x := filled(t, 1, 4)
+	base := LiveHandles()
+	for range 100 {
+		Scope(func(func(...torch.Tensor)) { call(t, opMul, x, filled(t, 2, 4)) })
+		torch.Ones([]int64{4}, false)
+	}
+	assert.Greater(t, LiveHandles(), base)
+	assert.Eventually(t, func() bool {
+		runtime.GC()
+		_, err := Inspect(x) // any call empties what was closed before
+		return err == nil && LiveHandles() == base
+	}, 20*time.Second, 100*time.Millisecond)
+}
+
+// gotorch's Go code does not keep its operands alive. With its own library a
+// collection frees them while C++ reads them: this loop crashed 5 times of 5.
+func TestConcurrentCollection(t *testing.T) {
+	if !child(t, time.Minute) {
+		return
+	}
+	stop := make(chan struct{})
+	var collector sync.WaitGroup
+	collector.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	})
+	mk := func() torch.Tensor { return torch.Full([]int64{1000}, 0, false) }
+	wrong, n := 0, 0
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); n++ {
+		x := torch.Sigmoid(mk())
+		x = torch.Add(x.Sum(), torch.MM(torch.Full([]int64{1, 2}, 3, false), torch.Full([]int64{2, 1}, 1, false)), 1)
+		if values(t, x)[0] != 506 {
+			wrong++
+		}
+	}
+	close(stop)
+	collector.Wait()
+	assert.Zero(t, wrong, "of %d", n)
+	assert.Greater(t, n, 100)
+}
+
+// What Go drops inside an open scope lives to the scope's end.
+func TestDroppedInsideScope(t *testing.T) {
+	var freed int64
+	freed = Scope(func(func(...torch.Tensor)) {
+		for range 10 {
+			torch.Ones([]int64{4}, false)
+		}
+		runtime.GC()
+		time.Sleep(20 * time.Millisecond)
+		runtime.GC()
+	})
+	assert.EqualValues(t, 10, freed)
+}
+
+// trainStep is one step of a small convolutional net: 5 MiB of tensors.
+func trainStep(t *testing.T, opt torch.Optimizer, x torch.Tensor, w []torch.Tensor) {
+	one := []int64{1, 1}
+	h := x
+	for _, weight := range w {
+		h = call(t, opRelu, call(t, opConv2d, h, weight, None{}, one, one, one, 1))
+	}
+	opt.ZeroGrad()
+	loss := torch.Mean(torch.Mul(h, h))
+	require.NoError(t, Backward(loss, false))
+	opt.Step()
+	require.NoError(t, Pending())
+}
+
+// With the collector switched off, so that scopes do all the work, 450 more
+// steps of training must not need more memory than 50 steps did.
+func TestTrainingLoopMemoryIsFlat(t *testing.T) {
+	if !child(t, 5*time.Minute) {
+		return
+	}
+	locked(t)
+	SetThreads(1)
+	debug.SetGCPercent(-1)
+	x := torch.RandN([]int64{4, 1, 48, 48}, false)
+	w := []torch.Tensor{
+		torch.RandN([]int64{16, 1, 3, 3}, true), torch.RandN([]int64{16, 16, 3, 3}, true), torch.RandN([]int64{1, 16, 3, 3}, true),
+	}
+	opt := torch.SGD(1e-6, 0.9, 0, 0, false)
+	opt.AddParameters(w)
+
+	step := func(n int) {
+		for range n {
+			Scope(func(func(...torch.Tensor)) { trainStep(t, opt, x, w) })
+		}
+	}
+	step(50)
+	at50, live := residentMB(t), LiveHandles()
+	step(450)
+	at500 := residentMB(t)
+	t.Logf("resident %.1f MiB after 50 steps, %.1f after 500; %d handles more", at50, at500, LiveHandles()-live)
+	// What grows is Go's own garbage, about 1 kB a call, as nothing collects it.
+	assert.Less(t, at500-at50, 16.0)
+
+	// That the measurement can fail: the same without scopes.
+	for range 50 {
+		trainStep(t, opt, x, w)
+	}
+	t.Logf("resident %.1f MiB after 50 steps without scopes", residentMB(t))
+	assert.Greater(t, residentMB(t)-at500, 100.0)
+}
+
+// gotorch never frees the C strings and buffers that it makes for a call.
+func TestWhatGotorchLeaks(t *testing.T) {
+	if !child(t, 2*time.Minute) {
+		return
+	}
+	locked(t)
+	long := strings.Repeat("x", 1<<20) // for calls that fail, as their names are short
+	payload, err := filled(t, 1, 1<<20).GobEncode()
+	require.NoError(t, err)
+	logits, target := filled(t, 1, 2, 3), torch.FromBlob(unsafe.Pointer(&[]int64{0, 2}[0]), torch.Long, []int64{2})
+	for what, c := range map[string]struct {
+		n     int
+		leaks float64 // MiB a call, if nothing were freed
+		use   func()
+	}{
+		"NewDevice":          {300_000, 64. / (1 << 20), func() { torch.NewDevice("cpu") }},
+		"NewDevice, long":    {100, 1, func() { panicText(func() { torch.NewDevice(long) }) }},
+		"Load, long":         {100, 1, func() { panicText(func() { torch.Load(long) }) }},
+		"CrossEntropy, long": {100, 1, func() { panicText(func() { F.CrossEntropy(logits, target, torch.Tensor{}, -100, long) }) }},
+		"GobDecode": {40, 4, func() {
+			var x torch.Tensor
+			require.NoError(t, x.GobDecode(payload))
+		}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			use := func() {
+				for range c.n {
+					Scope(func(func(...torch.Tensor)) { c.use() })
+				}
+				debug.FreeOSMemory()
+			}
+			use() // malloc settles
+			before := residentMB(t)
+			use()
+			assert.Less(t, residentMB(t)-before, c.leaks*float64(c.n)/3, "MiB in %d calls", c.n)
+		})
+	}
+}
+
+func TestNoGradIsOfTheThread(t *testing.T) {
+	assert.True(t, GradEnabled())
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 500 {
+				if i%2 == 0 {
+					assert.True(t, GradEnabled())
+					runtime.Gosched()
+					continue
+				}
+				NoGrad(func() {
+					runtime.Gosched()
+					assert.False(t, GradEnabled())
+					NoGrad(func() {})
+					assert.False(t, GradEnabled())
+				})
+			}
+		})
+	}
+	wg.Wait()
+	assert.Panics(t, func() { NoGrad(func() { panic("boom") }) })
+	assert.True(t, GradEnabled())
+
+	x := leaf(t)
+	NoGrad(func() {
+		info, err := Inspect(call(t, opMul, x, x))
+		require.NoError(t, err)
+		assert.False(t, info.RequiresGrad)
+	})
+}
+
+func TestAutocastIsOfTheThread(t *testing.T) {
+	locked(t)
+	const bfloat16 = 15 // c10::ScalarType::BFloat16
+	a := filled(t, 1, 2, 2)
+	dtype := func() int8 { return call(t, opMM, a, a).Dtype() }
+	require.NoError(t, Autocast(false, bfloat16, func() {
+		assert.EqualValues(t, bfloat16, dtype())
+		require.NoError(t, Autocast(false, bfloat16, func() {}))
+		assert.EqualValues(t, bfloat16, dtype(), "an inner one restores the outer one")
+		other := make(chan int8)
+		go func() { other <- dtype() }()
+		assert.EqualValues(t, torch.Float, <-other)
+	}))
+	assert.EqualValues(t, torch.Float, dtype())
+
+	// Restoring is not lost to an error that waits for its report.
+	require.NoError(t, Autocast(false, bfloat16, a.Backward))
+	require.ErrorContains(t, Pending(), "does not require grad")
+	assert.EqualValues(t, torch.Float, dtype())
+	assert.Panics(t, func() { _ = Autocast(false, bfloat16, func() { panic("boom") }) })
+	assert.EqualValues(t, torch.Float, dtype())
+}
