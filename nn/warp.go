@@ -56,8 +56,9 @@ var (
 	opExpand      = shim.NewOp("expand")
 	opGridSampler = shim.NewOp("grid_sampler")
 	opClamp       = shim.NewOp("clamp")
-	opReciprocal  = shim.NewOp("reciprocal")
-	opPow         = shim.NewOp("pow.Tensor_Tensor")
+	opReciprocal_ = shim.NewOp("reciprocal_")
+	opMul_        = shim.NewOp("mul_.Tensor")
+	opPow_        = shim.NewOp("pow_.Tensor")
 	opWhere       = shim.NewOp("where.self")
 )
 
@@ -129,8 +130,13 @@ func (p *Warp) Images(x torch.Tensor) torch.Tensor {
 	if p.lit.T != nil {
 		// float32 numbers: fastai 1.0.54, vision/image.py, logit_
 		const darkest, lightest = float64(float32(1e-7)), float64(float32(1 - 1e-7))
-		odds := AddScalar(call(opReciprocal, call(opClamp, x, darkest, lightest)), -1)
-		y := call(opReciprocal, AddScalar(Mul(p.shift, call(opPow, odds, p.scale)), 1))
+		y := call(opClamp, x, darkest, lightest)
+		run(opReciprocal_, y)
+		run(opAddScalar_, y, -1)
+		run(opPow_, y, p.scale)
+		run(opMul_, y, p.shift)
+		run(opAddScalar_, y, 1)
+		run(opReciprocal_, y)
 		x = call(opWhere, p.lit, y, x)
 	}
 	return To(x, DeviceOf(x), Float)

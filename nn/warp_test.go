@@ -165,15 +165,27 @@ func TestWarpAgainstReference(t *testing.T) {
 			worst = max(worst, golden.Close(t, size+" "+name, got, float32s(t, want, size+"."+name+".image"), 1e-5))
 			for i, v := range float32s(t, want, size+"."+name+".mask_px") {
 				if uint8(math.Round(float64(v)*255)) != gotMask[i] {
+					require.True(t, halfway(&plan, i), "%s %s: mask pixel %d is %d, want %v", size, name, i, gotMask[i], v*255)
 					ties++
 				}
 			}
 		}
 	}
-	t.Logf("worst error %.2g; %d mask pixels differ", worst, ties)
-	// A zoom of 1.1 or 0.8 about the centre puts positions exactly between two
-	// pixels, and the rounding of the reference's float32 decides: 7 pixels of all.
-	require.LessOrEqual(t, ties, 7)
+	t.Logf("worst error %.2g; %d mask pixels are ties decided otherwise", worst, ties)
+}
+
+// halfway says whether pixel i of the result lies so exactly between two of the
+// source that the rounding of the reference's float32 decides which is nearest.
+// Hardly any draw does that, but a zoom of 1.1 or 0.8 about such a point does.
+func halfway(p *augment.Plan, i int) bool {
+	u := -1 + 2*float64(i%p.W)/float64(p.W-1)
+	v := -1 + 2*float64(i/p.W)/float64(p.H-1)
+	x, y := p.Sampling().Map(u, v)
+	tie := func(at float64, n int) bool {
+		at = (at + 1) / 2 * float64(n-1)
+		return math.Abs(at-math.Floor(at)-0.5) < 5./(1<<24)*float64(n)
+	}
+	return tie(x, p.SrcW) || tie(y, p.SrcH)
 }
 
 func float32s(t *testing.T, m map[string]checkpoint.Tensor, name string) []float32 {
