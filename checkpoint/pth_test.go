@@ -462,3 +462,26 @@ func TestTorchZipOverlap(t *testing.T) {
 	_, err = read(short)
 	require.ErrorContains(t, err, "the entries overlap")
 }
+
+// BenchmarkReadTorch reads one tensor of 64 MiB: the zip format pays for its
+// checksum.
+func BenchmarkReadTorch(b *testing.B) {
+	const n = 64 << 20
+	number := func(v int) string { return "J" + string(binary.LittleEndian.AppendUint32(nil, uint32(v))) }
+	object := proto + "}" + key("w") + rebuild + "(" + storage4 + "K\x00(" + number(n/4) + "t(K\x01t\x89NtRs."
+	floats := strings.Repeat(fourFloats, n/16)
+	for name, file := range map[string][]byte{
+		"zip":    zipped(b, "x/data.pkl", object, "x/data/0", floats),
+		"legacy": legacy(object, proto+"]"+key("0")+"a.", string(binary.LittleEndian.AppendUint64(nil, n/4)), floats),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := read(file); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

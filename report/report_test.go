@@ -268,7 +268,8 @@ func TestSamplesGeometry(t *testing.T) {
 	assert.Equal(t, green, at(1, 3, 1))
 	assert.Equal(t, color.RGBA{0, 0, 0, 255}, at(1, 1, 2))
 	assert.Equal(t, amber, at(2, 1, 2))
-	assert.Equal(t, color.RGBA{0, 0, 0, 255}, at(2, 3, 1))
+	assert.Equal(t, green, at(2, 3, 1), "the target's outline")
+	assert.Equal(t, color.RGBA{0, 0, 0, 255}, at(2, 2, 1))
 }
 
 // A film that is higher than wide fills its cell by its height.
