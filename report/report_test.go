@@ -268,7 +268,15 @@ func TestSamplesGeometry(t *testing.T) {
 	assert.Equal(t, green, at(1, 3, 1))
 	assert.Equal(t, color.RGBA{0, 0, 0, 255}, at(1, 1, 2))
 	assert.Equal(t, amber, at(2, 1, 2))
-	assert.Equal(t, color.RGBA{0, 0, 0, 255}, at(2, 3, 1))
+	assert.Equal(t, green, at(2, 3, 1), "the target's outline")
+	assert.Equal(t, color.RGBA{0, 0, 0, 255}, at(2, 2, 1))
+}
+
+// A film that is higher than wide fills its cell by its height.
+func TestSamplesTall(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.png")
+	require.NoError(t, Samples(path, []Sample{disc(10, 40)}, &SampleOptions{Cell: 80}))
+	assert.Equal(t, image.Pt(samplePad+3*(20+samplePad), 2*samplePad+headRow+80+captionRow), decode(t, path).Bounds().Size())
 }
 
 var twoPhases = []Epoch{
@@ -412,10 +420,10 @@ func TestLiveBar(t *testing.T) {
 }
 
 func TestBarIsNeverWiderThanTheTerminal(t *testing.T) {
-	for columns := range 120 {
+	for columns := range 100 {
 		p, b, clock := ticking(columns + 1)
-		p.Start("prépare", 1000)
-		for i := range 1200 { // more than announced
+		p.Start("prépare", 100)
+		for i := range 120 { // more than announced
 			*clock = clock.Add(time.Minute)
 			p.Step(float64(i))
 		}

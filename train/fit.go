@@ -2,10 +2,10 @@ package train
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
-	"runtime"
 	"time"
 
 	"github.com/hcunet/hcunet/metric"
@@ -138,8 +138,15 @@ func (t *Trainer) Fit(ctx context.Context, p Phase, source, valid Source) ([]Epo
 	case source.Batches() == 0:
 		return nil, fmt.Errorf("train: no training batch in an epoch; use a smaller batch size")
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	var epochs []Epoch
+	var err error
+	nn.Scope(func(func(...torch.Tensor)) { // ends the optimizer's averages
+		epochs, err = t.fit(ctx, p, groups, source, valid)
+	})
+	return epochs, err
+}
+
+func (t *Trainer) fit(ctx context.Context, p Phase, groups [][]nn.Named, source, valid Source) (epochs []Epoch, err error) {
 	if err := t.freeze(groups, p.Frozen); err != nil {
 		return nil, err
 	}
@@ -147,8 +154,7 @@ func (t *Trainer) Fit(ctx context.Context, p Phase, source, valid Source) ([]Epo
 	if err != nil {
 		return nil, err
 	}
-	defer nn.DropGrad(t.all)
-	epochs := make([]Epoch, 0, p.Epochs)
+	defer func() { err = errors.Join(err, nn.DropGrad(t.all)) }()
 	for e := range p.Epochs {
 		epoch, err := run.epoch(ctx, e, source, valid)
 		if err != nil {
