@@ -263,7 +263,8 @@ func (p *Progress) status(now time.Time) (count, rest string) {
 	elapsed := now.Sub(p.began)
 	if moved := p.done - p.first; moved > 0 && p.total > p.done {
 		left := elapsed.Seconds() * float64(p.total-p.done) / float64(moved)
-		rest += "  " + clock(time.Duration(min(left, math.MaxInt32)*float64(time.Second))) + " left"
+		left = math.Ceil(min(left, math.MaxInt32) - 1e-3) // "00:00 left" would be a lie
+		rest += "  " + clock(time.Duration(left)*time.Second) + " left"
 	} else if p.total == 0 {
 		rest += "  " + clock(elapsed)
 	}

@@ -483,7 +483,7 @@ func TestResumedDownload(t *testing.T) {
 	set(80_000_000, 87_306_240)
 	*clock = clock.Add(10 * time.Second)
 	set(81_000_000, 87_306_240)
-	assert.Equal(t, []string{"resnet34-333f7ec4.pth  92% ━━━━━━━━━━━━━━━━━━━━━━━━━━━───  81.0 MB/87.3 MB  01:03 left"}, screen(t, b.String()))
+	assert.Equal(t, []string{"resnet34-333f7ec4.pth  92% ━━━━━━━━━━━━━━━━━━━━━━━━━━━───  81.0 MB/87.3 MB  01:04 left"}, screen(t, b.String()))
 }
 
 func TestUnknownTotal(t *testing.T) {
