@@ -45,7 +45,7 @@ type Options struct {
 	// HeaderOnly leaves out the pixels: the Film has everything else.
 	HeaderOnly bool
 
-	MaxBytes  int64 // largest file, also after inflating; 0 means 1 GiB
+	MaxBytes  int64 // largest file, also once inflated; 0 means 1 GiB
 	MaxPixels int   // largest Rows*Columns; 0 means 1<<27
 }
 
