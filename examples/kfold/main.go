@@ -44,7 +44,7 @@ func run(args []string) error {
 	flags.StringVar(&c.Data, "data", "", "`folder` with train/, masks/ and test/ (see examples/prepare)")
 	flags.StringVar(&c.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "`encoder`: resnet34 or resnet18")
-	flags.StringVar(&c.Weights, "weights", "", "torchvision's weights of the encoder: a `file`, or resnet34 to fetch them; without, the encoder starts at random and is never frozen")
+	flags.StringVar(&c.Weights, "weights", "", "weights to start from, of the encoder or of a whole network: a `file`, or resnet34 to fetch torchvision's; without, everything starts at random and nothing is frozen")
 	recipe := flags.String("recipe", "default", "`default`, or kernel for exactly what the notebook did, accidents included")
 	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
 	flags.BoolVar(&c.BF16, "bf16", false, "compute convolutions in bfloat16")
