@@ -235,6 +235,34 @@ func TestKFoldByGroupLaws(t *testing.T) {
 	}
 }
 
+// Groups of one film each can be dealt out perfectly, those with a mask and all.
+func TestKFoldByGroupOfSingles(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 100 {
+		k := 2 + rng.IntN(5)
+		n := k + rng.IntN(40)
+		groups, areas := make([]string, n), make([]float64, n)
+		for i := range groups {
+			groups[i] = strconv.Itoa(i)
+			areas[i] = float64(rng.IntN(2))
+		}
+		folds, err := KFoldByGroup(groups, areas, k, rng.Uint32())
+		require.NoError(t, err)
+		require.LessOrEqual(t, spread(folds, func(i int) int { return int(areas[i]) }), 1)
+		require.LessOrEqual(t, spread(folds, one), 1)
+	}
+}
+
+// The largest group goes first, or the four films of one patient come on top of
+// a full fold.
+func TestKFoldByGroupEvensOut(t *testing.T) {
+	for seed := range uint32(50) {
+		folds, err := KFoldByGroup([]string{"a", "b", "big", "big", "c", "big", "d", "big"}, nil, 2, seed)
+		require.NoError(t, err)
+		require.Contains(t, folds, []int{2, 3, 5, 7})
+	}
+}
+
 // The seed matters: among many seeds an item is held out in each fold about as
 // often, 4000/4 = 1000 with a standard deviation of 27.
 func TestFoldsAreRandom(t *testing.T) {

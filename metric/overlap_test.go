@@ -11,8 +11,8 @@ import (
 	"github.com/hcunet/hcunet/internal/golden"
 )
 
-// bits makes a mask of '.' and '#'; spaces are for the eye.
-func bits01(s string) (m []uint8) {
+// mask makes a mask of '.' and '#'; spaces are for the eye.
+func mask(s string) (m []uint8) {
 	for _, c := range s {
 		switch c {
 		case '.':
@@ -38,8 +38,8 @@ func TestScores(t *testing.T) {
 		{"one of two and one more", "##..", ".##.", Overlap{1, 2, 2}, 1. / 2, 1. / 3},
 		{"right", ".##.", ".##.", Overlap{2, 2, 2}, 1, 1},
 	} {
-		target := bits01(tc.target)
-		o := CompareMasks(bits01(tc.predicted), target)
+		target := mask(tc.target)
+		o := CompareMasks(mask(tc.predicted), target)
 		assert.Equal(t, tc.want, o, tc.name)
 		assert.Equal(t, tc.dice, o.Dice(), tc.name)
 		assert.Equal(t, tc.iou, o.IoU(), tc.name)
@@ -47,7 +47,7 @@ func TestScores(t *testing.T) {
 		assert.InDelta(t, tc.iou, o.KernelIoU(), 1e-7, tc.name)
 
 		prob := make([]float32, len(target))
-		for i, p := range bits01(tc.predicted) {
+		for i, p := range mask(tc.predicted) {
 			prob[i] = 0.25 + 0.5*float32(p)
 			target[i] *= 255 // any value but 0
 		}
@@ -55,6 +55,25 @@ func TestScores(t *testing.T) {
 	}
 	assert.PanicsWithError(t, "metric: the prediction has 2 pixels, the target 3", func() { CompareMasks(make([]uint8, 2), make([]uint8, 3)) })
 	assert.PanicsWithError(t, "metric: the prediction has 4 pixels, the target 3", func() { Compare(make([]float32, 4), make([]uint8, 3), 0.5, Noise{}) })
+}
+
+// The notebook's metric where TP is 0 and where it is not: fastai 1.0.54 on torch
+// 1.13.1, the images of these counts in golden case 32 (scripts/b67.py).
+func TestKernelMetric(t *testing.T) {
+	for _, tc := range []struct {
+		o         Overlap
+		dice, iou float32
+	}{
+		{Overlap{}, 1, 1},
+		{Overlap{0, 197, 0}, 5.0761419373435146e-11, 5.0761419373435146e-11},
+		{Overlap{0, 0, 113}, 8.849557198153946e-11, 8.849557198153946e-11},
+		{Overlap{67, 113, 113}, 0.5929203629493713, 0.42138364911079407},
+		{Overlap{0, 0, 4}, 2.4999999848063226e-09, 2.4999999848063226e-09},
+		{Overlap{5, 5, 5}, 1, 1},
+	} {
+		assert.Equal(t, tc.dice, tc.o.KernelDice(), "%+v", tc.o)
+		assert.Equal(t, tc.iou, tc.o.KernelIoU(), "%+v", tc.o)
+	}
 }
 
 func TestThresholdIsStrictAndFloat32(t *testing.T) {
@@ -70,7 +89,7 @@ func TestThresholdIsStrictAndFloat32(t *testing.T) {
 
 func TestNoise(t *testing.T) {
 	prob := []float32{0.9, 0.8, 0.3, 0.25, 0.25} // sum 2.5, four above 0.25 less one
-	target := bits01("##...")
+	target := mask("##...")
 	all := Overlap{2, 3, 2}
 	none := Overlap{0, 0, 2}
 	assert.Equal(t, all, Compare(prob, target, 0.25, Noise{}))

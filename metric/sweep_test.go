@@ -137,7 +137,7 @@ func TestSweepGoldens(t *testing.T) {
 func TestBestIsTheFirst(t *testing.T) {
 	s := NewSweep(nil, Noise{})
 	// Perfect from 0.30 up to 0.49: the background is at 0.295, the target at 0.5.
-	s.Add([]float32{0.295, 0.5, 0.5}, bits01(".##"))
+	s.Add([]float32{0.295, 0.5, 0.5}, mask(".##"))
 	thr, at := s.Best()
 	assert.Equal(t, 0.3, thr)
 	assert.Equal(t, 1.0, at.Dice)

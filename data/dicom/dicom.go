@@ -21,6 +21,7 @@ package dicom
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -67,16 +68,7 @@ func Open(path string, opt *Options) (*Film, error) {
 // Errors are those of r, *FormatError, *UnsupportedError, or wrap ErrLimit,
 // ErrNoPixels or ErrFrame.
 func Read(r io.Reader, opt *Options) (f *Film, err error) {
-	o := Options{}
-	if opt != nil {
-		o = *opt
-	}
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 1 << 30
-	}
-	if o.MaxPixels == 0 {
-		o.MaxPixels = 1 << 27
-	}
+	o := opt.defaults()
 	b, err := readAll(r, o.MaxBytes)
 	if err != nil {
 		return nil, err
@@ -87,6 +79,17 @@ func Read(r io.Reader, opt *Options) (f *Film, err error) {
 		}
 	}()
 	return read(b, &o)
+}
+
+// defaults returns o with its zero limits filled in; o may be nil.
+func (o *Options) defaults() Options {
+	var d Options
+	if o != nil {
+		d = *o
+	}
+	d.MaxBytes = cmp.Or(d.MaxBytes, 1<<30)
+	d.MaxPixels = cmp.Or(d.MaxPixels, 1<<27)
+	return d
 }
 
 // readAll reads r to its end, at most limit bytes.
@@ -171,5 +174,8 @@ func read(file []byte, o *Options) (*Film, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, st.grey(f, pix, o)
+	if err := st.grey(f, pix, o); err != nil {
+		return nil, err
+	}
+	return f, nil
 }

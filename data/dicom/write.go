@@ -19,8 +19,7 @@ const (
 	implementation = "2.25.194823961290274160312706517231943025417"
 )
 
-// Write writes f as a DICOM file with one frame, a secondary capture in
-// MONOCHROME2 unless f says otherwise. The syntax is ExplicitLittleEndian, with
+// Write writes f as a DICOM file of one frame in MONOCHROME2. The syntax is ExplicitLittleEndian, with
 // pixels of 8 or 16 bits, or JPEGBaseline, with 8 bits at JPEG quality 95.
 //
 // Rows, Columns, Bits and Pix8 or Pix16 of f are needed, and

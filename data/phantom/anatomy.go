@@ -1,6 +1,9 @@
 package phantom
 
-import "math/rand/v2"
+import (
+	"math"
+	"math/rand/v2"
+)
 
 // patient holds the numbers that make one film differ from the next. Lengths are
 // fractions of the film's width, amounts are radiographic densities: what they
@@ -9,8 +12,9 @@ type patient struct {
 	age       int
 	sex, view string
 
-	cx, cy, tilt, zoom float64 // place of the body on the film; tilt in radians
-	exposure, grain    float64 // of the film
+	cx, cy, zoom    float64 // place of the body on the film
+	sin, cos        float64 // of the angle it leans by
+	exposure, grain float64 // of the film
 
 	tissue, abdomen float64       // density of the chest wall and below the diaphragm
 	girth           float64       // of the torso, 1 is usual
@@ -99,7 +103,7 @@ func (p *patient) place(r *rand.Rand) {
 	}
 	p.cx = between(r, 0.475, 0.525)
 	p.cy = between(r, -0.02, 0.02)
-	p.tilt = between(r, -0.05, 0.05)
+	p.sin, p.cos = math.Sincos(between(r, -0.05, 0.05)) // three degrees
 	p.zoom = between(r, 0.92, 1.05)
 	p.exposure = between(r, 0.85, 1.20)
 	p.grain = between(r, 1.2, 2.6)

@@ -85,9 +85,8 @@ func (p *patient) heartAt(x, y float64) float64 {
 // body turns a place on the film into one in the body's own axes: x from the
 // midline, y down.
 func (p *patient) body(fx, fy float64) (x, y float64) {
-	s, c := math.Sincos(p.tilt)
 	dx, dy := (fx-p.cx)/p.zoom, (fy-0.5-p.cy)/p.zoom
-	return c*dx + s*dy, 0.5 - s*dx + c*dy
+	return p.cos*dx + p.sin*dy, 0.5 - p.sin*dx + p.cos*dy
 }
 
 // density returns the film's density at a place in body axes, vessels aside.
@@ -122,7 +121,8 @@ func (p *patient) density(x, y float64) float64 {
 	// The mediastinum: spine, heart's great vessels, a dark trachea.
 	t += p.spine * (1 - smooth((a-0.030)/0.022))
 	t += 0.30 * (1 - smooth((a-0.035)/0.035)) * smooth((y-0.18)/0.1)
-	if b := math.Mod(y+2, 0.046) / 0.046; a < 0.05 {
+	if a < 0.05 { // vertebrae
+		b := y/0.046 - math.Floor(y/0.046)
 		t += 0.06 * smooth(4*b*(1-b)) * (1 - smooth((a-0.030)/0.016))
 	}
 	t -= 0.34 * (1 - smooth((a-0.012)/0.012)) * smooth((0.33-y)/0.06)
@@ -183,7 +183,6 @@ func (p *patient) draw(r *rand.Rand) (img, mask *image.Gray) {
 // branch draws the lung's vessels: crooked lines from the hilum outwards that
 // thin out and end before they reach the border of the lung.
 func (p *patient) branch(r *rand.Rand, t []float32, l *lung) {
-	s, c := math.Sincos(p.tilt)
 	for range p.vessels {
 		angle := between(r, -1.35, 1.25) // from straight up to steeply down
 		a, y := l.medial+between(r, -0.01, 0.05), between(r, 0.40, 0.56)
@@ -207,7 +206,7 @@ func (p *patient) branch(r *rand.Rand, t []float32, l *lung) {
 			// Back from body axes to the film.
 			x := a * l.side
 			dx, dy := x*p.zoom, (y-0.5)*p.zoom
-			fx, fy := p.cx+c*dx-s*dy, 0.5+p.cy+s*dx+c*dy
+			fx, fy := p.cx+p.cos*dx-p.sin*dy, 0.5+p.cy+p.sin*dx+p.cos*dy
 			stamp(t, fx*grid, fy*grid, radius*(0.35+0.65*f)*grid, float32(strength*f*0.35))
 		}
 	}

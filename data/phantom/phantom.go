@@ -6,8 +6,8 @@
 // lung has come away from the chest wall: between the wall and a fine bright
 // line (the visceral pleura) there are no vessels and the film is darker. That
 // gap is the mask. Nothing was learned from or copied out of a real film, and a
-// score reached on phantoms says nothing about patients. Every file says so:
-// in its name, in the patient's name, in the image comments, in the pixels and
+// score reached on phantoms says nothing about patients. Every file says so: in its
+// name, as the patient's name, as the part of the body examined, in the pixels, and
 // in a README beside it.
 //
 // Coordinates are fractions of the film: x runs right and y down, both from 0
@@ -22,9 +22,6 @@ import (
 
 // Size is the width and height of a film in pixels, that of the SIIM-ACR films.
 const Size = 1024
-
-// Comment is what every phantom file carries in its image comments.
-const Comment = "PHANTOM: a drawing made by hcunet data/phantom, not a patient and not an X-ray film"
 
 // positivesIn8 of each eight films in a row show a pneumothorax: about the share
 // of the SIIM-ACR training set (2,379 of 10,675).
@@ -64,8 +61,9 @@ func patientOf(index int) int {
 }
 
 // Draw returns film number index (from 0) of the series that belongs to seed. It
-// is a function of the two numbers alone: the same on every machine and in
-// any order. It panics if index is negative.
+// is a function of the two numbers alone, in any order; between processors of
+// different kinds a pixel may differ by a grey level, as some fuse multiplication and
+// addition. It panics if index is negative.
 func Draw(seed uint64, index int) Case {
 	if index < 0 {
 		panic(fmt.Errorf("phantom: film number %d; they count from 0", index))

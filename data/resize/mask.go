@@ -16,26 +16,39 @@ func Mask(mask *image.Gray, w, h int) (*image.Gray, error) {
 		return nil, err
 	}
 	out := image.NewGray(image.Rect(0, 0, w, h))
-	cols := taps(size.X, w, true)
-	rows := taps(size.Y, h, false)
-	var line [2][]float64
-	at := [2]int{-1, -1}
-	for i := range line {
-		line[i] = make([]float64, w)
+	if k := size.X / w; size == image.Pt(k*w, k*h) {
+		reduce(out, mask, k, halfEven)
+		return out, nil
 	}
-	widen := func(y int) []float64 {
-		l := line[y&1]
-		if at[y&1] != y {
-			at[y&1] = y
-			from := mask.Pix[y*mask.Stride:][:size.X]
-			for x, t := range cols {
-				l[x] = float64(float64(from[t.a])*float64(t.fa)) + float64(float64(from[t.b])*float64(t.fb))
-			}
+
+	cols, rows := taps(size.X, w), taps(size.Y, h)
+	inside := func(i, n int) int { return min(max(i, 0), n-1) }
+	var lines [2]struct {
+		y   int
+		pix []float64
+	}
+	at := func(y int) []float64 {
+		l := &lines[y&1]
+		if l.pix == nil {
+			l.y, l.pix = -1, make([]float64, w)
 		}
-		return l
+		if l.y == y {
+			return l.pix
+		}
+		l.y = y
+		from := mask.Pix[y*mask.Stride:][:size.X]
+		for x, t := range cols {
+			if t.at < 0 || t.at+1 >= size.X {
+				l.pix[x] = float64(from[inside(t.at, size.X)])
+				continue
+			}
+			a, b := float64(from[t.at]), float64(from[t.at+1])
+			l.pix[x] = float64(a*float64(t.fa)) + float64(b*float64(t.fb))
+		}
+		return l.pix
 	}
 	for y, t := range rows {
-		a, b := widen(t.a), widen(t.b)
+		a, b := at(inside(t.at, size.Y)), at(inside(t.at+1, size.Y))
 		wa, wb := float64(t.fa), float64(t.fb)
 		to := out.Pix[y*w:][:w]
 		for x := range to {

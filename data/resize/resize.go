@@ -30,92 +30,136 @@ func Linear(img *image.Gray, w, h int) (*image.Gray, error) {
 		return nil, err
 	}
 	out := image.NewGray(image.Rect(0, 0, w, h))
-	switch {
-	case size == out.Rect.Size():
-		for y := range h {
-			copy(out.Pix[y*w:][:w], img.Pix[y*img.Stride:])
-		}
-		return out, nil
-	case size == image.Pt(2*w, 2*h): // the same bytes as below, and sooner
-		for y := range h {
-			above := img.Pix[2*y*img.Stride:][: 2*w : 2*w]
-			below := img.Pix[(2*y+1)*img.Stride:][: 2*w : 2*w]
-			for x := range w {
-				sum := uint(above[2*x]) + uint(above[2*x+1]) + uint(below[2*x]) + uint(below[2*x+1])
-				out.Pix[y*w+x] = uint8((sum + 2) >> 2)
-			}
-		}
+	if k := size.X / w; size == image.Pt(k*w, k*h) {
+		reduce(out, img, k, halfUp)
 		return out, nil
 	}
 
-	cols := taps(size.X, w, true)
-	rows := taps(size.Y, h, false)
-	var line [2][]int32 // two source rows, resized along x, times 2^11, without the last 4 bits
-	at := [2]int{-1, -1}
-	for i := range line {
-		line[i] = make([]int32, w)
-	}
-	widen := func(y int) []int32 {
-		l := line[y&1] // neighbours have different parity
-		if at[y&1] != y {
-			at[y&1] = y
-			across(l, img.Pix[y*img.Stride:][:size.X], cols)
+	cols, rows := pairs(taps(size.X, w), size.X-1), taps(size.Y, h)
+	var lines [2]line
+	from := make([]uint8, size.X+1) // a pixel more, for the neighbour of the last
+	at := func(y int) []uint32 {
+		l := &lines[y&1] // neighbours have different parity
+		if l.pix == nil {
+			*l = line{y: -1, pix: make([]uint32, w)}
 		}
-		return l
+		if l.y != y {
+			l.y = y
+			copy(from, img.Pix[y*img.Stride:][:size.X])
+			across(l.pix, from, cols)
+		}
+		return l.pix
 	}
 	for y, t := range rows {
-		a, b := widen(t.a), widen(t.b)
-		wa, wb := t.wa, t.wb
-		to := out.Pix[y*w:][:w]
-		a, b = a[:len(to)], b[:len(to)]
-		for x := range to {
-			to[x] = uint8((wa*a[x]>>16 + wb*b[x]>>16 + 2) >> 2)
-		}
+		a, b := at(max(t.at, 0)), at(min(t.at+1, size.Y-1))
+		down(out.Pix[y*w:][:w], a, b, t.wa, t.wb)
 	}
 	return out, nil
 }
 
-// across resizes one row; its values have 7 fraction bits.
-func across(to []int32, from []uint8, cols []tap) {
+// A line is row y of the source, resized along x: grey values times 2^7.
+type line struct {
+	y   int
+	pix []uint32
+}
+
+// across resizes one row along x.
+func across(to []uint32, from []uint8, cols []pair) {
+	to = to[:len(cols)]
 	for x, t := range cols {
-		to[x] = (int32(from[t.a])*t.wa + int32(from[t.b])*t.wb) >> 4
+		p := from[t.at : t.at+2 : t.at+2]
+		to[x] = (uint32(p[0])*uint32(t.wa) + uint32(p[1])*uint32(t.wb)) >> 4
 	}
 }
 
-// A tap says from which two source pixels an output pixel is mixed, and with
-// which weights; fa and fb are the weights before rounding.
+// down mixes two lines.
+func down(to []uint8, a, b []uint32, wa, wb uint32) {
+	a, b = a[:len(to)], b[:len(to)]
+	for x := range to {
+		to[x] = uint8((a[x]*wa>>16 + b[x]*wb>>16 + 2) >> 2)
+	}
+}
+
+// How reduce rounds a half.
+const (
+	halfEven = 0
+	halfUp   = 1
+)
+
+// reduce divides both sides by k, to the size of out, which is faster than the
+// general way and gives the same: an output centre lies on a pixel if k is odd,
+// and else midway between four.
+func reduce(out, img *image.Gray, k int, half uint) {
+	w := out.Rect.Dx()
+	first := (k - 1) / 2
+	for y := range out.Rect.Dy() {
+		to := out.Pix[y*w:][:w]
+		row := img.Pix[(y*k+first)*img.Stride:][:w*k]
+		if k%2 == 1 {
+			for x := range to {
+				to[x] = row[x*k+first]
+			}
+			continue
+		}
+		next := img.Pix[(y*k+first+1)*img.Stride:][:w*k]
+		for x, i := 0, first; x < len(to); x, i = x+1, i+k {
+			a, b := row[i:i+2:i+2], next[i:i+2:i+2]
+			sum := uint(a[0]) + uint(a[1]) + uint(b[0]) + uint(b[1])
+			to[x] = uint8((sum + 1 + (sum>>2|half)&1) >> 2)
+		}
+	}
+}
+
+// A tap says from which two source pixels, at and at+1, an output pixel is mixed,
+// and with which weights; fa and fb are the weights before rounding. At the edges
+// one of the pixels lies outside: along x the other then has the weight 1; along
+// y it stands for both, which is truncated differently.
 type tap struct {
-	a, b   int
-	wa, wb int32
+	at     int
+	wa, wb uint32
 	fa, fb float32
 }
 
-// taps returns the taps along one axis. Outside the outermost centres the edge
-// pixel has the weight 1 if snap is set, as along x; along y it is both of the
-// pixels mixed, which truncates differently.
-func taps(source, target int, snap bool) []tap {
+// taps returns the taps along one axis.
+func taps(source, target int) []tap {
 	t := make([]tap, target)
 	scale := 1 / (float64(target) / float64(source)) // in OpenCV's order
 	for i := range t {
 		f := float32(float64((float64(i)+0.5)*scale) - 0.5)
-		a := int(math.Floor(float64(f)))
-		f -= float32(a)
-		if snap && a < 0 {
-			a, f = 0, 0
-		}
-		if snap && a >= source-1 {
-			a, f = source-1, 0
-		}
+		at := int(math.Floor(float64(f)))
+		f -= float32(at)
 		t[i] = tap{
-			a:  min(max(a, 0), source-1),
-			b:  min(max(a+1, 0), source-1),
-			wa: int32(math.RoundToEven(float64((1 - f) * one))),
-			wb: int32(math.RoundToEven(float64(f * one))),
+			at: at,
+			wa: uint32(math.RoundToEven(float64((1 - f) * one))),
+			wb: uint32(math.RoundToEven(float64(f * one))),
 			fa: 1 - f,
 			fb: f,
 		}
 	}
 	return t
+}
+
+// A pair is a tap along x for bytes: of the pixels at and at+1.
+type pair struct {
+	at     uint32
+	wa, wb uint16
+}
+
+// pairs returns the taps, with the weight 1 for the pixel that remains where the
+// other lies outside.
+func pairs(taps []tap, last int) []pair {
+	out := make([]pair, len(taps))
+	for i, t := range taps {
+		switch {
+		case t.at < 0:
+			out[i] = pair{0, one, 0}
+		case t.at >= last:
+			out[i] = pair{uint32(last), one, 0}
+		default:
+			out[i] = pair{uint32(t.at), uint16(t.wa), uint16(t.wb)}
+		}
+	}
+	return out
 }
 
 func check(source image.Point, w, h int) error {

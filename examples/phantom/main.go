@@ -10,10 +10,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/hcunet/hcunet/data/phantom"
@@ -21,21 +24,31 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "phantom:", err)
+	switch err := run(os.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "phantom:", strings.TrimPrefix(err.Error(), "phantom: "))
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(args []string) error {
 	var opt phantom.Options
-	out := flag.String("out", "phantom", "`folder` to write to; it must be new or empty")
-	flag.IntVar(&opt.Train, "n", 120, "`number` of training films")
-	flag.IntVar(&opt.Test, "test", 24, "`number` of test films")
-	flag.Uint64Var(&opt.Seed, "seed", 2019, "the same `number` draws the same films")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q; see -h", flag.Arg(0))
+	flags := flag.NewFlagSet("phantom", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
+	out := flags.String("out", "phantom", "`folder` to write to; it must be new or empty")
+	flags.IntVar(&opt.Train, "n", 120, "`number` of training films")
+	flags.IntVar(&opt.Test, "test", 24, "`number` of test films")
+	flags.Uint64Var(&opt.Seed, "seed", 2019, "the same `number` draws the same films")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		flags.SetOutput(os.Stdout)
+		flags.PrintDefaults()
+		return err
+	} else if err != nil {
+		return fmt.Errorf("%w; see -h", err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

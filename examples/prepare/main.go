@@ -15,8 +15,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/hcunet/hcunet/data"
@@ -24,38 +26,48 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "prepare:", err)
+	switch err := run(os.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "prepare:", strings.TrimPrefix(err.Error(), "data: "))
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(args []string) error {
 	var opt data.PrepareOptions
+	flags := flag.NewFlagSet("prepare", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
 	list := func(to *[]string) func(string) error {
 		return func(s string) error { *to = append(*to, s); return nil }
 	}
-	flag.Func("images", "training films: a `folder`, searched to any depth for DICOM, PNG and JPEG, or a file; may be given more than once", list(&opt.Images))
-	flag.Func("test", "test films: a `folder` or file, as -images; they have no masks", list(&opt.Test))
-	flag.StringVar(&opt.RLE, "rle", "", "`CSV` with the runs of the masks, in the official format")
-	flag.IntVar(&opt.RLESize, "rle-size", 0, "width and height in `pixels` on which the runs were counted; 0 means each film's own")
-	flag.StringVar(&opt.Masks, "masks", "", "`folder` with mask pictures, named like the images; instead of -rle")
-	flag.StringVar(&opt.Patients, "patients", "", "`CSV` with the columns image and patient, for pictures that do not say whose they are")
-	flag.StringVar(&opt.Out, "out", "", "`folder` to make, or to look at with -check")
-	flag.IntVar(&opt.Size, "size", 256, "width and height in `pixels` of what is made; a multiple of 32 for training")
-	flag.Func("fit", "films that are not square: `stretch` (default), or pad with black", choice(&opt.Fit, map[string]data.Fit{"stretch": data.Stretch, "pad": data.Pad}))
-	flag.Func("mask-scaling", "`linear` (default), as the notebook, or nearest", choice(&opt.MaskScaling, map[string]data.MaskScaling{"linear": data.Linear, "nearest": data.Nearest}))
-	flag.BoolVar(&opt.NoCLAHE, "no-clahe", false, "leave the contrast as it is")
-	flag.BoolVar(&opt.VOI, "voi", false, "apply the window of DICOM files that have one")
-	flag.BoolVar(&opt.Stretch16, "stretch16", false, "spread the values of 16-bit PNG files from black to white")
-	flag.Func("unlabelled", "films without a mask: `refuse` (default), skip, or empty to take their masks as empty", choice(&opt.Unlabelled, map[string]data.Unlabelled{"refuse": data.Refuse, "skip": data.Skip, "empty": data.Empty}))
-	flag.BoolVar(&opt.KeepGoing, "keep-going", false, "pass over films that cannot be read, and name them at the end")
-	flag.IntVar(&opt.Workers, "workers", 0, "films at a time; 0 means one per core")
-	check := flag.Bool("check", false, "say what is in the folder -out and what is remarkable; prepare nothing")
-	folds := flag.Int("folds", 4, "with -check: number of folds in which a patient is looked for twice")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q; see -h", flag.Arg(0))
+	flags.Func("images", "training films: a `folder`, searched to any depth for DICOM, PNG and JPEG, or a file; may be given more than once", list(&opt.Images))
+	flags.Func("test", "test films: a `folder` or file, as -images; they have no masks", list(&opt.Test))
+	flags.StringVar(&opt.RLE, "rle", "", "`CSV` with the runs of the masks, in the official format")
+	flags.IntVar(&opt.RLESize, "rle-size", 0, "width and height in `pixels` on which the runs were counted; 0 means each film's own")
+	flags.StringVar(&opt.Masks, "masks", "", "`folder` with mask pictures, named like the images; instead of -rle")
+	flags.StringVar(&opt.Patients, "patients", "", "`CSV` with the columns image and patient, for pictures that do not say whose they are")
+	flags.StringVar(&opt.Out, "out", "", "`folder` to make, or to look at with -check")
+	flags.IntVar(&opt.Size, "size", 256, "width and height in `pixels` of what is made; a multiple of 32 for training")
+	flags.Func("fit", "films that are not square: `stretch` (default), or pad with black", choice(&opt.Fit, map[string]data.Fit{"stretch": data.Stretch, "pad": data.Pad}))
+	flags.Func("mask-scaling", "`linear` (default), as the notebook, or nearest", choice(&opt.MaskScaling, map[string]data.MaskScaling{"linear": data.Linear, "nearest": data.Nearest}))
+	flags.BoolVar(&opt.NoCLAHE, "no-clahe", false, "leave the contrast as it is")
+	flags.BoolVar(&opt.VOI, "voi", false, "apply the window of DICOM files that have one")
+	flags.BoolVar(&opt.Stretch16, "stretch16", false, "spread the values of 16-bit PNG files from black to white")
+	flags.Func("unlabelled", "films without a mask: `refuse` (default), skip, or empty to take their masks as empty", choice(&opt.Unlabelled, map[string]data.Unlabelled{"refuse": data.Refuse, "skip": data.Skip, "empty": data.Empty}))
+	flags.BoolVar(&opt.KeepGoing, "keep-going", false, "pass over films that cannot be read, and name them at the end")
+	flags.IntVar(&opt.Workers, "workers", 0, "films at a time; 0 means one per core")
+	check := flags.Bool("check", false, "say what is in the folder -out and what is remarkable; prepare nothing")
+	folds := flags.Int("folds", 4, "with -check: number of folds in which a patient is looked for twice")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		flags.SetOutput(os.Stdout)
+		flags.PrintDefaults()
+		return err
+	} else if err != nil {
+		return fmt.Errorf("%w; see -h", err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	if *check {
 		return lookAt(opt.Out, *folds)

@@ -35,13 +35,26 @@ func (d *decoder) sequential(sc *scan) error {
 	})
 }
 
-// plane makes the sample plane of c.
+// plane makes the sample plane of c, whole if there are coded bytes enough for
+// it, one for sixteen samples; the plane of a better compressed image grows with
+// the blocks that are decoded.
 func (d *decoder) plane(c *component) {
+	n := min(c.stride*c.rows, max(16*len(d.src), 8*c.stride))
 	if d.img.Precision == 8 {
-		c.pix8 = make([]uint8, c.stride*c.rows)
+		c.pix8 = make([]uint8, n)
 	} else {
-		c.pix16 = make([]uint16, c.stride*c.rows)
+		c.pix16 = make([]uint16, n)
 	}
+}
+
+// grown returns pix with at least n samples, and never more than most.
+func grown[T uint8 | uint16](pix []T, n, most int) []T {
+	if n <= len(pix) {
+		return pix
+	}
+	bigger := make([]T, min(max(n, 2*len(pix)), most))
+	copy(bigger, pix)
+	return bigger
 }
 
 // block decodes the block in column x and row y of c.
@@ -56,10 +69,12 @@ func (d *decoder) block(c *component, b *block, x, y int) error {
 
 // samples transforms the block b into column x and row y of the plane of c.
 func (d *decoder) samples(c *component, b *block, last, x, y int) {
-	at := y*8*c.stride + x*8
+	at, end := y*8*c.stride+x*8, (y+1)*8*c.stride
 	if d.img.Precision == 8 {
+		c.pix8 = grown(c.pix8, end, c.stride*c.rows)
 		idct8(b, last, c.pix8[at:], c.stride)
 	} else {
+		c.pix16 = grown(c.pix16, end, c.stride*c.rows)
 		store12(b, c.pix16[at:], c.stride)
 	}
 }

@@ -1,0 +1,83 @@
+# Everything here works from a clean clone on a machine that has Go and make.
+#
+#	make demo         set up, draw phantoms, prepare, train a 4-fold ensemble, small
+#	make test         set up, run every test
+#	make test-pure    the packages that need neither libtorch nor a C++ compiler
+#	make golden       only the packages that check against reference vectors
+#	make bench        Go benchmarks: PKG=./rle BENCH=Decode narrow them down
+#	make lint         gofmt, vet, go.mod
+#	make arrows       the packages depend on each other as DESIGN says
+#	make libcgotorch  the native code as a library of its own
+#	make thirdparty   another module builds with plain go build
+#	make setup        find libtorch or install it; see scripts/libtorch
+#	make clean        remove build/ and runs/
+
+SHELL := /bin/sh
+GO ?= go
+PKG ?= ./...
+BENCH ?= .
+
+# Idle OpenMP threads sleep instead of spinning: several test processes share the cores.
+export OMP_WAIT_POLICY ?= passive
+# The reference vectors and the real films lie beside the repository. A test that
+# needs them is skipped where they are not, but not silently where they are.
+ifneq ($(wildcard ../shared/golden),)
+export HCUNET_SHARED ?= require
+endif
+
+# What make setup found, for the go commands that compile native code.
+native := . build/libtorch.env &&
+pure := ./rle ./metric ./augment ./data/... ./report ./checkpoint ./internal/atomicfile ./internal/golden
+
+.PHONY: setup demo test test-pure golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
+
+setup:
+	@scripts/libtorch -install
+
+test: setup
+	$(native) $(GO) test -timeout 14m $(PKG)
+
+test-pure:
+	CGO_ENABLED=0 CC=false CXX=false $(GO) test -timeout 10m $(pure)
+
+golden: setup
+	$(native) $(GO) test -count=1 -timeout 14m $$($(GO) list -f '{{range .TestImports}}{{.}} {{end}}{{range .XTestImports}}{{.}} {{end}}: {{.ImportPath}}' ./... | sed -n 's/.*internal\/golden .*: //p')
+
+bench: setup
+	$(native) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 30m $(PKG)
+
+lint: setup
+	@files=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$files" ] || { echo "not gofmt'd: $$files"; exit 1; }
+	$(native) $(GO) vet ./...
+	$(GO) mod tidy -diff
+
+arrows:
+	@scripts/arrows
+
+# A folder of films in data/, a run in runs/: the whole path on drawings, small.
+DEMO ?= build/demo
+DEMO_CASES ?= 96
+DEMO_SIZE ?= 64
+DEMO_EPOCHS ?= 2
+
+demo: setup
+	$(GO) run ./examples/phantom -out $(DEMO)/dicom -n $(DEMO_CASES)
+	$(GO) run ./examples/prepare -in $(DEMO)/dicom -out $(DEMO)/png -size $(DEMO_SIZE)
+	$(native) $(GO) run ./examples/kfold -data $(DEMO)/png -size $(DEMO_SIZE) -epochs $(DEMO_EPOCHS) -out runs/demo
+
+libcgotorch:
+	@scripts/libcgotorch
+
+# A program of the tag cgotorch_so needs libcgotorch.so and libc, nothing else,
+# and works with it.
+check-libcgotorch: libcgotorch
+	$(GO) test -c -tags cgotorch_so -o build/shim_so.test ./internal/shim
+	@readelf -d build/shim_so.test | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort >build/needed
+	@[ "$$(cat build/needed | tr '\n' ' ')" = "libc.so.6 libcgotorch.so " ] || { echo "needs more than libcgotorch.so and libc:"; cat build/needed; exit 1; }
+	cd internal/shim && LD_LIBRARY_PATH=$(CURDIR)/build/cgotorch ../../build/shim_so.test -test.run 'Call|Backward|Scope|RoundTrip'
+
+thirdparty: setup
+	@scripts/thirdparty
+
+clean:
+	rm -rf build runs

@@ -1,0 +1,243 @@
+package dicom
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/hcunet/hcunet/internal/golden"
+)
+
+// allocated runs f and returns the bytes it allocated.
+func allocated(f func()) int64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return int64(after.TotalAlloc - before.TotalAlloc)
+}
+
+// allowance is what reading n bytes into film (nil for an error) may allocate.
+// 256 KiB are parser and tables (a look-up table of 16 bits has 128 KiB). The
+// file is held once, and once more for its entropy data or joined fragments; 16
+// bytes for each of input are made for pixels before they are decoded, 32 with 12
+// bits. A pixel of up to three samples of 32 bits is held in up to three forms on
+// its way. What a file inflates to counts as input: inflated.
+func allowance(n, inflated int, film *Film) int64 {
+	a := int64(256<<10) + 40*int64(n) + 8*int64(inflated)
+	if film != nil {
+		a += int64(film.Rows) * int64(film.Columns) * 36
+	}
+	return a
+}
+
+// check reads b and fails the test if the error is of no known kind, if the
+// last wall was needed, or if too much was allocated.
+func check(t *testing.T, name string, b []byte, opt *Options) *Film {
+	t.Helper()
+	var film *Film
+	var err error
+	start := time.Now()
+	got := allocated(func() { film, err = Read(bytes.NewReader(b), opt) })
+	inflated := 0
+	if bytes.Contains(b, []byte(Deflated)) {
+		inflated = len(b) * 1032 // deflate's limit
+	}
+	if most := allowance(len(b), inflated, film); got > most {
+		t.Errorf("%s: %d bytes of input, %d allocated, want at most %d (%v)", name, len(b), got, most, err)
+	}
+	if d := time.Since(start); d > 20*time.Second { // generous: it tells minutes from moments
+		t.Errorf("%s: %v", name, d)
+	}
+	known(t, name, film, err)
+	return film
+}
+
+// known fails the test if film and err are not a pair that Read documents.
+func known(t *testing.T, name string, film *Film, err error) {
+	t.Helper()
+	var format *FormatError
+	var unsupported *UnsupportedError
+	switch {
+	case err == nil:
+		if film == nil || (film.Pix8 == nil) == (film.Pix16 == nil) || len(film.Pix8)+len(film.Pix16) != film.Rows*film.Columns {
+			t.Errorf("%s: no error and no film: %+v", name, film)
+		}
+	case film != nil:
+		t.Errorf("%s: a film beside the error %v", name, err)
+	case strings.Contains(err.Error(), "confuses the reader"):
+		t.Errorf("%s: panic: %v", name, err)
+	case !errors.As(err, &format) && !errors.As(err, &unsupported) && !errors.Is(err, ErrNoPixels) && !errors.Is(err, ErrLimit) && !errors.Is(err, ErrFrame):
+		t.Errorf("%s: error of no known kind: %v", name, err)
+	}
+}
+
+// Every file of the variety set, cut at 50 places, is an error, or a film whose
+// pixels are those of the whole file.
+func TestTruncations(t *testing.T) {
+	var files []string
+	for _, dir := range []string{"wg04", "pydicom-testfiles", "cornerstone-ct", "suyashkumar", "malformed"} {
+		f, err := filepath.Glob(filepath.Join(golden.Path(t, "data/dicom-variety"), dir, "*"))
+		require.NoError(t, err)
+		files = append(files, f...)
+	}
+	require.Len(t, files, 119)
+	for i, path := range files {
+		if testing.Short() && i%6 != 0 {
+			continue
+		}
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		name := filepath.Base(path)
+		whole := check(t, name, b, nil)
+		for cut := range 50 {
+			n := len(b) * cut / 50
+			if cut >= 40 {
+				n = max(0, len(b)-(50-cut)*(50-cut)) // 1 to 100 bytes short
+			}
+			film := check(t, fmt.Sprintf("%s cut to %d", name, n), b[:n], nil)
+			if film != nil {
+				require.NotNil(t, whole, name)
+				assert.Equal(t, whole.Pix8, film.Pix8, name)
+				assert.Equal(t, whole.Pix16, film.Pix16, name)
+			}
+		}
+	}
+}
+
+// lie returns a file whose last element claims n bytes and has eight.
+func lie(vr string, tag uint32, n uint32) []byte {
+	b := build(ExplicitLittleEndian, mono8...)
+	b = binary.LittleEndian.AppendUint16(b, uint16(tag>>16))
+	b = binary.LittleEndian.AppendUint16(b, uint16(tag))
+	b = binary.LittleEndian.AppendUint32(append(b, vr[0], vr[1], 0, 0), n)
+	return append(b, 1, 2, 3, 4, 5, 6, 7, 8)
+}
+
+// Small files that claim to be large: the parser under this package, asked
+// directly, allocates gigabytes for some and panics on others.
+func TestLiars(t *testing.T) {
+	tall := func(syntax Syntax, elems ...el) []byte {
+		return build(syntax, append(append([]el(nil), imageHeader("MONOCHROME2", 1, 8, 8, 0)...), elems...)...)
+	}
+	size := func(b []byte) []byte { // 65535 rows and columns
+		b = bytes.Replace(b, []byte("\x28\x00\x10\x00US\x02\x00\x02\x00"), []byte("\x28\x00\x10\x00US\x02\x00\xFF\xFF"), 1)
+		return bytes.Replace(b, []byte("\x28\x00\x11\x00US\x02\x00\x03\x00"), []byte("\x28\x00\x11\x00US\x02\x00\xFF\xFF"), 1)
+	}
+	jpeg := mustHex(t, tinyLossless)
+	for name, b := range map[string][]byte{
+		"2 GiB of bytes":       lie("OB", 0x00281201, 0x7FFFFFFE),
+		"4 GiB of words":       lie("OW", 0x00281201, 0xFFFFFFFE),
+		"2 GiB unknown":        lie("UN", 0x00091001, 0x7FFFFFFF),
+		"2 GiB of text":        lie("UT", 0x00081190, 0x7FFFFFFF),
+		"2 GiB of items":       lie("SQ", 0x00283010, 0x7FFFFFFF),
+		"text without end":     lie("UT", 0x00081190, undefined),
+		"pixels without end":   lie("OB", tagPixels, undefined),
+		"2 GiB of pixels":      lie("OW", tagPixels, 0x7FFFFFFE),
+		"pixels of 65535^2":    size(tall(ExplicitLittleEndian, pixels(six))),
+		"bits of 65535^2":      size(bytes.Replace(tall(ExplicitLittleEndian, pixels(six)), []byte("\x00\x01US\x02\x00\x08"), []byte("\x00\x01US\x02\x00\x01"), 1)),
+		"RLE of 65535^2":       size(tall(RLELossless, pixels([][]byte{nil, rleFrame(six)}))),
+		"JPEG in 65535^2":      size(tall(JPEGLosslessSV1, pixels([][]byte{nil, jpeg}))),
+		"JPEG of 65535^2":      size(tall(JPEGLosslessSV1, pixels([][]byte{nil, patchSize(jpeg)}))),
+		"2^31 frames":          tall(ExplicitLittleEndian, el{0x00280008, "IS", "2147483647"}, pixels(six)),
+		"2^63 frames":          tall(ExplicitLittleEndian, el{0x00280008, "IS", "9223372036854775807"}, pixels(six)),
+		"empty numbers":        build(ExplicitLittleEndian, el{0x00280010, "US", ""}, el{0x00280011, "US", ""}, pixels(six)),
+		"deep":                 append(build(ExplicitLittleEndian), nest(100000)...),
+		"black deflated pages": build(Deflated, el{0x00091001, "OB", make([]byte, 1<<20)}),
+	} {
+		assert.Nil(t, check(t, name, b, &Options{MaxPixels: 1 << 33}), name)
+	}
+}
+
+// tinyLossless is a lossless JPEG of the pixels of six, three columns by two
+// rows, with one Huffman table of 17 codes of five bits and predictor 1. The
+// encoder in the tests of package jpeg made it.
+const tinyLossless = "ffd8ffc400240000000000110000000000000000000000000102030405060708090a0b0c0d0e0f10" +
+	"ffc3000b080002000301011100ffda000801010001000043f8619f21f21b7fffd9"
+
+func mustHex(t testing.TB, s string) []byte {
+	b, err := hex.DecodeString(s)
+	require.NoError(t, err)
+	return b
+}
+
+// patchSize sets the size in the frame header of a JPEG to 65535x65535.
+func patchSize(b []byte) []byte {
+	b = bytes.Clone(b)
+	copy(b[bytes.Index(b, []byte{0xFF, 0xC3})+5:], "\xFF\xFF\xFF\xFF")
+	return b
+}
+
+// seeds are small files of every form that this package reads.
+func seeds(t testing.TB) map[string][]byte {
+	var jpeg bytes.Buffer
+	film := Film{Rows: 9, Columns: 10, Bits: 8, Pix8: make([]uint8, 90), SOPInstanceUID: "1", StudyUID: "2", SeriesUID: "3", PatientID: "P", RowSpacing: 1, ColumnSpacing: 2}
+	for i := range film.Pix8 {
+		film.Pix8[i] = uint8(i * i)
+	}
+	require.NoError(t, Write(&jpeg, &film, JPEGBaseline))
+	table := []el{{0x00283002, "US", []uint16{3, 1, 8}}, {0x00283006, "OW", []uint16{1, 2, 200}}}
+	words := append(imageHeader("MONOCHROME1", 1, 16, 12, 1,
+		el{0x00281050, "DS", "40"}, el{0x00281051, "DS", "400"}, el{0x00281052, "DS", "-1024"}, el{0x00281053, "DS", "2"}), pixels(sixWords))
+	return map[string][]byte{
+		"jpeg":     jpeg.Bytes(),
+		"explicit": build(ExplicitLittleEndian, words...),
+		"implicit": build(ImplicitLittleEndian, words...),
+		"big":      build(ExplicitBigEndian, words...),
+		"deflated": build(Deflated, words...),
+		"frames":   build(ExplicitLittleEndian, append(imageHeader("RGB", 3, 8, 8, 0, el{0x00280006, "US", 1}, el{0x00280008, "IS", "2"}), pixels(make([]byte, 36)))...),
+		"rle": build(RLELossless, append(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "2"}),
+			pixels([][]byte{{0, 0, 0, 0, 80, 0, 0, 0}, rleFrame(six), rleFrame(six)}))...),
+		"lossless": build(JPEGLosslessSV1, append(imageHeader("MONOCHROME2", 1, 8, 8, 0), pixels([][]byte{nil, mustHex(t, tinyLossless)}))...),
+		"luts": build(ImplicitLittleEndian, append(imageHeader("MONOCHROME2", 1, 8, 8, 0,
+			el{0x00283000, "SQ", [][]el{table}}, el{0x00283010, "SQ", [][]el{table, table}}), pixels(six))...),
+		"palette": build(ExplicitLittleEndian, append(imageHeader("PALETTE COLOR", 1, 8, 8, 0,
+			el{0x00281101, "US", []uint16{3, 10, 8}}, el{0x00281102, "US", []uint16{3, 10, 8}}, el{0x00281103, "US", []uint16{3, 10, 8}},
+			el{0x00281201, "OW", []uint16{255, 0, 0}}, el{0x00281202, "OW", []uint16{0, 255, 0}}, el{0x00281203, "OW", []uint16{0, 0, 255}}), pixels(six))...),
+		"bits": build(ExplicitBigEndian, append(imageHeader("MONOCHROME2", 1, 1, 1, 0), pixels([]byte{0x2D, 0}))...),
+		"422":  build(ExplicitLittleEndian, append(imageHeader("YBR_FULL_422", 3, 8, 8, 0), pixels(make([]byte, 12)))...),
+	}
+}
+
+// The seeds lie in testdata/fuzz, where go test -fuzz finds them with what it
+// found itself; -update rewrites them.
+func TestSeeds(t *testing.T) {
+	update := flag.Lookup("update").Value.String() == "true"
+	for name, b := range seeds(t) {
+		path := filepath.Join("testdata", "fuzz", "FuzzRead", "seed-"+name)
+		entry := fmt.Sprintf("go test fuzz v1\n[]byte(%q)\nbool(true)\n", b)
+		if update {
+			require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+			require.NoError(t, os.WriteFile(path, []byte(entry), 0o644))
+		}
+		have, err := os.ReadFile(path)
+		require.NoError(t, err, "run with -update")
+		assert.Equal(t, entry, string(have), "%s is out of date: run with -update", path)
+		assert.NotNil(t, check(t, name, b, nil), name)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte, voi bool) {
+		opt := &Options{ApplyVOI: voi, MaxBytes: 1 << 20, MaxPixels: 1 << 16}
+		film, err := Read(bytes.NewReader(b), opt)
+		known(t, "fuzz", film, err)
+		if err != nil {
+			return
+		}
+		film.Gray()
+		film.AgeYears()
+	})
+}

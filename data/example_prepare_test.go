@@ -1,0 +1,50 @@
+package data_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/phantom"
+)
+
+// From films and a CSV of runs to images in memory.
+func ExamplePrepare() {
+	dir, err := os.MkdirTemp("", "prepare")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	films, out := filepath.Join(dir, "films"), filepath.Join(dir, "64")
+	if _, err := phantom.Write(context.Background(), films, &phantom.Options{Train: 8, Test: 1}); err != nil {
+		log.Fatal(err)
+	}
+
+	sum, err := data.Prepare(context.Background(), data.PrepareOptions{
+		Images: []string{filepath.Join(films, phantom.TrainDir)},
+		RLE:    filepath.Join(films, phantom.TrainRuns),
+		Test:   []string{filepath.Join(films, phantom.TestDir)},
+		Out:    out,
+		Size:   64,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(sum.Train, "training films,", sum.Positive, "positive,", sum.Test, "test film")
+
+	set, err := data.Open(out, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	img, mask, err := set.Train[0].Load()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(set.Train[0].Name, set.Train[0].Patient, img.Bounds().Max, mask.Bounds().Max)
+	// Output:
+	// 8 training films, 2 positive, 1 test film
+	// phantom-0-00000 PHANTOM-0-00000 (64,64) (64,64)
+}
