@@ -30,6 +30,14 @@ func BenchmarkFull256(b *testing.B) {
 			outM = Mask(&plan, outM, mask)
 		}
 	})
+	b.Run("draws", func(b *testing.B) { // what training does: draw, image, mask
+		b.ReportAllocs()
+		for b.Loop() {
+			plan, _ := Config{}.Draw(r).Plan(256, 256, 256)
+			outI = plan.Image(outI, image)
+			outM = Mask(&plan, outM, mask)
+		}
+	})
 	b.Run("lighting", func(b *testing.B) {
 		for b.Loop() {
 			relight(image, 0.1, 1.1)

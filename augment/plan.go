@@ -5,6 +5,9 @@ import (
 	"math"
 )
 
+// maxSide keeps products of sides, and what a resize makes of them, in range.
+const maxSide = 1 << 20
+
 // A Matrix is a row-major 3x3 matrix that maps points (x, y, 1) by
 // multiplication from the left and division by the third component.
 type Matrix [9]float64
@@ -67,11 +70,11 @@ type Plan struct {
 // by the factor that makes its shorter side fit, in the same sampling as the
 // rest, and the longer side cropped (fastai's ResizeMethod.CROP); one that is
 // more than twice too large, and not zoomed in upon as much, is averaged to
-// twice its final size first. It fails on sizes below 1 and on values out of
-// range, such as a warp that turns the frame inside out.
+// twice its final size first. It fails on sides that are not in 1 to 2^20, and on
+// values out of range, such as a warp that turns the frame inside out.
 func (p Params) Plan(h, w, size int) (Plan, error) {
-	if h < 1 || w < 1 || size < 0 {
-		return Plan{}, fmt.Errorf("augment: image of %dx%d pixels to size %d; wanted positive sizes", h, w, size)
+	if h < 1 || w < 1 || size < 0 || max(h, w, size) > maxSide {
+		return Plan{}, fmt.Errorf("augment: image of %dx%d pixels to size %d; wanted sides of 1 to %d", h, w, size, maxSide)
 	}
 	if err := p.check(); err != nil {
 		return Plan{}, err

@@ -222,7 +222,7 @@ func TestBadParams(t *testing.T) {
 		_, err := p.Plan(8, 8, 8)
 		assert.ErrorContains(t, err, "augment: ", "%+v", p)
 	}
-	for _, s := range [][3]int{{0, 8, 8}, {8, 0, 8}, {8, 8, -1}, {-1, -1, 0}} {
+	for _, s := range [][3]int{{0, 8, 8}, {8, 0, 8}, {8, 8, -1}, {-1, -1, 0}, {1, 1 << 30, 1 << 30}} {
 		_, err := Identity().Plan(s[0], s[1], s[2])
 		assert.ErrorContains(t, err, "augment: ")
 	}
@@ -257,4 +257,32 @@ func TestFlip(t *testing.T) {
 	assert.Equal(t, []int{1, 2, 3, 4, 5, 6}, pix)
 	Flip(pix, 1)
 	assert.Equal(t, []int{1, 2, 3, 4, 5, 6}, pix)
+}
+
+// Whatever the numbers, a plan is refused or can be applied.
+func FuzzPlan(f *testing.F) {
+	f.Add(7, 5, 4, 0.1, -0.2, 0.15, 0.0, 9.0, 1.1, 0.2, 0.9, 0.6, 1.2, true, 0.3, 0.8, 0)
+	f.Add(1, 30, 9, 0.3, -0.3, 0.3, -0.3, 1e300, 1000.0, 1.0, 0.0, 1e-300, 1000.0, false, 1.0, 1.0, 2)
+	f.Add(30, 1, 2, 0.0, 0.0, 0.0, 0.0, -179.0, 0.001, 1.0, 1.0, 0.999, 1e-300, false, 0.0, 1.0, 1)
+	f.Add(64, 64, 8, -0.36, 0.36, 0.36, -0.36, 45.0, 0.001, 1.0, 1.0, 0.0, 0.0, false, 0.0, 1.0, 0)
+	f.Fuzz(func(t *testing.T, h, w, size int, a, b, c, d, degrees, zoom, zr, zc, bright, contrast float64, flip bool, cr, cc float64, padding int) {
+		p := Params{
+			Warp: [4]float64{a, b, c, d}, Degrees: degrees, Zoom: zoom, ZoomRow: zr, ZoomCol: zc,
+			Brightness: bright, Contrast: contrast, Flip: flip, CropRow: cr, CropCol: cc, Padding: Padding(padding),
+		}
+		plan, err := p.Plan(h, w, size)
+		if err != nil || h*w > 5000 || plan.H*plan.W > 5000 {
+			return
+		}
+		image := make([]float32, h*w)
+		for i := range image {
+			image[i] = float32(i%11) / 10
+		}
+		for i, v := range plan.Image(nil, image) {
+			if !(v >= 0 && v <= 1.000001) {
+				t.Fatalf("pixel %d is %v", i, v)
+			}
+		}
+		Mask(&plan, nil, image)
+	})
 }

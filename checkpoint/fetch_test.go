@@ -189,6 +189,23 @@ func TestFetchTakesABrokenConnectionUp(t *testing.T) {
 	require.Len(t, h.asked(), 9)
 }
 
+// A server may send less than was asked for, and say so.
+func TestFetchInPieces(t *testing.T) {
+	h := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		var from int
+		_, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+		assert.NoError(t, err)
+		to := min(from+100_000, len(weights))
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, len(weights)))
+		w.WriteHeader(http.StatusPartialContent)
+		w.Write(weights[from:to])
+	})
+	o := options(t, h)
+	require.NoError(t, os.WriteFile(part(o), weights[:10], 0o666))
+	fetched(t, o)
+	require.Len(t, h.asked(), (len(weights)-10+99_999)/100_000)
+}
+
 func TestFetchGivesUpAndContinuesLater(t *testing.T) {
 	broken := true
 	h := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {

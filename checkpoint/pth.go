@@ -524,13 +524,13 @@ func descend(v value, path string) (value, bool) {
 		if !ok {
 			return nil, false
 		}
-		if v, ok := d.get(path); ok {
+		if v, ok := child(d, path); ok {
 			return v, true
 		}
 		found := false
 		for i, c := range path {
 			if c == '.' {
-				if inner, ok := d.get(path[:i]); ok {
+				if inner, ok := child(d, path[:i]); ok {
 					v, path, found = inner, path[i+1:], true
 					break
 				}
@@ -539,6 +539,18 @@ func descend(v value, path string) (value, bool) {
 		if !found {
 			return nil, false
 		}
+	}
+	return nil, false
+}
+
+// child looks a key up, which may be an integer in the file, as an optimizer's
+// are.
+func child(d *dict, key string) (value, bool) {
+	if v, ok := d.get(key); ok {
+		return v, true
+	}
+	if n, err := strconv.ParseInt(key, 10, 64); err == nil {
+		return d.get(n)
 	}
 	return nil, false
 }

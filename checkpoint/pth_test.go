@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -166,6 +167,19 @@ func TestTorchCompany(t *testing.T) {
 	})
 }
 
+func TestTorchProtocols(t *testing.T) {
+	for _, protocol := range []string{"2", "3", "4", "5"} {
+		files(t, "protocol"+protocol, func(t *testing.T, path string) {
+			f, err := Open(path)
+			require.NoError(t, err)
+			require.Equal(t, []string{"weight", "carrying", "bias"}, names(f))
+			want(t, f, "weight", []int{2, 2}, ramp(1, 4))
+			want(t, f, "carrying", []int{3}, ramp(2, 3))
+			want(t, f, "bias", []int{1}, ramp(4, 1))
+		})
+	}
+}
+
 func TestTorchPython2(t *testing.T) {
 	files(t, "python2", func(t *testing.T, path string) {
 		f, err := Open(path)
@@ -318,6 +332,156 @@ func TestTorchHostile(t *testing.T) {
 			}
 			require.NoError(t, err)
 			require.Len(t, f.Tensors, 1)
+		})
+	}
+}
+
+// legacy joins what the old format has: pickles of the magic number, the version
+// and the system, the object, the storages' keys, and the storages.
+func legacy(object, keys string, storages ...string) []byte {
+	return []byte(proto + "\x8a\x0a" + magicNumber + "." + proto + "M\xe9\x03." + proto + "}." + object + keys + strings.Join(storages, ""))
+}
+
+func read(b []byte) (*File, error) { return ReadTorch(bytes.NewReader(b), int64(len(b)), nil) }
+
+// A storage that is a view of another: PyTorch 0.2 to 0.4 wrote them so, with
+// the other's key, the offset in elements and their number behind the size.
+func TestTorchLegacyStorageView(t *testing.T) {
+	view := strings.Replace(storage4, "K\x04tQ", "K\x02X\x01\x00\x00\x007K\x01K\x02\x87tQ", 1)
+	b := legacy(proto+"}"+key("w")+rebuild+"("+view+"K\x01(K\x01t(K\x01t\x89NtRs.", proto+"]"+key("0")+"a.", "\x04\x00\x00\x00\x00\x00\x00\x00"+fourFloats)
+	f, err := read(b)
+	require.NoError(t, err)
+	want(t, f, "w", []int{1}, []float64{3})
+}
+
+func TestTorchLegacyBroken(t *testing.T) {
+	object := proto + "}" + key("w") + rebuild + "(" + storage4 + "K\x00(K\x04t(K\x01t\x89NtRs."
+	keys := proto + "]" + key("0") + "a."
+	count := "\x04\x00\x00\x00\x00\x00\x00\x00"
+	f, err := read(legacy(object, keys, count, fourFloats))
+	require.NoError(t, err)
+	want(t, f, "w", []int{4}, []float64{1, 2, 3, 4})
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"cut off storage", legacy(object, keys, count, fourFloats[1:]), "4 elements of 4 bytes, 15 bytes are left"},
+		{"storage of negative length", legacy(object, keys, "\xff\xff\xff\xff\xff\xff\xff\xff", fourFloats), "-1 elements"},
+		{"storage of endless length", legacy(object, keys, "\xff\xff\xff\xff\xff\xff\xff\x7f", fourFloats), "9223372036854775807 elements"},
+		{"no storages", legacy(object, keys), "storage \"0\" is missing"},
+		{"storage smaller than its tensor", legacy(object, keys, "\x03\x00\x00\x00\x00\x00\x00\x00", fourFloats), "does not lie in its storage of 3"},
+		{"no list of storages", legacy(object, proto+"N."), "the list of storages is missing"},
+		{"a storage that is not listed", legacy(object, proto+"]."), "storage \"0\" is missing"},
+		{"a storage listed twice", legacy(object, proto+"]"+key("0")+"a"+key("0")+"a.", count, fourFloats), "listed twice"},
+		{"a storage nobody uses", legacy(object, proto+"]"+key("1")+"a."), "belongs to no tensor"},
+		{"another version", bytes.Replace(legacy(object, keys), []byte("M\xe9\x03"), []byte("M\xea\x03"), 1), "protocol version 1002"},
+		{"another number", bytes.Replace(legacy(object, keys), []byte(magicNumber), []byte("0123456789"), 1), "not one of torch.save"},
+		{"a tar file", append([]byte("pickle"), make([]byte, 600)...), "tar"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := read(c.b)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestTorchZipBroken(t *testing.T) {
+	object := proto + "}" + key("w") + rebuild + "(" + storage4 + "K\x00(K\x04t(K\x01t\x89NtRs."
+	good := zipped(t, "x/data.pkl", object, "x/byteorder", "little", "x/data/0", fourFloats)
+	f, err := read(good)
+	require.NoError(t, err)
+	want(t, f, "w", []int{4}, []float64{1, 2, 3, 4})
+
+	var deflated bytes.Buffer
+	w := zip.NewWriter(&deflated)
+	e, err := w.Create("x/data.pkl")
+	require.NoError(t, err)
+	e.Write([]byte(object))
+	require.NoError(t, w.Close())
+
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"a bit of a weight flipped", bytes.Replace(good, []byte(fourFloats), []byte("\x01"+fourFloats[1:]), 1), "checksum"},
+		{"big endian", zipped(t, "x/data.pkl", object, "x/byteorder", "big", "x/data/0", fourFloats), `byte order "big"`},
+		{"some other archive", zipped(t, "readme.txt", "hello"), "without data.pkl"},
+		{"data.pkl too deep", zipped(t, "a/b/data.pkl", object), "without data.pkl"},
+		{"TorchScript", zipped(t, "x/data.pkl", object, "x/constants.pkl", "", "x/data/0", fourFloats), "TorchScript"},
+		{"compressed", deflated.Bytes(), "is compressed"},
+		{"cut off", good[:len(good)-3], "zip"},
+		{"a short storage", zipped(t, "x/data.pkl", object, "x/data/0", fourFloats[:15]), "storage of 3 elements"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := read(c.b)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// Many names for the bytes of one entry: a bomb of zip's directory.
+func TestTorchZipOverlap(t *testing.T) {
+	const n = 40
+	var object strings.Builder
+	object.WriteString(proto + "}(")
+	big := strings.Repeat("\x00", 4000)
+	entries := []string{}
+	for i := range n {
+		name := string(rune('A' + i))
+		object.WriteString(key("w"+name) + rebuild + "(" + strings.Replace(storage4, "\x01\x00\x00\x000", "\x01\x00\x00\x00"+name, 1) + "K\x00(K\x04t(K\x01t\x89NtR")
+		entries = append(entries, "x/data/"+name, big)
+	}
+	object.WriteString("u.")
+	b := zipped(t, append([]string{"x/data.pkl", object.String()}, entries...)...)
+	f, err := read(b)
+	require.NoError(t, err)
+	require.Len(t, f.Tensors, n)
+
+	// The same directory, every entry at the place of the first: its records
+	// hold the offset 42 bytes behind their signature.
+	first := bytes.Index(b, []byte("x/data/A")) - 30
+	end := bytes.Index(b, []byte("PK\x01\x02"))
+	short := append(bytes.Clone(b[:first+30+8+4000+16]), b[end:]...)
+	moved := len(b) - len(short)
+	directory := end - moved
+	for at := directory; ; {
+		i := bytes.Index(short[at:], []byte("PK\x01\x02"))
+		if i < 0 {
+			break
+		}
+		at += i
+		if bytes.HasPrefix(short[at+46:], []byte("x/data/")) {
+			binary.LittleEndian.PutUint32(short[at+42:], uint32(first))
+		}
+		at += 46
+	}
+	tail := bytes.LastIndex(short, []byte("PK\x05\x06"))
+	binary.LittleEndian.PutUint32(short[tail+16:], uint32(directory))
+	_, err = read(short)
+	require.ErrorContains(t, err, "the entries overlap")
+}
+
+// BenchmarkReadTorch reads one tensor of 64 MiB: the zip format pays for its
+// checksum.
+func BenchmarkReadTorch(b *testing.B) {
+	const n = 64 << 20
+	number := func(v int) string { return "J" + string(binary.LittleEndian.AppendUint32(nil, uint32(v))) }
+	object := proto + "}" + key("w") + rebuild + "(" + storage4 + "K\x00(" + number(n/4) + "t(K\x01t\x89NtRs."
+	floats := strings.Repeat(fourFloats, n/16)
+	for name, file := range map[string][]byte{
+		"zip":    zipped(b, "x/data.pkl", object, "x/data/0", floats),
+		"legacy": legacy(object, proto+"]"+key("0")+"a.", string(binary.LittleEndian.AppendUint64(nil, n/4)), floats),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := read(file); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }

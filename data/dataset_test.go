@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/stretchr/testify/require"
@@ -222,6 +223,19 @@ func TestIndex(t *testing.T) {
 	d, err = Open(dir, nil)
 	require.NoError(t, err)
 	require.Len(t, d.Duplicates, 1)
+
+	// So is one of the same length that is a moment younger.
+	for i, seed := range []int{5, 1} {
+		f, err := os.Create(filepath.Join(dir, TrainDir, "a.png"))
+		require.NoError(t, err)
+		require.NoError(t, (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(f, plain(64, 32, seed)))
+		require.NoError(t, f.Close())
+		later := time.Now().Add(time.Duration(i+1) * time.Second)
+		require.NoError(t, os.Chtimes(f.Name(), later, later))
+		d, err = Open(dir, nil)
+		require.NoError(t, err)
+		require.Len(t, d.Duplicates, i)
+	}
 }
 
 func TestOpenSharedLungs(t *testing.T) {

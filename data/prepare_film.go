@@ -47,12 +47,12 @@ func (c *chain) prepare(f *film) (*record, error) {
 	rec := &record{Key: f.key(), Source: f.path, Stamp: f.stamp, Label: f.label.stamp}
 	img, err := c.read(f, rec)
 	if err != nil {
-		return nil, &sourceError{f.path, bare(err)}
+		return nil, &sourceError{f.path, bare(err, f.path)}
 	}
 	rec.Width, rec.Height = img.Rect.Dx(), img.Rect.Dy()
 	small, err := FitImage(img, c.opt.Size, c.opt.Size, c.opt.Fit)
 	if err != nil {
-		return nil, &sourceError{f.path, bare(err)}
+		return nil, &sourceError{f.path, bare(err, f.path)}
 	}
 	if c.opt.NoCLAHE {
 		for _, v := range small.Pix {
@@ -94,19 +94,24 @@ func (c *chain) read(f *film, rec *record) (*image.Gray, error) {
 	return d.Gray(), nil
 }
 
-// bare takes off what sourceError says again: the package and, of a file system's
-// error, the path.
-func bare(err error) error {
+// bare takes off what a sourceError about the file at path says again.
+func bare(err error, path string) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
 		return p.Err
 	}
-	return bareError{err}
+	return bareError{err, path}
 }
 
-type bareError struct{ error }
+type bareError struct {
+	error
+	path string
+}
 
-func (e bareError) Error() string { return strings.TrimPrefix(e.error.Error(), "data: ") }
+func (e bareError) Error() string {
+	return strings.TrimPrefix(strings.TrimPrefix(e.error.Error(), "data: "), e.path+": ")
+}
+
 func (e bareError) Unwrap() error { return e.error }
 
 // writeMask writes the mask of a film whose picture at full size is img.
@@ -124,7 +129,7 @@ func (c *chain) writeMask(f *film, img *image.Gray, rec *record) error {
 	rec.MaskPixels = bytes.Count(full.Pix, white)
 	small, err := FitMask(full, c.opt.Size, c.opt.Size, c.opt.Fit, c.opt.MaskScaling)
 	if err != nil {
-		return &sourceError{f.path, bare(err)}
+		return &sourceError{f.path, bare(err, f.path)}
 	}
 	rec.White = bytes.Count(small.Pix, white)
 	c.mask.Reset()
@@ -141,7 +146,7 @@ func (c *chain) drawMask(f *film, img *image.Gray) (*image.Gray, error) {
 	if f.label.path != "" {
 		m, err := OpenImage(f.label.path, nil)
 		if err != nil {
-			return nil, fmt.Errorf("its mask: %w", bareError{err})
+			return nil, fmt.Errorf("its mask: %w", bareError{err, ""})
 		}
 		// A mask drawn on the stored picture turns with it; one drawn on the
 		// picture as it is seen has its shape already.
@@ -163,7 +168,7 @@ func (c *chain) drawMask(f *film, img *image.Gray) (*image.Gray, error) {
 	}
 	m, err := f.label.table.Mask(f.name, w, h)
 	if err != nil {
-		return nil, fmt.Errorf("its runs, on %dx%d pixels: %w", w, h, bare(err))
+		return nil, fmt.Errorf("its runs, on %dx%d pixels: %w", w, h, bare(err, f.path))
 	}
 	if m.Rect != img.Rect {
 		return rle.Resize(m, img.Rect.Dx(), img.Rect.Dy()), nil

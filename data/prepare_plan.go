@@ -183,7 +183,7 @@ func labelFromRuns(opt *PrepareOptions, films []*film, sum *Summary) error {
 		return err
 	}
 	for _, w := range table.Warnings {
-		sum.Warnings = append(sum.Warnings, bareError{w}.Error())
+		sum.Warnings = append(sum.Warnings, bareError{w, ""}.Error())
 	}
 	used := make(map[string]bool, len(films))
 	for _, f := range films {

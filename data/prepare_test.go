@@ -304,6 +304,7 @@ func TestPrepareErrors(t *testing.T) {
 			}
 			require.NotContains(t, err.Error(), "\n")
 			require.Equal(t, 1, strings.Count(err.Error(), "data: "), err.Error())
+			require.LessOrEqual(t, strings.Count(err.Error(), c.wanted[0]), 1, err.Error())
 			// What is wrong with the question is found before the folder is made, and
 			// no film is there by half.
 			for path, content := range tree(t, dir) {

@@ -59,6 +59,6 @@ func (p *pointwise) Forward(x torch.Tensor) torch.Tensor {
 	return MatMul(Reshape(p.weight.value(), p.out, -1), x)
 }
 
-func (p *pointwise) Walk(w Walker)       { p.weight.walk(w, func() {}) }
-func (p *pointwise) setTraining(on bool) { p.weight.setTraining(on) }
-func (p *pointwise) String() string      { return "Conv1d" }
+func (p *pointwise) Walk(w Walker)                  { p.weight.walk(w, func() {}) }
+func (p *pointwise) SetTraining(on bool) (was bool) { return p.weight.setTraining(on) }
+func (p *pointwise) String() string                 { return "Conv1d" }

@@ -84,7 +84,11 @@ func (b *BatchNorm2d) Walk(w Walker) {
 	w.Buffer("num_batches_tracked", b.batches)
 }
 
-func (b *BatchNorm2d) setTraining(on bool) { b.training = on }
+// SetTraining chooses between the batch's statistics and the running ones.
+func (b *BatchNorm2d) SetTraining(on bool) (was bool) {
+	was, b.training = b.training, on
+	return was
+}
 
 func (b *BatchNorm2d) String() string {
 	return fmt.Sprintf("BatchNorm2d(%d, eps=1e-05, momentum=%v, affine=True, track_running_stats=True)", b.C, b.Momentum)

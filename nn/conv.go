@@ -69,7 +69,9 @@ func (c *Conv2d) Walk(w Walker) {
 	})
 }
 
-func (c *Conv2d) setTraining(on bool) { c.weight.setTraining(on) }
+// SetTraining says whether a spectral norm improves its singular vectors in each
+// forward.
+func (c *Conv2d) SetTraining(on bool) (was bool) { return c.weight.setTraining(on) }
 
 func (c *Conv2d) String() string {
 	s := fmt.Sprintf("Conv2d(%d, %d, kernel_size=(%d, %d), stride=(%d, %d)", c.In, c.Out, c.Kernel, c.Kernel, c.stride, c.stride)

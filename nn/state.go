@@ -15,7 +15,7 @@ import (
 type Mismatch struct {
 	Missing  []string // in the module, not in the checkpoint
 	Extra    []string // in the checkpoint, not in the module
-	Misshape []string // in both, with different shapes: "name: [64 3 7 7], wanted [64 1 7 7]"
+	Misshape []string // in both, of different shapes: "name: [64 3 7 7], wanted [64 1 7 7]"
 }
 
 func (m *Mismatch) Error() string {
@@ -53,8 +53,11 @@ func LoadState(m Module, f *checkpoint.File) error {
 			}
 			continue
 		}
-		if shape := intShape(Shape(n.Tensor)); !slices.Equal(t.Shape, shape) {
+		shape := intShape(Shape(n.Tensor))
+		if !slices.Equal(t.Shape, shape) {
 			mismatch.Misshape = append(mismatch.Misshape, fmt.Sprintf("%s: %v, wanted %v", n.Name, t.Shape, shape))
+		} else if size := elements(shape) * t.DType.Size(); size == 0 || size != len(t.Data) {
+			mismatch.Misshape = append(mismatch.Misshape, fmt.Sprintf("%s: %d bytes of %s, wanted %v of them", n.Name, len(t.Data), t.DType, shape))
 		}
 	}
 	for _, t := range f.Tensors {
@@ -88,6 +91,14 @@ func SaveState(m Module) (*checkpoint.File, error) {
 		f.Tensors = append(f.Tensors, t)
 	}
 	return f, nil
+}
+
+func elements(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
 }
 
 func intShape(shape []int64) []int {

@@ -12,7 +12,7 @@ import (
 type weight interface {
 	value() torch.Tensor
 	walk(w Walker, bias func())
-	setTraining(on bool)
+	setTraining(on bool) (was bool)
 }
 
 func newWeight(in *Init, norm Norm, values []float32, shape ...int64) weight {
@@ -27,8 +27,8 @@ func newWeight(in *Init, norm Norm, values []float32, shape ...int64) weight {
 
 type plainWeight struct{ w torch.Tensor }
 
-func (p plainWeight) value() torch.Tensor { return p.w }
-func (p plainWeight) setTraining(bool)    {}
+func (p plainWeight) value() torch.Tensor      { return p.w }
+func (p plainWeight) setTraining(on bool) bool { return on }
 func (p plainWeight) walk(w Walker, bias func()) {
 	w.Param("weight", p.w)
 	bias()
@@ -60,8 +60,8 @@ func newWeightNorm(in *Init, values []float32, shape []int64) *weightNorm {
 
 var opWeightNorm = shim.NewOp("_weight_norm")
 
-func (n *weightNorm) value() torch.Tensor { return call(opWeightNorm, n.v, n.g, 0) }
-func (n *weightNorm) setTraining(bool)    {}
+func (n *weightNorm) value() torch.Tensor      { return call(opWeightNorm, n.v, n.g, 0) }
+func (n *weightNorm) setTraining(on bool) bool { return on }
 func (n *weightNorm) walk(w Walker, bias func()) {
 	bias()
 	w.Param("weight_g", n.g)
@@ -140,7 +140,10 @@ func (s *spectralNorm) value() torch.Tensor {
 	return Div(s.orig, sigma)
 }
 
-func (s *spectralNorm) setTraining(on bool) { s.training = on }
+func (s *spectralNorm) setTraining(on bool) (was bool) {
+	was, s.training = s.training, on
+	return was
+}
 func (s *spectralNorm) walk(w Walker, bias func()) {
 	bias()
 	w.Param("weight_orig", s.orig)

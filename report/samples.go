@@ -44,8 +44,8 @@ const maxSampleSide = 30_000
 
 // Samples draws rows of film, target and prediction side by side as a PNG file:
 // the target as a green area, the prediction as an orange one that is stronger
-// where the probability is higher, its outline drawn where it crosses the
-// threshold. A film is enlarged by pixel repeat or reduced to fit its cell. An
+// where the probability is higher, outlined where it crosses the threshold, with
+// the target's outline for comparison. A film is enlarged by pixel repeat or reduced to fit its cell. An
 // image, mask or prediction whose sizes differ is an error that names the row.
 func Samples(path string, samples []Sample, o *SampleOptions) error {
 	var opt SampleOptions
@@ -96,6 +96,7 @@ func Samples(path string, samples []Sample, o *SampleOptions) error {
 		s.paint(page, cell(1), s.withTarget)
 		s.outline(page, cell(1), s.inTarget, green)
 		s.paint(page, cell(2), s.withPrediction)
+		s.outline(page, cell(2), s.inTarget, green)
 		s.outline(page, cell(2), s.predicted, amber)
 		write(page, small, s.Caption, samplePad, y+h+17, width-2*samplePad, grey)
 		y += h + captionRow + samplePad

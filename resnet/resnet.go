@@ -12,9 +12,6 @@
 package resnet
 
 import (
-	"fmt"
-	"strconv"
-
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -141,20 +138,3 @@ func (b *basicBlock) Walk(w nn.Walker) {
 }
 
 func (b *basicBlock) String() string { return "BasicBlock" }
-
-// TorchvisionName returns the name that torchvision's resnet gives a tensor of
-// the encoder's state: "4.0.conv1.weight" is "layer1.0.conv1.weight" there.
-func TorchvisionName(name string) (string, error) {
-	if len(name) < 2 || name[1] != '.' {
-		return "", fmt.Errorf("resnet: %q is no tensor of an encoder", name)
-	}
-	switch part, rest := name[0], name[1:]; part {
-	case '0':
-		return "conv1" + rest, nil
-	case '1':
-		return "bn1" + rest, nil
-	case '4', '5', '6', '7':
-		return "layer" + strconv.Itoa(int(part-'3')) + rest, nil
-	}
-	return "", fmt.Errorf("resnet: %q is no tensor of an encoder", name)
-}

@@ -168,7 +168,8 @@ func (t *Trainer) with(frozen bool, s schedule, f func(*run) error) (err error) 
 		if r, err = t.newRun(s, groups); err != nil {
 			return
 		}
-		err = errors.Join(f(r), nn.DropGrad(t.all))
+		defer func() { err = errors.Join(err, nn.DropGrad(t.all)) }()
+		err = f(r)
 	})
 	return err
 }

@@ -3,7 +3,6 @@ package train
 import (
 	"context"
 	"fmt"
-	"runtime"
 
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
@@ -25,8 +24,6 @@ type Prediction struct {
 // flip averaging) unless noFlip, and passes it to each. An error of each ends the
 // work.
 func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each func(Prediction) error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	nn.SetTraining(t.model, false)
 	defer nn.SetTraining(t.model, true)
 	index, batch := 0, 0

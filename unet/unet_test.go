@@ -7,22 +7,15 @@ import (
 
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
-	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// kernelNet returns the notebook's network.
-func kernelNet(cfg unet.Config) *unet.Net {
-	in := nn.NewInit(nn.CPU, 1)
-	return unet.New(in, resnet.New34(in, 3), cfg)
-}
-
 func TestStateDict(t *testing.T) {
 	var want [][]any // name, shape, type
 	golden.JSON(t, "state_dict_keys.json", &want)
-	state := nn.State(kernelNet(unet.Config{}))
+	state := nn.State(kernelNet(unet.Config{}, nn.Float))
 	require.Len(t, state, len(want))
 	parameters, tensors := int64(0), 0
 	for i, n := range state {
@@ -42,67 +35,173 @@ func TestStateDict(t *testing.T) {
 	require.Equal(t, 174, tensors)
 }
 
+// Names, shapes and their order, for each choice.
+func TestStateDictOfOptions(t *testing.T) {
+	var all map[string][][]any // name, shape
+	golden.JSON(t, "b1_forward/state_dict_keys.json", &all)
+	require.Len(t, all, len(options))
+	for _, name := range optionNames() {
+		want := all[name]
+		state := nn.State(kernelNet(options[name], nn.Float))
+		require.Len(t, state, len(want), name)
+		for i, n := range state {
+			require.Equal(t, want[i][0], n.Name, name)
+			shape := want[i][1].([]any)
+			have := nn.Shape(n.Tensor)
+			require.Len(t, have, len(shape), n.Name)
+			for j, d := range shape {
+				require.EqualValues(t, d, have[j], "%s: %s", name, n.Name)
+			}
+		}
+	}
+}
+
 func TestSummary(t *testing.T) {
 	want, err := os.ReadFile(golden.Path(t, "golden/model_print.txt"))
 	require.NoError(t, err)
-	require.Equal(t, strings.TrimSpace(string(want)), nn.Summary(kernelNet(unet.Config{})))
+	require.Equal(t, strings.TrimSpace(string(want)), nn.Summary(kernelNet(unet.Config{}, nn.Float)))
 }
 
-// forward runs net in evaluation mode on the golden input of that name.
-func forward(t *testing.T, net *unet.Net, name string, shape ...int64) []float64 {
-	t.Helper()
-	n := int64(1)
-	for _, d := range shape {
-		n *= d
-	}
-	var out []float64
-	err := nn.Try(func() {
-		nn.Scope(func(func(...torch.Tensor)) {
-			x, err := nn.FromSlice(nn.CPU, golden.Fill(name, int(n), 0, 2), shape...)
-			require.NoError(t, err)
-			nn.Eval(net, func() { out, err = nn.Slice[float64](net.Forward(x)) })
-			require.NoError(t, err)
-		})
-	})
-	require.NoError(t, err)
-	return out
-}
-
-// options are the choices of golden/b1_forward, by file name.
-var options = map[string]unet.Config{
-	"default":                     {},
-	"blur":                        {},
-	"blur_nofinal":                {},
-	"self_attention":              {SelfAttention: true},
-	"last_cross_false":            {NoLastCross: true},
-	"bottle":                      {Bottle: true},
-	"y_range":                     {YRange: &[2]float64{0, 1}},
-	"no_hypercolumns":             {NoHypercolumns: true},
-	"norm_batch":                  {Norm: nn.NormBatch},
-	"norm_batchzero":              {Norm: nn.NormBatchZero},
-	"norm_weight":                 {Norm: nn.NormWeight},
-	"norm_spectral":               {Norm: nn.NormSpectral},
-	"norm_none":                   {Norm: nn.NormNone},
-	"nohc_batch_sa_bottle_noblur": {NoHypercolumns: true, Norm: nn.NormBatch, SelfAttention: true, Bottle: true},
-}
-
-// Worst error of the largest logit allowed. PyTorch's own float32 run is up to
-// 4e-7 away from its float64 run; the order of sums differs here.
-const tolerance = 1e-5
+// Errors are in units of the largest logit.
+const (
+	// PyTorch's own float32 run is up to 9e-7 away from its float64 run; sums are
+	// taken in another order here.
+	tolerance32 = 5e-6
+	// Float64 rounds at 1e-16; some thousands of operations lie between.
+	tolerance64 = 1e-13
+	// Plain sums of up to a million numbers, against PyTorch's pairwise ones.
+	toleranceSums = 5e-12
+)
 
 func TestForward(t *testing.T) {
-	for name, cfg := range options {
+	for _, name := range optionNames() {
 		t.Run(name, func(t *testing.T) {
 			want := golden.Tensors(t, "b1_forward/"+name+".safetensors")
-			net := kernelNet(cfg)
-			f, err := nn.SaveState(net)
-			require.NoError(t, err)
-			golden.Weights(f, "", want)
-			require.NoError(t, nn.LoadState(net, f))
-			worst := golden.Close(t, "64", forward(t, net, "input.64", 2, 3, 64, 64), golden.Float64s(t, want, "logits.64.f64"), tolerance)
-			worst = max(worst, golden.Close(t, "128", forward(t, net, "input.128", 1, 3, 128, 128), golden.Float64s(t, want, "logits.128.f64"), tolerance))
-			own := golden.Close(t, "torch", golden.Float64s(t, want, "logits.64.f32"), golden.Float64s(t, want, "logits.64.f64"), tolerance)
-			t.Logf("worst error %.2g of the largest logit; torch's own float32 %.2g", worst, own)
+			for _, run := range []struct {
+				dtype     nn.DType
+				tolerance float64
+			}{{nn.Float, tolerance32}, {nn.Double, tolerance64}} {
+				net := kernelNet(options[name], run.dtype)
+				formula(t, net, want)
+				small, large := golden.Float64s(t, want, "logits.64.f64"), golden.Float64s(t, want, "logits.128.f64")
+				worst := golden.Close(t, "64", forward(t, net, run.dtype, "input.64", 2, 3, 64, 64), small, run.tolerance)
+				worst = max(worst, golden.Close(t, "128", forward(t, net, run.dtype, "input.128", 1, 3, 128, 128), large, run.tolerance))
+				own := golden.Close(t, "torch", golden.Float64s(t, want, "logits.64.f32"), small, tolerance32)
+				t.Logf("%v: worst error %.2g of the largest logit; torch's own float32 %.2g", run.dtype, worst, own)
+			}
 		})
+	}
+}
+
+// A stage is one layer's output in golden/b1_forward/stages.json.
+type stage struct {
+	Shape                  []int64
+	Mean, Std, AbsMax, Sum float64
+	Index                  []int     `json:"sample_idx"`
+	Sample                 []float64 // at Index
+}
+
+// Every layer's output by itself, and the slow forward against Forward.
+func TestStages(t *testing.T) {
+	var all map[string]struct {
+		Sizes map[string]struct{ Stages map[string]stage }
+	}
+	golden.JSON(t, "b1_forward/stages.json", &all)
+	for _, name := range optionNames() {
+		t.Run(name, func(t *testing.T) {
+			shipped := golden.Tensors(t, "b1_forward/"+name+".safetensors")
+			net := kernelNet(options[name], nn.Double)
+			formula(t, net, shipped)
+			worst, n := 0.0, 0
+			for size, shape := range map[string][]int64{"64": {2, 3, 64, 64}, "128": {1, 3, 128, 128}} {
+				want := all[name].Sizes[size].Stages
+				seen := 0
+				var slow []float64
+				scoped(t, func() {
+					x := image(t, nn.Double, "input."+size, shape...)
+					nn.Eval(net, func() {
+						slow = values(t, unet.Slow(net, x, func(layer string, y torch.Tensor) {
+							w, ok := want[layer]
+							if !ok {
+								t.Errorf("%s is no layer of the reference", layer)
+								return
+							}
+							seen++
+							worst = max(worst, w.compare(t, layer, y))
+						}))
+					})
+				})
+				require.Equal(t, len(want), seen)
+				n += seen
+				golden.Close(t, "folded", forward(t, net, nn.Double, "input."+size, shape...), slow, tolerance64)
+			}
+			t.Logf("%d outputs, worst error %.2g", n, worst)
+		})
+	}
+}
+
+// compare checks a few elements and the moments, and returns the worst error of
+// the former.
+func (s stage) compare(t *testing.T, layer string, y torch.Tensor) float64 {
+	t.Helper()
+	require.Equal(t, s.Shape, nn.Shape(y), layer)
+	v := values(t, y)
+	sample := make([]float64, len(s.Index))
+	for i, at := range s.Index {
+		sample[i] = v[at]
+	}
+	m := momentsOf(v)
+	worst := golden.Close(t, layer, sample, s.Sample, tolerance64)
+	golden.Close(t, layer+" mean, deviation, largest", []float64{m.mean, m.std, m.absMax},
+		[]float64{s.Mean, s.Std, s.AbsMax}, toleranceSums)
+	// The sum of signed values is judged against that of their magnitudes.
+	require.InDelta(t, s.Sum, m.sum, toleranceSums*m.sumAbs, layer)
+	return worst
+}
+
+// All of each layer's output, against PyTorch's float32.
+func TestStagesInFull(t *testing.T) {
+	want := golden.Tensors(t, "b1_forward/default.safetensors")
+	net := kernelNet(unet.Config{}, nn.Float)
+	formula(t, net, nil)
+	worst, n := 0.0, 0
+	scoped(t, func() {
+		x := image(t, nn.Float, "input.64", 2, 3, 64, 64)
+		nn.Eval(net, func() {
+			unet.Slow(net, x, func(layer string, y torch.Tensor) {
+				if w, ok := want["stage.64."+layer+".f32"]; ok {
+					v, err := w.Float64s()
+					require.NoError(t, err)
+					worst = max(worst, golden.Close(t, layer, values(t, y), v, tolerance32))
+					n++
+				}
+			})
+		})
+	})
+	require.Equal(t, 29, n)
+	t.Logf("worst error %.2g", worst)
+}
+
+func TestOddSizes(t *testing.T) {
+	want := golden.Tensors(t, "b1_forward/odd_sizes.safetensors")
+	for _, dtype := range []nn.DType{nn.Float, nn.Double} {
+		tolerance := map[nn.DType]float64{nn.Float: tolerance32, nn.Double: tolerance64}[dtype]
+		for _, test := range []struct {
+			name  string
+			cfg   unet.Config
+			sizes map[string][2]int64
+		}{
+			{"kernel", unet.Config{}, map[string][2]int64{"64x96": {64, 96}, "96x64": {96, 64}}},
+			{"plain_unet", unet.Config{NoHypercolumns: true}, map[string][2]int64{"100x76": {100, 76}, "76x100": {76, 100}, "66x66": {66, 66}}},
+		} {
+			net := kernelNet(test.cfg, dtype)
+			formula(t, net, nil)
+			for size, hw := range test.sizes {
+				require.NoError(t, net.CheckSize(int(hw[0]), int(hw[1])))
+				got := forward(t, net, dtype, "input."+size, 1, 3, hw[0], hw[1])
+				worst := golden.Close(t, size, got, golden.Float64s(t, want, test.name+"."+size+".f64"), tolerance)
+				t.Logf("%s %s %v: %.2g", test.name, size, dtype, worst)
+			}
+		}
 	}
 }

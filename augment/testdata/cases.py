@@ -70,21 +70,24 @@ def case(tfms, h, w, size, digits):
     return dict(h=h, w=w, size=size, params=params, image=[round(float(v), digits) for v in x.flatten()],
                 mask=''.join('#' if v == 1 else '.' for v in y.flatten()))
 
-random.seed(2019); torch.manual_seed(2019); np.random.seed(2019)
-here = os.path.dirname(os.path.abspath(__file__))
-if len(sys.argv) > 2:
-    sizes = [(256, 256, 0), (256, 256, 256), (128, 192, 128), (300, 200, 64), (512, 512, 128), (97, 131, 100), (64, 64, 224), (1024, 1024, 256)]
-    cases, out = [case(drawn(), *sizes[i % len(sizes)], 9) for i in range(int(sys.argv[1]))], sys.argv[2]
-else:
-    sizes = [(12, 17, 0), (16, 16, 16), (13, 12, 9), (9, 14, 15), (50, 41, 8)]
-    cases, out = [case(drawn(), *sizes[i % len(sizes)], 7) for i in range(40)], os.path.join(here, 'cases.json')
-    flip, crop = (T.flip_lr, {}), lambda r, c: (T.crop_pad, dict(row_pct=r, col_pct=c))
-    zoom = lambda s: (T.zoom, dict(scale=s, row_pct=.3, col_pct=.6))
-    cases += [case(fixed(*t), *size, 7) for t, size in (
-        ([], (50, 50, 20)), ([flip], (50, 55, 20)),                 # averaged: 2.5 times too large
-        ([zoom(1.3)], (60, 60, 20)), ([zoom(1.7)], (60, 60, 20)),   # averaged, and not: zoomed in upon
-        ([], (17, 17, 33)), ([flip], (17, 17, 33)),                 # mask pixels exactly halfway
-        ([crop(1., 1.), flip], (20, 33, 11)), ([crop(1., 0.)], (33, 20, 11)), ([flip], (12, 17, 0)))]
-with open(out, 'w') as f:
-    f.write('{"fastai": "1.0.54", "torch": "%s", "cases": [\n' % torch.__version__)
-    f.write(',\n'.join(json.dumps(c, separators=(',', ':')) for c in cases) + '\n]}\n')
+def main():
+    random.seed(2019); torch.manual_seed(2019); np.random.seed(2019)
+    here = os.path.dirname(os.path.abspath(__file__))
+    if len(sys.argv) > 2:
+        sizes = [(256, 256, 0), (256, 256, 256), (128, 192, 128), (300, 200, 64), (512, 512, 128), (97, 131, 100), (64, 64, 224), (1024, 1024, 256)]
+        cases, out = [case(drawn(), *sizes[i % len(sizes)], 9) for i in range(int(sys.argv[1]))], sys.argv[2]
+    else:
+        sizes = [(12, 17, 0), (16, 16, 16), (13, 12, 9), (9, 14, 15), (50, 41, 8)]
+        cases, out = [case(drawn(), *sizes[i % len(sizes)], 7) for i in range(40)], os.path.join(here, 'cases.json')
+        flip, crop = (T.flip_lr, {}), lambda r, c: (T.crop_pad, dict(row_pct=r, col_pct=c))
+        zoom = lambda s: (T.zoom, dict(scale=s, row_pct=.3, col_pct=.6))
+        cases += [case(fixed(*t), *size, 7) for t, size in (
+            ([], (50, 50, 20)), ([flip], (50, 55, 20)),                 # averaged: 2.5 times too large
+            ([zoom(1.3)], (60, 60, 20)), ([zoom(1.7)], (60, 60, 20)),   # averaged, and not: zoomed in upon
+            ([], (17, 17, 33)), ([flip], (17, 17, 33)),                 # mask pixels exactly halfway
+            ([crop(1., 1.), flip], (20, 33, 11)), ([crop(1., 0.)], (33, 20, 11)), ([flip], (12, 17, 0)))]
+    with open(out, 'w') as f:
+        f.write('{"fastai": "1.0.54", "torch": "%s", "cases": [\n' % torch.__version__)
+        f.write(',\n'.join(json.dumps(c, separators=(',', ':')) for c in cases) + '\n]}\n')
+
+if __name__ == '__main__': main()

@@ -109,6 +109,18 @@ class Own(torch.nn.Linear):
 
 
 save(Own(1, 1), "module")
+
+# The other pickle protocols, and tensors that carry attributes.
+carrying = ramp(2, 3)
+carrying.note = "kept with the tensor"
+for protocol in 2, 3, 4, 5:
+    for new_format in True, False:
+        torch.save(
+            collections.OrderedDict(weight=ramp(1, 2, 2), carrying=carrying, bias=torch.nn.Parameter(ramp(4, 1)), long="x" * 300, raw=b"bytes", numbers={3, 70000, -5, 2**70, 2.5}),
+            f"{tag}_protocol{protocol}_{'zip' if new_format else 'legacy'}.pth",
+            pickle_protocol=protocol,
+            _use_new_zipfile_serialization=new_format,
+        )
 torch.jit.script(torch.nn.ReLU()).save(f"{tag}_script_zip.pth")
 save({"w": torch.sparse_coo_tensor([[0, 2]], [1.0, 2.0], (3,))}, "sparse")
 save({"w": torch.tensor([1 + 2j], dtype=torch.complex128)}, "complex128")

@@ -152,8 +152,10 @@ func (e *Equalizer) Gray(dst, img *image.Gray) (*image.Gray, Stats) {
 
 // run fills levels, lo and hi.
 func (e *Equalizer) run(img *image.Gray) {
-	size := img.Rect.Size()
-	e.rows, e.cols = size.Y, size.X
+	e.rows, e.cols = img.Rect.Dy(), img.Rect.Dx()
+	if img.Rect.Empty() {
+		e.rows, e.cols = 0, 0
+	}
 	n := e.rows * e.cols
 	if cap(e.levels) < n {
 		e.levels = make([]uint16, n)

@@ -200,7 +200,12 @@ func TestReuseAndViews(t *testing.T) {
 		assert.Equal(t, Equalize(img), values)
 	}
 	assert.Equal(t, Equalize(flat), Equalize(view))
-	assert.Empty(t, e.Float64s(values, image.NewGray(image.Rectangle{})))
+	for _, empty := range []image.Rectangle{{}, {Max: image.Pt(0, 5)}, {Min: image.Pt(3, 3), Max: image.Pt(1, 1)}} {
+		assert.Empty(t, e.Float64s(values, &image.Gray{Rect: empty}))
+		out, stats := e.Gray(nil, &image.Gray{Rect: empty})
+		assert.Empty(t, out.Pix)
+		assert.Zero(t, stats)
+	}
 
 	want, _ := e.Gray(nil, flat)
 	before := append([]uint8(nil), big.Pix...)

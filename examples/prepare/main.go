@@ -22,6 +22,7 @@ import (
 	"syscall"
 
 	"github.com/hcunet/hcunet/data"
+	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
 	"github.com/hcunet/hcunet/report"
 )
 

@@ -1,0 +1,213 @@
+// Package ensemble trains one network per fold of a data set and averages them:
+// the notebook "Hypercolumns pneumothorax fastai" from a folder of images to
+// submission.csv.
+//
+// For each fold it trains frozen and unfrozen, predicts the held-out images and
+// the test images with flip averaging, removes noise, and searches the threshold
+// with the best mean Dice. The test predictions are averaged over the folds and
+// cut at the mean of the folds' thresholds.
+package ensemble
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/metric"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/report"
+	"github.com/hcunet/hcunet/train"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A Result is what a run found out.
+type Result struct {
+	Out        string
+	Scores     []float64     // per fold: mean Dice of the held-out images at the fold's best threshold
+	Thresholds []float64     // per fold: that threshold
+	Threshold  float64       // their mean, at which the test predictions are cut
+	OutOfFold  metric.Report // of all held-out images at Threshold
+	TestImages int
+	TestMasks  int // test images on which anything is predicted
+}
+
+// MeanScore returns the mean of the folds' scores.
+func (r *Result) MeanScore() float64 {
+	sum := 0.0
+	for _, s := range r.Scores {
+		sum += s
+	}
+	return sum / float64(len(r.Scores))
+}
+
+// String returns the result as a few lines of text.
+func (r *Result) String() string {
+	var b strings.Builder
+	b.WriteString("fold  Dice    threshold\n")
+	for f, s := range r.Scores {
+		fmt.Fprintf(&b, "%-4d  %.4f  %.2f\n", f, s, r.Thresholds[f])
+	}
+	fmt.Fprintf(&b, "mean  %.4f  %.4f\n\n", r.MeanScore(), r.Threshold)
+	fmt.Fprintf(&b, "all held-out images at threshold %.4f:\n%s\n", r.Threshold, r.OutOfFold)
+	if r.TestImages > 0 {
+		fmt.Fprintf(&b, "\n%d of %d test images have a mask in submission.csv\n", r.TestMasks, r.TestImages)
+	}
+	return b.String()
+}
+
+// Run trains and scores the ensemble and leaves in cfg.Out
+//
+//	config.json            the choices as run, with versions
+//	epochs.csv             a line per epoch and fold
+//	fold0.safetensors      weights of each fold, under PyTorch's names
+//	preds_fold0.npy        its held-out predictions, bytes (images, rows, columns), 255*probability rounded down
+//	items_fold0.txt        the names of these images, a line each
+//	preds_test.npy, items_test.txt, submission.csv
+//	scores.txt, scores.json
+//	dice.png, loss_fold0.png, rates_fold0.png, samples_fold0.png
+//
+// What is wrong with the choices or the data is found before anything is
+// written. With ctx it stops between two batches.
+func Run(ctx context.Context, cfg Config) (*Result, error) {
+	r, err := newRun(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	for f := range r.folds {
+		if err := r.fold(ctx, f); err != nil {
+			return nil, fmt.Errorf("fold %d: %w", f, err)
+		}
+	}
+	return r.finish()
+}
+
+// A run is an ensemble under way.
+type run struct {
+	Config
+	images, test *train.Images
+	folds        data.Folds
+	weights      *checkpoint.File // of the encoder; nil for none
+	input        train.Input
+	out          output
+
+	result  Result
+	curves  []report.Curve
+	epochs  []report.Epoch
+	heldOut []prediction // of all folds
+	testSum [][]float32  // over the folds, per test image
+}
+
+// A prediction is a held-out image's.
+type prediction struct {
+	prob   []float32 // without noise
+	target []uint8
+}
+
+// newRun checks and loads everything, and then makes the output folder.
+func newRun(ctx context.Context, cfg Config) (*run, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	ds, err := data.Open(cfg.Data, &data.Options{Multiple: 1})
+	if err != nil {
+		return nil, err
+	}
+	r := &run{Config: cfg}
+	if r.folds, err = split(cfg, ds); err != nil {
+		return nil, fmt.Errorf("%s: %w", cfg.Data, err)
+	}
+	if err := checkOutput(cfg.Out); err != nil {
+		return nil, err
+	}
+	if r.weights, err = cfg.encoderWeights(ctx); err != nil {
+		return nil, err
+	}
+	if r.images, err = train.LoadImages(ds.Train); err != nil {
+		return nil, err
+	}
+	if r.test, err = train.LoadImages(ds.Test); err != nil {
+		return nil, err
+	}
+	mean, std := cfg.statistics(ds, r.images)
+	r.Mean, r.Std = mean, std
+	r.input = train.Input{Mean: []float64{mean, mean, mean}, Std: []float64{std, std, std}}
+	// Building the first network tells whether the weights fit.
+	nn.Scope(func(func(...torch.Tensor)) { _, err = r.network(0, r.weights) })
+	if err != nil {
+		return nil, err
+	}
+	r.testSum = make([][]float32, r.test.Len())
+	r.result = Result{Out: cfg.Out, TestImages: r.test.Len()}
+	r.out = output(cfg.Out)
+	return r, r.out.begin(r.Config, ds)
+}
+
+// checkOutput refuses a folder that holds something.
+func checkOutput(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case os.IsNotExist(err):
+		return nil
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		return fmt.Errorf("the output folder %s is not empty (it holds %s); choose another one or delete it", dir, entries[0].Name())
+	}
+	return nil
+}
+
+// split divides the training images into folds.
+func split(cfg Config, ds *data.Dataset) (data.Folds, error) {
+	if cfg.Split == AtRandom {
+		return data.KFold(len(ds.Train), cfg.Folds, cfg.Seed)
+	}
+	areas := make([]float64, len(ds.Train))
+	patients := make([]string, len(ds.Train))
+	for i, s := range ds.Train {
+		_, mask, err := s.Load()
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range mask.Pix {
+			areas[i] += float64(v / 255)
+		}
+		patients[i] = s.Patient
+	}
+	if cfg.Split == ByArea {
+		return data.KFoldByArea(areas, cfg.Folds, cfg.Seed)
+	}
+	return data.KFoldByGroup(patients, areas, cfg.Folds, cfg.Seed)
+}
+
+// finish writes what concerns all folds.
+func (r *run) finish() (*Result, error) {
+	res := &r.result
+	for _, t := range res.Thresholds {
+		res.Threshold += t / float64(len(res.Thresholds))
+	}
+	overlaps := make([]metric.Overlap, len(r.heldOut))
+	for i, p := range r.heldOut {
+		overlaps[i] = metric.Compare(p.prob, p.target, res.Threshold, metric.Noise{})
+	}
+	res.OutOfFold = metric.Summarize(overlaps, &metric.ReportOptions{Rand: rand.New(rand.NewPCG(uint64(r.Seed), 0))})
+	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images against threshold", r.curves...); err != nil {
+		return nil, err
+	}
+	if r.test.Len() > 0 {
+		var err error
+		if res.TestMasks, err = r.submit(); err != nil {
+			return nil, err
+		}
+	}
+	return res, r.out.scores(res)
+}
+
+// path returns the path of a file in the output folder.
+func (o output) path(format string, args ...any) string {
+	return filepath.Join(string(o), fmt.Sprintf(format, args...))
+}

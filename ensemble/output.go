@@ -1,0 +1,149 @@
+package ensemble
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"image"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/internal/atomicfile"
+	"github.com/hcunet/hcunet/metric"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/report"
+	"github.com/hcunet/hcunet/rle"
+	"github.com/hcunet/hcunet/train"
+)
+
+// An output is the folder of a run. Files appear in it whole or not at all.
+type output string
+
+// begin makes the folder and says how the run is made.
+func (o output) begin(cfg Config, ds *data.Dataset) error {
+	if err := os.MkdirAll(string(o), 0o755); err != nil {
+		return err
+	}
+	version := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Path + " " + info.Main.Version
+	}
+	return o.json("config.json", map[string]any{
+		"command": cfg.Command, "data": cfg.Data, "films": len(ds.Train), "test_films": len(ds.Test), "film_size": cfg.FilmSize,
+		"arch": cfg.Arch, "weights": cfg.Weights, "recipe": cfg.Recipe.String(), "device": cfg.Device.String(), "bf16": cfg.BF16,
+		"size": cfg.Size, "batch": cfg.Batch, "accumulate": cfg.Accumulate, "folds": cfg.Folds, "split": cfg.Split, "seed": cfg.Seed,
+		"frozen_epochs": cfg.FrozenEpochs, "full_epochs": cfg.FullEpochs, "rate": cfg.Rate, "clip": cfg.Clip,
+		"mean": cfg.Mean, "std": cfg.Std, "threshold": cfg.Threshold, "noise": cfg.noise(),
+		"program": version, "go": runtime.Version(), "libtorch": nn.LibtorchVersion(), "threads": nn.Threads(),
+		"started": time.Now().Format(time.RFC3339),
+	})
+}
+
+func (o output) json(name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(o.path("%s", name), append(b, '\n'))
+}
+
+func (o output) epochs(epochs []report.Epoch) error {
+	return atomicfile.Write(o.path("epochs.csv"), func(w io.Writer) error { return report.WriteEpochs(w, epochs) })
+}
+
+// scores writes the result for people and for programs.
+func (o output) scores(r *Result) error {
+	if err := atomicfile.WriteFile(o.path("scores.txt"), []byte(r.String())); err != nil {
+		return err
+	}
+	return o.json("scores.json", map[string]any{
+		"scores": r.Scores, "mean_score": r.MeanScore(), "thresholds": r.Thresholds, "threshold": r.Threshold,
+		"out_of_fold": r.OutOfFold, "all_empty": r.OutOfFold.AllEmpty(),
+	})
+}
+
+// predictions are probabilities as bytes, the way the notebook saves them.
+type predictions struct {
+	images, size int
+	data         []byte
+}
+
+func newPredictions(images, size int) *predictions {
+	return &predictions{images, size, make([]byte, 0, images*size*size)}
+}
+
+// add takes the next image: 255 times the probability, rounded down.
+func (p *predictions) add(prob []float32) {
+	for _, v := range prob {
+		p.data = append(p.data, uint8(v*255))
+	}
+}
+
+// predictions writes predictions and the names of their images.
+func (o output) predictions(of string, p *predictions, names []string) error {
+	err := atomicfile.Write(o.path("preds_%s.npy", of), func(w io.Writer) error { return p.writeNPY(w) })
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(o.path("items_%s.txt", of), []byte(strings.Join(names, "\n")+"\n"))
+}
+
+// writeNPY writes a uint8 array (images, size, size).
+//
+// Source: numpy.lib.format, version 1.0.
+func (p *predictions) writeNPY(w io.Writer) error {
+	const align = 64
+	header := fmt.Sprintf("{'descr': '|u1', 'fortran_order': False, 'shape': (%d, %d, %d), }", p.images, p.size, p.size)
+	const before = 10 // magic, version, length
+	header += strings.Repeat(" ", align-(before+len(header)+1)%align) + "\n"
+	if _, err := io.WriteString(w, "\x93NUMPY\x01\x00"); err != nil {
+		return err
+	}
+	if err := binary.Write(w, binary.LittleEndian, uint16(len(header))); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, header); err != nil {
+		return err
+	}
+	_, err := w.Write(p.data)
+	return err
+}
+
+// submit averages the test predictions and writes them as bytes and as runs. It
+// returns how many images have any.
+func (r *run) submit() (masks int, err error) {
+	bytes := newPredictions(r.test.Len(), r.Size)
+	rows := make([]data.MaskRow, r.test.Len())
+	for i, prob := range r.testSum {
+		for j := range prob {
+			prob[j] /= float32(len(r.folds))
+		}
+		bytes.add(prob)
+		metric.RemoveNoise(prob, r.noise())
+		rows[i] = data.MaskRow{ID: r.test.Names[i], Runs: r.encode(prob)}
+		if rows[i].Runs != "" {
+			masks++
+		}
+	}
+	if err := r.out.predictions("test", bytes, r.test.Names); err != nil {
+		return 0, err
+	}
+	return masks, atomicfile.Write(r.out.path("submission.csv"), func(w io.Writer) error { return data.WriteSubmission(w, rows) })
+}
+
+// encode returns the runs of a prediction on the film, "" if it is empty.
+func (r *run) encode(prob []float32) string {
+	mask := image.NewGray(image.Rect(0, 0, r.Size, r.Size))
+	for i, v := range prob {
+		if v > float32(r.result.Threshold) {
+			mask.Pix[i] = 255
+		}
+	}
+	mask = rle.Resize(mask, r.FilmSize, r.FilmSize)
+	return rle.Encode(mask, &rle.Options{Empty: rle.Blank, Kernel: r.Recipe == train.Kernel})
+}

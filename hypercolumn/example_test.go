@@ -1,0 +1,30 @@
+package hypercolumn_test
+
+import (
+	"fmt"
+
+	"github.com/hcunet/hcunet/hypercolumn"
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// Two decoder maps, of 8 and 4 channels, join a full-size map of 3 channels; a
+// 1x1 convolution of all makes two classes. Project spares the joined tensor.
+func Example() {
+	in := nn.NewInit(nn.CPU, 0)
+	columns := hypercolumn.New(in, []int64{8, 4}, 3)
+	decide := nn.NewConv2d(in, columns.Width(), 2, 1, nil)
+
+	nn.Scope(func(func(...torch.Tensor)) {
+		maps := []torch.Tensor{
+			nn.Zeros(nn.CPU, nn.Float, 1, 8, 4, 6),
+			nn.Zeros(nn.CPU, nn.Float, 1, 4, 8, 12),
+		}
+		x := nn.Zeros(nn.CPU, nn.Float, 1, 3, 16, 24)
+		fmt.Println(nn.Shape(columns.Forward(maps, x)))
+		fmt.Println(nn.Shape(columns.Project(maps, x, decide.Weight(), decide.Bias)))
+	})
+	// Output:
+	// [1 9 16 24]
+	// [1 2 16 24]
+}

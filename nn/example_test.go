@@ -1,0 +1,78 @@
+package nn_test
+
+import (
+	"fmt"
+	"log"
+
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A network is its layers in a row; its tensors have PyTorch's names.
+func Example() {
+	in := nn.NewInit(nn.CPU, 1)
+	net := nn.Sequential{
+		nn.NewConv2d(in, 1, 4, 3, &nn.ConvOptions{Padding: 1, NoBias: true}),
+		nn.NewBatchNorm2d(in, 4, nil),
+		nn.Activation{InPlace: true},
+	}
+	fmt.Println(nn.Summary(net))
+	for _, p := range nn.Parameters(net) {
+		fmt.Println(p.Name, nn.Shape(p.Tensor))
+	}
+	// Output:
+	// Sequential(
+	//   (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+	//   (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+	//   (2): ReLU(inplace)
+	// )
+	// 0.weight [4 1 3 3]
+	// 1.weight [4]
+	// 1.bias [4]
+}
+
+// What libtorch refuses is an error at the door.
+func ExampleTry() {
+	err := nn.Try(func() {
+		nn.MatMul(nn.Zeros(nn.CPU, nn.Float, 2, 3), nn.Zeros(nn.CPU, nn.Float, 2, 3))
+	})
+	fmt.Println(err)
+	// Output:
+	// libtorch: matmul: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)
+}
+
+// A step is a scope: what it makes is freed at its end, what it keeps is not.
+func ExampleScope() {
+	var sum torch.Tensor
+	freed := nn.Scope(func(keep func(...torch.Tensor)) {
+		x := nn.Full(nn.CPU, nn.Float, 2, 3, 4)
+		sum = nn.Sum(nn.Mul(x, x))
+		keep(sum)
+	})
+	v, err := nn.Item(sum)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(freed, "freed; the sum is", v)
+	// Output:
+	// 2 freed; the sum is 48
+}
+
+// A batch of one is mirrored; the mask goes along.
+func ExampleWarp() {
+	nn.Scope(func(func(...torch.Tensor)) {
+		image, err := nn.FromSlice(nn.CPU, []float32{0, .25, .5, .75, 1, .5}, 1, 1, 2, 3)
+		if err != nil {
+			log.Fatal(err)
+		}
+		mirror := nn.WarpParams{Sampling: [9]float64{-1, 0, 0, 0, 1, 0, 0, 0, 1}}
+		warp := nn.NewWarp(nn.CPU, []nn.WarpParams{mirror}, 2, 3, nn.WarpReflection)
+		out, err := nn.Slice[float32](warp.Images(image))
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(out)
+	})
+	// Output:
+	// [0.5 0.25 0 0.5 1 0.75]
+}

@@ -1,0 +1,36 @@
+package resnet_test
+
+import (
+	"fmt"
+
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/resnet"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// Five maps of an image of one channel, 64 rows and 96 columns.
+func Example() {
+	encoder := resnet.New18(nn.NewInit(nn.CPU, 1), 1)
+	nn.Scope(func(func(...torch.Tensor)) {
+		image := nn.Zeros(nn.CPU, nn.Float, 1, 1, 64, 96)
+		nn.Eval(encoder, func() {
+			for _, m := range encoder.Features(image) {
+				fmt.Println(nn.Shape(m))
+			}
+		})
+	})
+	// Output:
+	// [1 64 32 48]
+	// [1 64 16 24]
+	// [1 128 8 12]
+	// [1 256 4 6]
+	// [1 512 2 3]
+}
+
+// Weights are found in torchvision's files by these names.
+func ExampleTorchvisionName() {
+	name, err := resnet.TorchvisionName("4.0.conv1.weight")
+	fmt.Println(name, err)
+	// Output:
+	// layer1.0.conv1.weight <nil>
+}

@@ -1,0 +1,124 @@
+package resnet_test
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/resnet"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// torchvision is testdata/features.json, made by features.py beside it.
+type torchvision struct {
+	ResNet18 [][2]any `json:"resnet18"` // names and shapes, in order
+	ResNet34 [][2]any `json:"resnet34"`
+	Features []struct {
+		Shape       []int64
+		Sum         float64
+		First, Last []float64
+	}
+}
+
+func reference(t *testing.T) (r torchvision) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/features.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &r))
+	return r
+}
+
+// Every tensor has its place and name in torchvision's state dict, in its order.
+func TestTorchvisionName(t *testing.T) {
+	r := reference(t)
+	in := nn.NewInit(nn.CPU, 1)
+	for _, test := range []struct {
+		encoder *resnet.Encoder
+		want    [][2]any
+	}{{resnet.New18(in, 3), r.ResNet18}, {resnet.New34(in, 3), r.ResNet34}} {
+		state := nn.State(test.encoder)
+		require.Len(t, state, len(test.want))
+		for i, n := range state {
+			name, err := resnet.TorchvisionName(n.Name)
+			require.NoError(t, err)
+			require.Equal(t, test.want[i][0], name)
+			shape := []int64{}
+			for _, d := range test.want[i][1].([]any) {
+				shape = append(shape, int64(d.(float64)))
+			}
+			require.Equal(t, shape, nn.Shape(n.Tensor), name)
+		}
+	}
+	for _, name := range []string{"", "0", "conv1.weight", "2.weight", "8.0.conv1.weight", "10.weight"} {
+		_, err := resnet.TorchvisionName(name)
+		require.Error(t, err, name)
+	}
+}
+
+// The maps of an image against torchvision's, in float64.
+func TestFeatures(t *testing.T) {
+	r := reference(t)
+	in := nn.NewInit(nn.CPU, 1)
+	in.DType = nn.Double
+	e := resnet.New18(in, 3)
+	for _, n := range nn.State(e) {
+		if nn.DTypeOf(n.Tensor) == nn.Long {
+			continue
+		}
+		name, err := resnet.TorchvisionName(n.Name)
+		require.NoError(t, err)
+		shape, size := []int{}, 1
+		for _, d := range nn.Shape(n.Tensor) {
+			shape = append(shape, int(d))
+			size *= int(d)
+		}
+		_, norm := n.Owner.(*nn.BatchNorm2d)
+		center, scale := golden.Rule(name, shape, norm)
+		v, err := nn.FromSlice(nn.CPU, golden.Fill(name, size, center, scale), nn.Shape(n.Tensor)...)
+		require.NoError(t, err)
+		nn.CopyInto(n.Tensor, v)
+	}
+	require.EqualValues(t, 3, e.InChannels())
+	nn.Scope(func(func(...torch.Tensor)) {
+		x, err := nn.FromSlice(nn.CPU, golden.Fill("image", 3*64*96, 0, 2), 1, 3, 64, 96)
+		require.NoError(t, err)
+		nn.Eval(e, func() {
+			features := e.Features(nn.To(x, nn.CPU, nn.Double))
+			require.Len(t, features, len(r.Features))
+			for i, f := range features {
+				want := r.Features[i]
+				require.Equal(t, want.Shape, nn.Shape(f))
+				require.Equal(t, e.Channels()[i], want.Shape[1])
+				v, err := nn.Slice[float64](f)
+				require.NoError(t, err)
+				sum, size := 0.0, 0.0
+				for _, x := range v {
+					sum += x
+					size += math.Abs(x)
+				}
+				require.InDelta(t, want.Sum, sum, 1e-13*size) // float64, some ten layers
+				for j := range 4 {
+					require.InDelta(t, want.First[j], v[j], 1e-13*size/float64(len(v))*10)
+					require.InDelta(t, want.Last[j], v[len(v)-4+j], 1e-13*size/float64(len(v))*10)
+				}
+			}
+		})
+	})
+}
+
+// The second layer group begins with the last but one stage.
+func TestLate(t *testing.T) {
+	e := resnet.New18(nn.NewInit(nn.CPU, 1), 1)
+	for _, n := range nn.State(e) {
+		name, err := resnet.TorchvisionName(n.Name)
+		require.NoError(t, err)
+		late := strings.HasPrefix(name, "layer3.") || strings.HasPrefix(name, "layer4.")
+		require.Equal(t, late, e.Late(n.Name), name)
+	}
+	require.False(t, e.Late(""))
+}

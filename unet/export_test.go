@@ -1,0 +1,74 @@
+package unet
+
+import (
+	"fmt"
+
+	"github.com/hcunet/hcunet/hypercolumn"
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// Slow is Forward without shortcuts: every layer by itself, in fastai's order,
+// and the hypercolumns at full width. record is shown each output under the name
+// of its layer; it must copy what it keeps, as a later step may overwrite it.
+func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) torch.Tensor {
+	x := image
+	var features, maps []torch.Tensor
+	for i, part := range children(n.encoder) {
+		x = part.(nn.Layer).Forward(x)
+		record(fmt.Sprintf("layers.0.%d", i), x)
+		if i == 2 || i >= 4 {
+			features = append(features, x)
+		}
+	}
+	for i, layer := range n.layers[1:] {
+		name := fmt.Sprintf("layers.%d", i+1)
+		switch l := layer.(type) {
+		case *block:
+			if len(maps) == 0 {
+				maps = append(maps, x) // of the middle
+			}
+			skip := features[len(features)-1-len(maps)]
+			if n.detach {
+				skip = nn.Detach(skip)
+			}
+			x = slowBlock(l, x, skip, name, record)
+			maps = append(maps, x)
+		case nn.Leaf: // the merge with the image
+			x = nn.Cat(x, image)
+		case *hypercolumn.Columns:
+			for j, f := range children(children(l)[0]) {
+				record(fmt.Sprintf("%s.factorization.%d", name, j), f.(nn.Layer).Forward(maps[j]))
+			}
+			x = l.Forward(maps, x)
+		case nn.Layer:
+			x = l.Forward(x)
+		}
+		record(name, x)
+	}
+	return x
+}
+
+func slowBlock(b *block, x, skip torch.Tensor, name string, record func(string, torch.Tensor)) torch.Tensor {
+	x = b.up.Forward(x)
+	record(name+".shuf", x)
+	if s := nn.Shape(skip); s[2] != nn.Shape(x)[2] || s[3] != nn.Shape(x)[3] {
+		x = nn.ResizeNearest(x, s[2], s[3])
+	}
+	x = b.conv1.Forward(nn.ReLU(nn.Cat(x, b.bn.Forward(skip))))
+	record(name+".conv1", x)
+	return b.conv2.Forward(x)
+}
+
+// children returns the parts of m in order.
+func children(m nn.Module) []nn.Module {
+	var c childWalker
+	m.Walk(&c)
+	return c
+}
+
+type childWalker []nn.Module
+
+func (*childWalker) Param(string, torch.Tensor)    {}
+func (*childWalker) Buffer(string, torch.Tensor)   {}
+func (c *childWalker) Child(_ string, m nn.Module) { *c = append(*c, m) }

@@ -1,0 +1,85 @@
+package unet_test
+
+import (
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/stretchr/testify/require"
+)
+
+// A few of the reference's numbers for each choice, for a clone that stands
+// alone; testdata/extract.py made them. Singular vectors have no formula, so that
+// spectral norm, and attention with it, has names here only.
+func TestExtract(t *testing.T) {
+	var extract map[string]struct {
+		Tensors   int
+		Names     string // FNV-1a of a line "name [shape]" per tensor
+		Index     []int
+		Scores    []float64 // at Index, of the 64x64 inputs
+		Largest   float64
+		Loss      float64
+		Norm      float64            // of all gradients
+		Gradients map[string]float64 // norms
+	}
+	readJSON(t, "testdata/extract.json", &extract)
+	names := slices.Sorted(maps.Keys(extract))
+	require.Len(t, names, len(options))
+	for _, name := range names {
+		if testing.Short() && name != "default" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			want := extract[name]
+			cfg := options[name]
+			cfg.DetachSkips = true
+			net := kernelNet(cfg, nn.Float)
+			hash := fnv.New64a()
+			state := nn.State(net)
+			for _, n := range state {
+				fmt.Fprintf(hash, "%s %s\n", n.Name, strings.ReplaceAll(fmt.Sprint(nn.Shape(n.Tensor)), " ", ", "))
+			}
+			require.Len(t, state, want.Tensors)
+			require.Equal(t, want.Names, fmt.Sprintf("%016x", hash.Sum64()))
+			if slices.ContainsFunc(state, func(n nn.Named) bool { return strings.HasSuffix(n.Name, ".weight_u") }) {
+				return
+			}
+			formula(t, net, nil)
+			out := forward(t, net, nn.Float, "input.64", 2, 3, 64, 64)
+			for i, at := range want.Index {
+				require.InDelta(t, want.Scores[i], out[at], tolerance32*want.Largest)
+			}
+			if want.Loss == 0 {
+				return
+			}
+			_, loss := trainStep(t, net, nn.Float)
+			tolerance := 5e-5 // as TestTrainingStep
+			if name == "norm_batch" {
+				tolerance = 1e-2
+			}
+			require.InDelta(t, want.Loss, loss, 1e-5)
+			whole, err := nn.GradNorm(nn.Parameters(net))
+			require.NoError(t, err)
+			golden.Close(t, "norm of all gradients", []float64{whole}, []float64{want.Norm}, tolerance)
+			for _, p := range nn.Parameters(net) {
+				norm, ok := want.Gradients[p.Name]
+				if !ok {
+					continue
+				}
+				g, ok := nn.Grad(p.Tensor)
+				require.True(t, ok)
+				sum := 0.0
+				for _, v := range values(t, g) {
+					sum += v * v
+				}
+				golden.Close(t, p.Name, []float64{math.Sqrt(sum)}, []float64{norm}, tolerance)
+			}
+		})
+	}
+}

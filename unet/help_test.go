@@ -1,0 +1,132 @@
+package unet_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/resnet"
+	"github.com/hcunet/hcunet/unet"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// options are the choices of golden/b1_forward, by file name. BlurAll is right
+// for all of them: fastai 1.0.54 blurs whatever it is asked for.
+var options = map[string]unet.Config{
+	"default":                     {},
+	"blur":                        {},
+	"blur_nofinal":                {},
+	"self_attention":              {SelfAttention: true},
+	"last_cross_false":            {NoLastCross: true},
+	"bottle":                      {Bottle: true},
+	"y_range":                     {YRange: &[2]float64{0, 1}},
+	"no_hypercolumns":             {NoHypercolumns: true},
+	"norm_batch":                  {Norm: nn.NormBatch},
+	"norm_batchzero":              {Norm: nn.NormBatchZero},
+	"norm_weight":                 {Norm: nn.NormWeight},
+	"norm_spectral":               {Norm: nn.NormSpectral},
+	"norm_none":                   {Norm: nn.NormNone},
+	"nohc_batch_sa_bottle_noblur": {NoHypercolumns: true, Norm: nn.NormBatch, SelfAttention: true, Bottle: true},
+}
+
+// optionNames are the keys of options in order; with -short only some.
+func optionNames() []string {
+	if testing.Short() {
+		return []string{"default", "norm_weight"}
+	}
+	return slices.Sorted(maps.Keys(options))
+}
+
+// kernelNet returns the notebook's network, on a ResNet-34.
+func kernelNet(cfg unet.Config, dtype nn.DType) *unet.Net {
+	in := nn.NewInit(nn.CPU, 1)
+	in.DType = dtype
+	return unet.New(in, resnet.New34(in, 3), cfg)
+}
+
+// formula overwrites net's state with the reference's formula weights; shipped
+// holds those that have no formula.
+func formula(t testing.TB, net nn.Module, shipped map[string]checkpoint.Tensor) {
+	t.Helper()
+	state := nn.State(net)
+	batchNorm := map[string]bool{}
+	for _, n := range state {
+		if owner, ok := strings.CutSuffix(n.Name, ".running_mean"); ok {
+			batchNorm[owner] = true
+		}
+	}
+	nn.Scope(func(func(...torch.Tensor)) {
+		for _, n := range state {
+			shape, size := []int{}, 1
+			for _, d := range nn.Shape(n.Tensor) {
+				shape = append(shape, int(d))
+				size *= int(d)
+			}
+			center, scale := golden.Rule(n.Name, shape, batchNorm[n.Name[:strings.LastIndexByte(n.Name, '.')]])
+			values := golden.Fill(n.Name, size, center, scale)
+			if s, ok := shipped["shipped."+n.Name]; ok {
+				v, err := s.Float64s()
+				require.NoError(t, err)
+				for i := range v {
+					values[i] = float32(v[i])
+				}
+			}
+			nn.CopyInto(n.Tensor, tensor(t, nn.Float, values, nn.Shape(n.Tensor)...))
+		}
+	})
+}
+
+func tensor(t testing.TB, dtype nn.DType, values []float32, shape ...int64) torch.Tensor {
+	t.Helper()
+	x, err := nn.FromSlice(nn.CPU, values, shape...)
+	require.NoError(t, err)
+	return nn.To(x, nn.CPU, dtype)
+}
+
+// image returns the reference's input of that name, values within ±2.
+func image(t testing.TB, dtype nn.DType, name string, shape ...int64) torch.Tensor {
+	t.Helper()
+	n := int64(1)
+	for _, d := range shape {
+		n *= d
+	}
+	return tensor(t, dtype, golden.Fill(name, int(n), 0, 2), shape...)
+}
+
+func values(t testing.TB, x torch.Tensor) []float64 {
+	t.Helper()
+	v, err := nn.Slice[float64](x)
+	require.NoError(t, err)
+	return v
+}
+
+// scoped runs f in a scope and turns libtorch's complaints into failures.
+func scoped(t testing.TB, f func()) {
+	t.Helper()
+	require.NoError(t, nn.Try(func() { nn.Scope(func(func(...torch.Tensor)) { f() }) }))
+}
+
+// forward runs net in evaluation mode on the golden input of that name.
+func forward(t testing.TB, net *unet.Net, dtype nn.DType, name string, shape ...int64) (out []float64) {
+	t.Helper()
+	scoped(t, func() {
+		x := image(t, dtype, name, shape...)
+		nn.Eval(net, func() { out = values(t, net.Forward(x)) })
+	})
+	return out
+}
+
+// readJSON decodes a file of this package's testdata.
+func readJSON(t testing.TB, path string, v any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, v))
+}

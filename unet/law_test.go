@@ -1,0 +1,208 @@
+package unet_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/unet"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A tinyEncoder halves its input five times, by one convolution each.
+type tinyEncoder struct{ nn.Sequential }
+
+var tinyWidths = []int64{3, 4, 5, 6, 8}
+
+func newTinyEncoder(in *nn.Init) tinyEncoder {
+	var e tinyEncoder
+	c := int64(1)
+	for _, w := range tinyWidths {
+		e.Sequential = append(e.Sequential, nn.NewConv2d(in, c, w, 3, &nn.ConvOptions{Stride: 2, Padding: 1}))
+		c = w
+	}
+	return e
+}
+
+func (e tinyEncoder) InChannels() int64     { return 1 }
+func (e tinyEncoder) Channels() []int64     { return tinyWidths }
+func (e tinyEncoder) Late(name string) bool { return name[0] >= '3' }
+func (e tinyEncoder) Features(x torch.Tensor) (maps []torch.Tensor) {
+	for _, conv := range e.Sequential {
+		x = nn.ReLU(conv.Forward(x))
+		maps = append(maps, x)
+	}
+	return maps
+}
+
+func tinyNet(cfg unet.Config, dtype nn.DType) *unet.Net {
+	in := nn.NewInit(nn.CPU, 3)
+	in.DType = dtype
+	return unet.New(in, newTinyEncoder(in), cfg)
+}
+
+// batch returns two images of 64x32 and their masks: a bright ellipse, off
+// centre, on noise.
+func batch(t testing.TB, dtype nn.DType) (x, y torch.Tensor) {
+	const n, h, w = 2, 64, 32
+	pixels, mask := make([]float32, n*h*w), make([]int64, n*h*w)
+	r := rand.New(rand.NewPCG(5, 0))
+	for i := range pixels {
+		item, row, col := i/(h*w), i/w%h, i%w
+		dy, dx := float64(row-20-15*item)/12, float64(col-11-8*item)/6
+		pixels[i] = float32(0.3 * r.NormFloat64())
+		if dy*dy+dx*dx < 1 {
+			mask[i] = 1
+			pixels[i]++
+		}
+	}
+	x = tensor(t, dtype, pixels, n, 1, h, w)
+	y, err := nn.FromSlice(nn.CPU, mask, n, h, w)
+	require.NoError(t, err)
+	return x, y
+}
+
+// The gradient of each parameter along a random direction is what the loss does
+// along it; with detached skips it is not, in the encoder.
+func TestGradient(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		cfg  unet.Config
+	}{
+		{"default", unet.Config{}},
+		{"plain", unet.Config{NoHypercolumns: true, NoLastCross: true, Blur: unet.BlurNone}},
+		{"batch norm", unet.Config{Norm: nn.NormBatch, Bottle: true}},
+		{"weight norm, range", unet.Config{Norm: nn.NormWeight, YRange: &[2]float64{-1, 2}, Blur: unet.BlurInner}},
+		{"detached", unet.Config{DetachSkips: true}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			net := tinyNet(test.cfg, nn.Double)
+			formula(t, net, nil) // new networks have ReLUs of exactly 0, whose slope is anyone's choice
+			x, y := batch(t, nn.Double)
+			loss := func() torch.Tensor { return nn.CrossEntropy(net.Forward(x), y) }
+			scoped(t, func() { require.NoError(t, nn.Backward(loss())) })
+			r := rand.New(rand.NewPCG(9, 0))
+			worst := 0.0
+			const tolerance = 1e-6 // of the parameter's gradient, or of a thousandth of the whole
+			whole, err := nn.GradNorm(nn.Parameters(net))
+			require.NoError(t, err)
+			for _, p := range nn.Parameters(net) {
+				g, ok := nn.Grad(p.Tensor)
+				require.True(t, ok, p.Name)
+				grad, at := values(t, g), values(t, p.Tensor)
+				direction, slope, length := make([]float64, len(grad)), 0.0, 0.0
+				for i, v := range grad {
+					direction[i] = r.NormFloat64()
+					slope += direction[i] * v
+					length += v * v
+				}
+				move := func(by float64) (l float64) {
+					moved := make([]float64, len(at))
+					for i := range at {
+						moved[i] = at[i] + by*direction[i]
+					}
+					scoped(t, func() {
+						v, err := nn.FromSlice(nn.CPU, moved, nn.Shape(p.Tensor)...)
+						require.NoError(t, err)
+						nn.CopyInto(p.Tensor, v)
+						nn.NoGrad(func() { l = values(t, loss())[0] })
+					})
+					return l
+				}
+				// A step across which a ReLU turns has another slope; a shorter one
+				// does not meet it, until rounding shows, at 1e-16 of the loss.
+				err := math.Inf(1)
+				for h := 1e-6; h > 1e-9 && err > tolerance; h /= 10 {
+					change := (move(h) - move(-h)) / (2 * h)
+					err = min(err, math.Abs(change-slope)/max(math.Sqrt(length), 1e-3*whole))
+				}
+				move(0)
+				if test.cfg.DetachSkips {
+					if p.Name == "layers.0.0.weight" {
+						require.Greater(t, err, 0.01, "the skips still pass a gradient")
+					}
+					if p.Name[:9] == "layers.0." {
+						continue
+					}
+				}
+				worst = max(worst, err)
+				require.Less(t, err, tolerance, p.Name)
+			}
+			t.Logf("worst error of a slope %.2g", worst)
+		})
+	}
+}
+
+// Every choice of blur is its own network.
+func TestBlur(t *testing.T) {
+	var outs [][]float64
+	for _, blur := range []unet.Blur{unet.BlurAll, unet.BlurInner, unet.BlurNone} {
+		net := tinyNet(unet.Config{Blur: blur}, nn.Double)
+		x, _ := batch(t, nn.Double)
+		scoped(t, func() { nn.Eval(net, func() { outs = append(outs, values(t, net.Forward(x))) }) })
+	}
+	require.NotEqual(t, outs[0], outs[1])
+	require.NotEqual(t, outs[1], outs[2])
+}
+
+// One batch is learned by heart.
+func TestOverfit(t *testing.T) {
+	net := tinyNet(unet.Config{}, nn.Float)
+	x, y := batch(t, nn.Float)
+	adam, err := nn.NewAdam([][]nn.Named{nn.Parameters(net)}, nil)
+	require.NoError(t, err)
+	var first, last float64
+	for i := range 30 {
+		scoped(t, func() {
+			l := nn.CrossEntropy(net.Forward(x), y)
+			last = values(t, l)[0]
+			require.NoError(t, nn.Backward(l))
+		})
+		require.NoError(t, adam.Step([]nn.Hyper{{Rate: 1e-2, Beta1: 0.9}}))
+		require.NoError(t, nn.ZeroGrad(nn.Parameters(net)))
+		if i == 0 {
+			first = last
+		}
+	}
+	t.Logf("loss %.3g, then %.3g", first, last)
+	require.Less(t, last, first/10)
+}
+
+// Two runs from one seed are one run.
+func TestRepeatable(t *testing.T) {
+	x, y := batch(t, nn.Float)
+	run := func() (out []float64) {
+		net := tinyNet(unet.Config{SelfAttention: true}, nn.Float)
+		scoped(t, func() {
+			require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(x), y)))
+			for _, p := range nn.Parameters(net) {
+				g, ok := nn.Grad(p.Tensor)
+				require.True(t, ok)
+				out = append(out, values(t, g)...)
+			}
+		})
+		return out
+	}
+	require.Equal(t, run(), run())
+}
+
+// Steps in a scope leave nothing behind.
+func TestMemory(t *testing.T) {
+	net := tinyNet(unet.Config{}, nn.Float)
+	x, y := batch(t, nn.Float)
+	step := func() (freed int64) {
+		require.NoError(t, nn.Try(func() {
+			freed = nn.Scope(func(func(...torch.Tensor)) {
+				require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(x), y)))
+			})
+		}))
+		return freed
+	}
+	first := step()
+	require.Greater(t, first, int64(100))
+	for range 5 {
+		require.Equal(t, first, step())
+	}
+}

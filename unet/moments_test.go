@@ -1,0 +1,21 @@
+package unet_test
+
+import "math"
+
+// moments describe a list of numbers.
+type moments struct{ mean, std, absMax, sum, sumAbs float64 }
+
+func momentsOf(v []float64) moments {
+	var m moments
+	for _, x := range v {
+		m.sum += x
+		m.sumAbs += math.Abs(x)
+		m.absMax = max(m.absMax, math.Abs(x))
+	}
+	m.mean = m.sum / float64(len(v))
+	for _, x := range v {
+		m.std += (x - m.mean) * (x - m.mean)
+	}
+	m.std = math.Sqrt(m.std / float64(len(v)))
+	return m
+}

@@ -1,0 +1,110 @@
+package unet_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/resnet"
+	"github.com/hcunet/hcunet/unet"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// smallNet returns a network on a ResNet-18 for images of one channel.
+func smallNet(cfg unet.Config, dtype nn.DType) *unet.Net {
+	in := nn.NewInit(nn.CPU, 1)
+	in.DType = dtype
+	return unet.New(in, resnet.New18(in, 1), cfg)
+}
+
+// The reference takes what CheckSize takes. It also makes 34x34 scores of a
+// 33x33 image where neither the image nor hypercolumns are joined at the end;
+// scores of another size than the image are refused here.
+func TestCheckSizeAgainstReference(t *testing.T) {
+	var facts struct {
+		SizeTable map[string]map[string]string `json:"size_table"`
+		Kernel    []int                        `json:"kernel_ok_square_upto160"`
+		Plain     []int                        `json:"plain_ok_square_upto130"`
+	}
+	golden.JSON(t, "b1_forward/facts.json", &facts)
+	nets := map[string]*unet.Net{
+		"kernel":                      smallNet(unet.Config{}, nn.Float),
+		"kernel_last_cross_false":     smallNet(unet.Config{NoLastCross: true}, nn.Float),
+		"plain_unet":                  smallNet(unet.Config{NoHypercolumns: true}, nn.Float),
+		"plain_unet_last_cross_false": smallNet(unet.Config{NoHypercolumns: true, NoLastCross: true}, nn.Float),
+	}
+	for size, results := range facts.SizeTable {
+		var h, w int
+		_, err := fmt.Sscanf(size, "%dx%d", &h, &w)
+		require.NoError(t, err)
+		for name, result := range results {
+			err := nets[name].CheckSize(h, w)
+			require.Equal(t, result == "ok "+size, err == nil, "%s of %s: %s, %v", name, size, result, err)
+		}
+	}
+	for v := 1; v <= 160; v++ {
+		require.Equal(t, slices.Contains(facts.Kernel, v), nets["kernel"].CheckSize(v, v) == nil, v)
+		if v <= 130 {
+			require.Equal(t, slices.Contains(facts.Plain, v), nets["plain_unet"].CheckSize(v, v) == nil, v)
+		}
+	}
+}
+
+func TestCheckSize(t *testing.T) {
+	columns, plain := smallNet(unet.Config{}, nn.Float), smallNet(unet.Config{NoHypercolumns: true}, nn.Float)
+	for _, test := range []struct {
+		net  *unet.Net
+		h, w int
+		says string // "" where the size is right
+	}{
+		{columns, 64, 96, ""},
+		{columns, 250, 64, "pad them to 256x64"},
+		{columns, 64, 250, "pad them to 64x256"},
+		{columns, 0, 64, "pad them to 32x64"},
+		{columns, -32, 64, "pad them to 32x64"},
+		{plain, 2, 100, ""},
+		{plain, 2, 75, "pad them to 2x76"},
+		{plain, 0, 0, "pad them to 2x2"},
+	} {
+		err := test.net.CheckSize(test.h, test.w)
+		if test.says == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, test.says)
+		}
+	}
+}
+
+// What CheckSize takes, Forward takes, and returns scores of the image's size.
+func TestSizes(t *testing.T) {
+	for _, cfg := range []unet.Config{{}, {NoHypercolumns: true}, {NoLastCross: true}, {NoHypercolumns: true, NoLastCross: true, Classes: 3}} {
+		net := smallNet(cfg, nn.Float)
+		classes := int64(2)
+		if cfg.Classes != 0 {
+			classes = cfg.Classes
+		}
+		for _, size := range [][2]int64{{32, 32}, {64, 32}, {32, 96}, {2, 2}, {34, 50}} {
+			if net.CheckSize(int(size[0]), int(size[1])) != nil {
+				continue
+			}
+			scoped(t, func() {
+				x := nn.Zeros(nn.CPU, nn.Float, 1, 1, size[0], size[1])
+				nn.Eval(net, func() {
+					require.Equal(t, []int64{1, classes, size[0], size[1]}, nn.Shape(net.Forward(x)))
+				})
+			})
+		}
+	}
+	plain := smallNet(unet.Config{NoHypercolumns: true}, nn.Float)
+	err := nn.Try(func() {
+		nn.Scope(func(func(...torch.Tensor)) {
+			nn.Eval(plain, func() { plain.Forward(nn.Zeros(nn.CPU, nn.Float, 1, 1, 33, 33)) })
+		})
+	})
+	require.ErrorContains(t, err, "cat")
+	require.False(t, strings.Contains(err.Error(), "\n"))
+}
