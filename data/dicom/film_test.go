@@ -333,6 +333,7 @@ func TestErrors(t *testing.T) {
 		{"bad VR", build(ExplicitLittleEndian, el{0x00280010, "U?", 2}, el{0x00280010, "US", 2}), nil, &format, "want two capitals"},
 		{"item outside a sequence", build(ExplicitLittleEndian, el{0x00280010, "US", 2}, el{tagItem, "UN", []byte{}}), nil, &format, "outside a sequence"},
 		{"rows of 4 bytes", build(ExplicitLittleEndian, el{0x00280010, "UL", []byte{1, 0, 0, 0}}), nil, &format, "want 2"},
+		{"palette of 132 KiB", build(ExplicitLittleEndian, el{0x00281201, "OW", make([]byte, 132<<10)}), nil, &format, "has 135168 bytes"},
 		{"deep sequences", append(build(ExplicitLittleEndian), nest(40)...), nil, &format, "nest deeper than 32"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
