@@ -54,16 +54,19 @@ lint: setup
 arrows:
 	@scripts/arrows
 
-# A folder of films in data/, a run in runs/: the whole path on drawings, small.
+# The whole path, small: drawings as DICOM files, PNG files for training, an
+# ensemble of four folds in runs/demo.
 DEMO ?= build/demo
 DEMO_CASES ?= 96
 DEMO_SIZE ?= 64
-DEMO_EPOCHS ?= 2
+DEMO_FLAGS ?= -arch resnet18 -batch 4 -accumulate 2 -epochs-frozen 1 -epochs-full 3
 
 demo: setup
+	rm -rf $(DEMO) runs/demo
 	$(GO) run ./examples/phantom -out $(DEMO)/dicom -n $(DEMO_CASES)
-	$(GO) run ./examples/prepare -in $(DEMO)/dicom -out $(DEMO)/png -size $(DEMO_SIZE)
-	$(native) $(GO) run ./examples/kfold -data $(DEMO)/png -size $(DEMO_SIZE) -epochs $(DEMO_EPOCHS) -out runs/demo
+	$(GO) run ./examples/prepare -images $(DEMO)/dicom/dicom-images-train -rle $(DEMO)/dicom/train-rle.csv \
+		-test $(DEMO)/dicom/dicom-images-test -size $(DEMO_SIZE) -out $(DEMO)/png
+	$(native) $(GO) run ./examples/kfold -data $(DEMO)/png -size $(DEMO_SIZE) $(DEMO_FLAGS) -out runs/demo
 
 libcgotorch:
 	@scripts/libcgotorch

@@ -1,10 +1,3 @@
-// Package data turns medical films and their masks into a folder of training
-// images, and such a folder into a data set.
-//
-// Prepare reads DICOM, PNG or JPEG films with a run-length CSV or mask images and
-// writes the folder that the notebook trains on: train/, masks/ and test/, PNG
-// files of one size. Open reads it back, Check says what is remarkable in it.
-// Images are *image.Gray, row-major, black at 0; masks are 0 and 255.
 package data
 
 import (

@@ -86,7 +86,8 @@ type Failure struct {
 // as its data-repack step does: each film becomes Size x Size (bilinear), has its
 // contrast equalized (CLAHE), and is written as train/NAME.png; the union of its
 // runs, resized the same way, is masks/NAME.png. Test films go to test/. Beside
-// them it leaves statistics.json and films.csv.
+// them it leaves statistics.json and films.csv; the latter names patients as the
+// films do.
 //
 // What is wrong with the question is found before anything is written. A film
 // that cannot be read ends the work with an error that names it, or is passed

@@ -1,7 +1,9 @@
 package ensemble
 
 import (
+	"context"
 	"fmt"
+	"os"
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
@@ -19,7 +21,7 @@ type Config struct {
 	Out  string // folder to make; nothing is written before the input is known to be good
 
 	Arch    string // encoder: resnet34 or resnet18
-	Weights string // torchvision's weights of the encoder, a file; "" starts from random ones
+	Weights string // torchvision's weights of the encoder: a file, or a name that checkpoint.Fetch knows; "" starts from random ones
 	Recipe  train.Recipe
 	Device  nn.Device
 	BF16    bool // convolutions in bfloat16
@@ -123,6 +125,41 @@ func (c *Config) statistics(ds *data.Dataset, images *train.Images) (mean, std f
 		return 0.615, 0.291
 	}
 	return images.Statistics()
+}
+
+// encoderWeights reads the encoder's weights, fetching published ones by name. It
+// returns nil where none are wanted.
+func (c *Config) encoderWeights(ctx context.Context) (*checkpoint.File, error) {
+	if c.Weights == "" {
+		return nil, nil
+	}
+	path := c.Weights
+	if _, err := os.Stat(path); err != nil && checkpoint.Known(path) {
+		begun := false
+		path, err = checkpoint.Fetch(ctx, path, &checkpoint.FetchOptions{Progress: func(done, total int64) {
+			if !begun {
+				c.Progress.StartBytes(c.Weights, max(total, 0))
+				begun = true
+			}
+			c.Progress.Set(done)
+		}})
+		c.Progress.End()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return checkpoint.Open(path)
+}
+
+// batchNormMomentum returns the weight of a micro-batch in the running statistics.
+// The notebook's is 0.1*batch/64, which is 0.1 a step for its 64 images a step;
+// the default recipe keeps it at 0.1 a step for any, so that the statistics of a
+// short training on small batches settle, too.
+func (c *Config) batchNormMomentum() float64 {
+	if c.Recipe == train.Kernel {
+		return 0.1 * float64(c.Batch) / 64
+	}
+	return 0.1 / float64(c.Accumulate)
 }
 
 // network returns a new network for a fold, its encoder with the given weights if

@@ -74,7 +74,7 @@ func (r *Result) String() string {
 // What is wrong with the choices or the data is found before anything is
 // written. With ctx it stops between two batches.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
-	r, err := newRun(cfg)
+	r, err := newRun(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ type prediction struct {
 }
 
 // newRun checks and loads everything, and then makes the output folder.
-func newRun(cfg Config) (*run, error) {
+func newRun(ctx context.Context, cfg Config) (*run, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -121,12 +121,10 @@ func newRun(cfg Config) (*run, error) {
 	if r.folds, err = split(cfg, ds); err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Data, err)
 	}
-	if cfg.Weights != "" {
-		if r.weights, err = checkpoint.Open(cfg.Weights); err != nil {
-			return nil, err
-		}
-	}
 	if err := checkOutput(cfg.Out); err != nil {
+		return nil, err
+	}
+	if r.weights, err = cfg.encoderWeights(ctx); err != nil {
 		return nil, err
 	}
 	if r.images, err = train.LoadImages(ds.Train); err != nil {

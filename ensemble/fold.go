@@ -33,7 +33,7 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	trainer, err := train.New(net, train.Options{
 		Recipe: r.Recipe, Device: r.Device, BFloat16: r.BF16, Input: r.input,
 		Accumulate: r.Accumulate, Clip: r.Clip,
-		BatchNorm: 0.1 * float64(r.Batch) / 64, // the notebook's set_BN_momentum
+		BatchNorm: r.batchNormMomentum(),
 		Threshold: r.Threshold, Noise: metric.Noise{MinPixels: r.noise()},
 		Observe: train.Observer{
 			Batch: func(b train.BatchInfo) {

@@ -68,6 +68,20 @@ func (p *Progress) Start(title string, total int) { p.start(title, int64(total),
 // StartBytes begins a task that is counted in bytes, such as a download.
 func (p *Progress) StartBytes(title string, total int64) { p.start(title, total, true) }
 
+// Bytes returns a function that reports a download: its first call begins the
+// task, with the total that it is given (0 or less is not known). It fits
+// checkpoint.FetchOptions.Progress.
+func (p *Progress) Bytes(title string) func(done, total int64) {
+	started := false
+	return func(done, total int64) {
+		if !started {
+			p.StartBytes(title, total)
+			started = true
+		}
+		p.Set(done)
+	}
+}
+
 // Step counts one step and shows the running mean of its loss. A loss that is
 // not finite shows, and stays, as what it is.
 func (p *Progress) Step(loss float64) {
@@ -249,7 +263,8 @@ func (p *Progress) status(now time.Time) (count, rest string) {
 	elapsed := now.Sub(p.began)
 	if moved := p.done - p.first; moved > 0 && p.total > p.done {
 		left := elapsed.Seconds() * float64(p.total-p.done) / float64(moved)
-		rest += "  " + clock(time.Duration(min(left, math.MaxInt32)*float64(time.Second))) + " left"
+		left = math.Ceil(min(left, math.MaxInt32) - 1e-3) // "00:00 left" would be a lie
+		rest += "  " + clock(time.Duration(left)*time.Second) + " left"
 	} else if p.total == 0 {
 		rest += "  " + clock(elapsed)
 	}

@@ -285,6 +285,39 @@ var twoPhases = []Epoch{
 	{"full", 0, math.Inf(1), 1.0 / 3, 1, 3661*time.Second + 1},
 }
 
+func TestPage(t *testing.T) {
+	dir := t.TempDir()
+	picture := filepath.Join(dir, "dice.png")
+	require.NoError(t, DicePlot(picture, "fold 0", hump(0.19, 0.84)))
+	path := out(t, "report.html")
+	require.NoError(t, WritePage(path, Page{
+		Title: "Run <1>",
+		Sections: []Section{
+			{Heading: "Scores", Text: "Mean Dice beside an all-empty prediction & co.\n\nSecond paragraph.",
+				Header: []string{"fold", "Dice"}, Rows: [][]string{{"0", "0.8412"}, {"1", "<b>"}}},
+			{Heading: "Fold 0", Images: []string{picture}, Log: "epoch  train_loss\n0      0.5\n"},
+		},
+	}))
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	text := string(b)
+	for _, want := range []string{
+		"<title>Run &lt;1&gt;</title>", "<h2>Scores</h2>", "<p>Mean Dice beside an all-empty prediction &amp; co.</p>", "<p>Second paragraph.</p>",
+		"<th>Dice</th>", "<td>0.8412</td>", "<td>&lt;b&gt;</td>", `<img alt="dice" src="data:image/png;base64,iVBORw0KGgo`, "<pre>epoch  train_loss\n0      0.5\n</pre>",
+	} {
+		assert.Contains(t, text, want)
+	}
+	assert.NotContains(t, text, "ZgotmplZ", "what the template thinks unsafe")
+	assert.NotContains(t, text, "http", "the page asks nobody for anything")
+
+	other := filepath.Join(dir, "x.html")
+	require.ErrorIs(t, WritePage(other, Page{Sections: []Section{{Images: []string{filepath.Join(dir, "absent.png")}}}}), os.ErrNotExist)
+	text2 := filepath.Join(dir, "no.png")
+	require.NoError(t, os.WriteFile(text2, []byte("no picture"), 0o666))
+	require.ErrorContains(t, WritePage(other, Page{Sections: []Section{{Images: []string{text2}}}}), "no.png is no PNG")
+	require.NoFileExists(t, other)
+}
+
 func TestWriteTable(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, WriteTable(&b, twoPhases))
@@ -446,11 +479,11 @@ func TestRedrawsAreFew(t *testing.T) {
 
 func TestResumedDownload(t *testing.T) {
 	p, b, clock := ticking(100)
-	p.StartBytes("resnet34-333f7ec4.pth", 87_306_240)
-	p.Set(80_000_000)
+	set := p.Bytes("resnet34-333f7ec4.pth")
+	set(80_000_000, 87_306_240)
 	*clock = clock.Add(10 * time.Second)
-	p.Set(81_000_000)
-	assert.Equal(t, []string{"resnet34-333f7ec4.pth  92% ━━━━━━━━━━━━━━━━━━━━━━━━━━━───  81.0 MB/87.3 MB  01:03 left"}, screen(t, b.String()))
+	set(81_000_000, 87_306_240)
+	assert.Equal(t, []string{"resnet34-333f7ec4.pth  92% ━━━━━━━━━━━━━━━━━━━━━━━━━━━───  81.0 MB/87.3 MB  01:04 left"}, screen(t, b.String()))
 }
 
 func TestUnknownTotal(t *testing.T) {
@@ -465,6 +498,7 @@ func TestNilProgressIsSilent(t *testing.T) {
 	var p *Progress
 	p.Start("x", 1)
 	p.StartBytes("x", 1)
+	p.Bytes("x")(1, 2)
 	p.Step(1)
 	p.Add(1)
 	p.Set(1)

@@ -11,6 +11,8 @@ type accumulator interface {
 	beginBatch(images int, training bool)
 	// endBatch follows a training batch's backward pass.
 	endBatch(s *stepper) error
+	// endTraining follows the epoch's last training batch.
+	endTraining(s *stepper) error
 	// endEpoch follows the epoch's validation.
 	endEpoch(s *stepper) error
 }
@@ -56,7 +58,9 @@ func newAccumulator(r Recipe, n int) accumulator {
 }
 
 // defaultAccumulator sums each micro-batch's gradient times its images and divides
-// by their number: the gradient of all these images as one batch.
+// by their number: the gradient of all these images as one batch. What remains at
+// the end of an epoch is such a batch, too, and comes before the validation, which
+// so measures the model that the epoch leaves.
 type defaultAccumulator struct {
 	n, batches, images int
 }
@@ -77,12 +81,14 @@ func (a *defaultAccumulator) endBatch(s *stepper) error {
 	return a.stepNow(s)
 }
 
-func (a *defaultAccumulator) endEpoch(s *stepper) error {
+func (a *defaultAccumulator) endTraining(s *stepper) error {
 	if a.batches == 0 {
 		return nil
 	}
 	return a.stepNow(s)
 }
+
+func (a *defaultAccumulator) endEpoch(*stepper) error { return nil }
 
 func (a *defaultAccumulator) stepNow(s *stepper) error {
 	images := a.images
@@ -115,6 +121,8 @@ func (a *kernelAccumulator) endBatch(s *stepper) error {
 	}
 	return a.stepNow(s)
 }
+
+func (a *kernelAccumulator) endTraining(*stepper) error { return nil }
 
 func (a *kernelAccumulator) endEpoch(s *stepper) error {
 	if a.batches == 0 {

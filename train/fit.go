@@ -40,7 +40,7 @@ type Options struct {
 }
 
 // An Observer is told what happens while it happens. Any function may be nil;
-// slices are its own.
+// slices are its own. A tensor that it makes is freed when training ends.
 type Observer struct {
 	Batch func(BatchInfo)
 	Step  func(StepInfo)
@@ -138,34 +138,40 @@ func (t *Trainer) Fit(ctx context.Context, p Phase, source, valid Source) ([]Epo
 	case source.Batches() == 0:
 		return nil, fmt.Errorf("train: no training batch in an epoch; use a smaller batch size")
 	}
-	var epochs []Epoch
-	var err error
-	nn.Scope(func(func(...torch.Tensor)) { // ends the optimizer's averages
-		epochs, err = t.fit(ctx, p, groups, source, valid)
+	epochs := make([]Epoch, 0, p.Epochs)
+	err := t.with(p.Frozen, OneCycle{source.Batches() * p.Epochs, p.Rates}, func(r *run) error {
+		for e := range p.Epochs {
+			epoch, err := r.epoch(ctx, e, source, valid)
+			if err != nil {
+				return fmt.Errorf("train: %s, epoch %d: %w", p.Name, e, err)
+			}
+			epoch.Phase = p.Name
+			epochs = append(epochs, epoch)
+			if t.opt.Observe.Epoch != nil {
+				t.opt.Observe.Epoch(epoch)
+			}
+		}
+		return nil
 	})
 	return epochs, err
 }
 
-func (t *Trainer) fit(ctx context.Context, p Phase, groups [][]nn.Named, source, valid Source) (epochs []Epoch, err error) {
-	if err := t.freeze(groups, p.Frozen); err != nil {
-		return nil, err
-	}
-	run, err := t.newRun(p, groups, source.Batches())
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, nn.DropGrad(t.all)) }()
-	for e := range p.Epochs {
-		epoch, err := run.epoch(ctx, e, source, valid)
-		if err != nil {
-			return epochs, fmt.Errorf("train: %s, epoch %d: %w", p.Name, e, err)
+// with runs f with a new optimizer, whose averages and the gradients are freed
+// at the end.
+func (t *Trainer) with(frozen bool, s schedule, f func(*run) error) (err error) {
+	nn.Scope(func(func(...torch.Tensor)) {
+		groups := t.model.LayerGroups()
+		if err = t.freeze(groups, frozen); err != nil {
+			return
 		}
-		epochs = append(epochs, epoch)
-		if t.opt.Observe.Epoch != nil {
-			t.opt.Observe.Epoch(epoch)
+		var r *run
+		if r, err = t.newRun(s, groups); err != nil {
+			return
 		}
-	}
-	return epochs, nil
+		defer func() { err = errors.Join(err, nn.DropGrad(t.all)) }()
+		err = f(r)
+	})
+	return err
 }
 
 // freeze sets which parameters are trained: all, or those of the last group and
@@ -181,11 +187,15 @@ func (t *Trainer) freeze(groups [][]nn.Named, frozen bool) error {
 	})
 }
 
+// A schedule gives the rates and the momentum in force during iteration i.
+type schedule interface {
+	At(i int) (rates []float64, momentum float64)
+}
+
 // A run is a phase under way.
 type run struct {
 	*Trainer
-	phase       Phase
-	schedule    OneCycle
+	schedule    schedule
 	adam        *nn.Adam
 	accumulator accumulator
 	stepper     *stepper
@@ -194,11 +204,10 @@ type run struct {
 	loss        smoothed
 }
 
-func (t *Trainer) newRun(p Phase, groups [][]nn.Named, batches int) (*run, error) {
+func (t *Trainer) newRun(s schedule, groups [][]nn.Named) (*run, error) {
 	r := &run{
 		Trainer:     t,
-		phase:       p,
-		schedule:    OneCycle{batches * p.Epochs, p.Rates},
+		schedule:    s,
 		accumulator: newAccumulator(t.opt.Recipe, t.opt.Accumulate),
 		loss:        smoothed{beta: 0.98}, // fastai 1.0.54, Recorder
 	}
@@ -234,9 +243,10 @@ func (r *run) step(divisor float64) error {
 
 func (r *run) epoch(ctx context.Context, e int, source, valid Source) (Epoch, error) {
 	start := time.Now()
-	result := Epoch{Phase: r.phase.Name, Epoch: e, ValidLoss: math.NaN(), Dice: math.NaN()}
+	result := Epoch{Epoch: e, ValidLoss: math.NaN(), Dice: math.NaN()}
 	nn.SetTraining(r.model, true)
 	r.epochEnd = false
+	n := 0
 	for b, err := range source.Epoch(e) {
 		if err == nil {
 			err = ctx.Err()
@@ -245,18 +255,22 @@ func (r *run) epoch(ctx context.Context, e int, source, valid Source) (Epoch, er
 			err = r.batch(e, b)
 		}
 		if err != nil {
-			return result, fmt.Errorf("batch %d: %w", r.iteration%source.Batches(), err)
+			return result, fmt.Errorf("batch %d: %w", n, err)
 		}
+		n++
 	}
 	result.TrainLoss = r.loss.value()
+	r.epochEnd = true
+	if err := r.accumulator.endTraining(r.stepper); err != nil {
+		return result, err
+	}
 	if valid != nil {
 		var err error
 		result.ValidLoss, result.Dice, err = r.validate(ctx, valid)
 		if err != nil {
-			return result, fmt.Errorf("validation: %w", err)
+			return result, fmt.Errorf("validation, %w", err)
 		}
 	}
-	r.epochEnd = true
 	if err := r.accumulator.endEpoch(r.stepper); err != nil {
 		return result, err
 	}
@@ -328,6 +342,7 @@ func (r *run) validate(ctx context.Context, valid Source) (loss, dice float64, e
 	var losses, dices metric.Mean
 	nn.SetTraining(r.model, false)
 	defer nn.SetTraining(r.model, true)
+	n := 0
 	for b, err := range valid.Epoch(0) {
 		if err == nil {
 			err = ctx.Err()
@@ -336,7 +351,7 @@ func (r *run) validate(ctx context.Context, valid Source) (loss, dice float64, e
 			err = b.check(true)
 		}
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("batch %d: %w", n, err)
 		}
 		r.accumulator.beginBatch(b.N, false)
 		var value float64
@@ -347,8 +362,9 @@ func (r *run) validate(ctx context.Context, valid Source) (loss, dice float64, e
 			prob = slice(foreground(scores))
 		})
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("batch %d: %w", n, err)
 		}
+		n++
 		losses.Add(value, b.N)
 		area := b.H * b.W
 		for i := range b.N {

@@ -25,7 +25,7 @@ const (
 )
 
 // At returns the rates and the momentum in force during iteration i, counted from
-// 0; after the last, At(Iterations) is where the schedule ends.
+// 0; from At(Iterations) on it stays where it ends.
 func (o OneCycle) At(i int) (rates []float64, momentum float64) {
 	rise := int(riseShare * float64(o.Iterations))
 	rates = make([]float64, len(o.Max))
@@ -39,7 +39,7 @@ func (o OneCycle) At(i int) (rates []float64, momentum float64) {
 		}
 		return rates, anneal(momHigh, momLow, p)
 	}
-	p := float64(i-rise) / float64(o.Iterations-rise)
+	p := min(float64(i-rise)/float64(o.Iterations-rise), 1)
 	for g, m := range o.Max {
 		rates[g] = anneal(m, m/divFinal, p)
 	}
@@ -67,6 +67,16 @@ func EvenRates(low, high float64, groups int) ([]float64, error) {
 		rates[g] = low * math.Pow(step, float64(g))
 	}
 	return rates, nil
+}
+
+// TenthRates returns rate for the last group and a tenth of it for the others:
+// fastai's slice(rate).
+func TenthRates(rate float64, groups int) []float64 {
+	rates := SameRates(rate/10, groups)
+	if groups > 0 {
+		rates[groups-1] = rate
+	}
+	return rates
 }
 
 // SameRates returns one rate for all groups.

@@ -26,7 +26,7 @@ type Prediction struct {
 func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each func(Prediction) error) error {
 	nn.SetTraining(t.model, false)
 	defer nn.SetTraining(t.model, true)
-	index := 0
+	index, batch := 0, 0
 	for b, err := range source.Epoch(0) {
 		if err == nil {
 			err = ctx.Err()
@@ -35,7 +35,7 @@ func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each 
 			err = b.check(b.Targets != nil)
 		}
 		if err != nil {
-			return fmt.Errorf("train: predicting image %d: %w", index, err)
+			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", batch, index, err)
 		}
 		var prob []float32
 		err = quietly(func() {
@@ -46,7 +46,7 @@ func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each 
 			prob = slice(p)
 		})
 		if err != nil {
-			return fmt.Errorf("train: predicting image %d: %w", index, err)
+			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", batch, index, err)
 		}
 		area := b.H * b.W
 		for i := range b.N {
@@ -59,6 +59,7 @@ func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each 
 			}
 			index++
 		}
+		batch++
 	}
 	return nil
 }

@@ -33,9 +33,8 @@ var decoders sync.Map // Syntax -> Decoder
 func RegisterDecoder(s Syntax, d Decoder) { decoders.Store(s, d) }
 
 // pixelsPerByte bounds what a code stream may claim to hold before it is given
-// to a registered decoder. JPEG-LS and JPEG 2000 code even areas in next to
-// nothing, so that there is no limit in principle; a black film of 2048x2048 has
-// 5000 pixels a byte.
+// to a registered decoder. JPEG 2000 codes even areas in next to nothing, so that
+// there is no limit in principle; no real film comes near this one.
 const pixelsPerByte = 1 << 14
 
 // registered decodes a frame with the decoder registered for its syntax; at is

@@ -12,11 +12,11 @@
 // its own kind: *FormatError, *UnsupportedError, ErrLimit, ErrNoPixels, ErrFrame.
 //
 // Uncompressed (little endian, big endian, deflated), RLE, JPEG with 8 and 12
-// bits (baseline, extended, progressive) and lossless JPEG are decoded in Go.
-// JPEG-LS and JPEG 2000 need package codec, imported for its side effect. The
-// table of what is read is docs/dicom.md in the repository.
+// bits (baseline, extended, progressive), lossless JPEG and JPEG-LS are decoded in
+// Go. JPEG 2000 needs package codec, imported for its side effect. The table of
+// what is read is docs/dicom.md in the repository.
 //
-// Sources: DICOM PS3.3, PS3.5, PS3.6, PS3.10; ITU-T T.81.
+// Sources: DICOM PS3.3, PS3.5, PS3.6, PS3.10; ITU-T T.81 and T.87.
 package dicom
 
 import (
@@ -42,10 +42,11 @@ type Options struct {
 	// are left as they are.
 	ApplyVOI bool
 
-	// HeaderOnly leaves out the pixels: the Film has everything else.
+	// HeaderOnly leaves out the pixels: the Film has everything else, and its
+	// Bits, Scale and Offset are those of stored pixels without a sign.
 	HeaderOnly bool
 
-	MaxBytes  int64 // largest file, also after inflating; 0 means 1 GiB
+	MaxBytes  int64 // largest file, also once inflated; 0 means 1 GiB
 	MaxPixels int   // largest Rows*Columns; 0 means 1<<27
 }
 

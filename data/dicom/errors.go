@@ -50,7 +50,7 @@ func (e *UnsupportedError) Error() string {
 	}
 	hint := ""
 	switch e.Syntax {
-	case JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000:
+	case JPEG2000Lossless, JPEG2000:
 		hint = "; import data/dicom/codec and build with -tags dicomcodec to read it"
 	}
 	return fmt.Sprintf("dicom: transfer syntax %s (%s) is not supported%s", e.Syntax, e.Syntax.Name(), hint)

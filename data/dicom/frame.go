@@ -26,7 +26,8 @@ func (st *study) frame(i, maxPixels int) ([]byte, error) {
 		return nil, err
 	}
 	switch st.syntax {
-	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1:
+	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1,
+		JPEGLSLossless, JPEGLSNearLossless:
 		pix, err := s.jpeg(data, maxPixels)
 		return pix, locate(err, at, st.syntax)
 	case RLELossless:
@@ -38,7 +39,8 @@ func (st *study) frame(i, maxPixels int) ([]byte, error) {
 // decodable reports whether there is a decoder for the syntax.
 func (st *study) decodable() bool {
 	switch st.syntax {
-	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1, RLELossless:
+	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1,
+		JPEGLSLossless, JPEGLSNearLossless, RLELossless:
 		return true
 	}
 	_, ok := decoders.Load(st.syntax)

@@ -188,11 +188,21 @@ func seeds(t testing.TB) map[string][]byte {
 		film.Pix8[i] = uint8(i * i)
 	}
 	require.NoError(t, Write(&jpeg, &film, JPEGBaseline))
+	coded := func(name string, syntax Syntax) []byte { // 37 columns, 29 rows
+		data, err := os.ReadFile(filepath.Join("internal", "jpeg", "testdata", name+".jpg"))
+		require.NoError(t, err)
+		elems := imageHeader("MONOCHROME2", 1, 8, 8, 0)
+		elems[2].val, elems[3].val = 29, 37
+		return build(syntax, append(elems, pixels([][]byte{nil, data}))...)
+	}
 	table := []el{{0x00283002, "US", []uint16{3, 1, 8}}, {0x00283006, "OW", []uint16{1, 2, 200}}}
 	words := append(imageHeader("MONOCHROME1", 1, 16, 12, 1,
 		el{0x00281050, "DS", "40"}, el{0x00281051, "DS", "400"}, el{0x00281052, "DS", "-1024"}, el{0x00281053, "DS", "2"}), pixels(sixWords))
 	return map[string][]byte{
 		"jpeg":     jpeg.Bytes(),
+		"jpegls":   coded("ls_flat", JPEGLSLossless),
+		"near":     coded("ls_grey_near3", JPEGLSNearLossless),
+		"waves":    coded("grey_progressive", JPEGProgressive),
 		"explicit": build(ExplicitLittleEndian, words...),
 		"implicit": build(ImplicitLittleEndian, words...),
 		"big":      build(ExplicitBigEndian, words...),

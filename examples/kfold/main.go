@@ -2,7 +2,7 @@
 // end to end: from a folder of prepared images (see examples/prepare) to an
 // ensemble of U-Nets, its out-of-fold scores, and submission.csv.
 //
-//	kfold -data data/siim-256 -weights resnet34-333f7ec4.pth -device cuda
+//	kfold -data data/siim-256 -weights resnet34 -device cuda
 //
 // On SIIM-ACR (10,675 films at 256x256) the notebook scores 0.816 out of fold;
 // predicting nothing scores 0.777. Its flags have the notebook's values as
@@ -38,7 +38,7 @@ func run() error {
 	flag.StringVar(&c.Data, "data", "", "`folder` with train/, masks/ and test/ (see examples/prepare)")
 	flag.StringVar(&c.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
 	flag.StringVar(&c.Arch, "arch", c.Arch, "`encoder`: resnet34 or resnet18")
-	flag.StringVar(&c.Weights, "weights", "", "torchvision's weights of the encoder, a `file`; without it the encoder starts at random and is never frozen")
+	flag.StringVar(&c.Weights, "weights", "", "torchvision's weights of the encoder: a `file`, or resnet34 to fetch them; without, the encoder starts at random and is never frozen")
 	recipe := flag.String("recipe", "default", "`default`, or kernel for exactly what the notebook did, accidents included")
 	device := flag.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
 	flag.BoolVar(&c.BF16, "bf16", false, "compute convolutions in bfloat16")

@@ -52,7 +52,7 @@ func TestBackwardErrors(t *testing.T) {
 // Raw gotorch: an exception in Backward ends the process with gotorch's own
 // library. Here it waits for the next call.
 func TestRawBackwardOnNonScalar(t *testing.T) {
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	locked(t)
@@ -90,7 +90,7 @@ func TestRawStepAfterFailedBackward(t *testing.T) {
 }
 
 func TestRawOptimizerErrors(t *testing.T) {
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	locked(t)
@@ -124,7 +124,7 @@ func TestRawOptimizerErrors(t *testing.T) {
 
 // With gotorch's own library Close and the finalizer free the optimizer twice.
 func TestOptimizerCloseTwice(t *testing.T) {
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	locked(t)
@@ -154,7 +154,7 @@ func TestOptimizerCloseTwice(t *testing.T) {
 // gotorch's GC waits for the finalizer of every tensor made since the last one:
 // a single tensor that is still in use, and it waits for ever.
 func TestRawGCDoesNotHang(t *testing.T) {
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	locked(t)
@@ -173,7 +173,7 @@ func TestRawGCDoesNotHang(t *testing.T) {
 // On one core gotorch's init asks for NumCPU/2 = 0 threads, which libtorch
 // refuses with an exception that ended the process at import.
 func TestImportOnOneCore(t *testing.T) {
-	if !child(t, time.Minute, "taskset", "-c", "0") {
+	if !child(t, 3*time.Minute, "taskset", "-c", "0") {
 		return
 	}
 	assert.Equal(t, 1, runtime.NumCPU())
@@ -198,7 +198,7 @@ func TestSetThreads(t *testing.T) {
 func TestThreadsDefault(t *testing.T) {
 	t.Setenv("OMP_NUM_THREADS", "")
 	t.Setenv("MKL_NUM_THREADS", "")
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	assert.Equal(t, runtime.GOMAXPROCS(0), Threads())
@@ -217,7 +217,7 @@ func nilTensors() map[string]torch.Tensor {
 }
 
 func TestNothingBehindTheTensor(t *testing.T) {
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	locked(t)

@@ -2,9 +2,9 @@
 
 package shim
 
-// libcgotorch.so, and empty stand-ins for the libtorch that gotorch's own flags
-// name, lie where `make libcgotorch` puts them. A program looks for the library
-// in its own folder too.
+// libcgotorch.so lies where `make libcgotorch` puts it, or in a -L of
+// CGO_LDFLAGS; a program looks for it in its own folder too. The stubs stand in
+// for the libtorch that gotorch's own flags name.
 
-// #cgo LDFLAGS: -L${SRCDIR}/../../build/cgotorch -Wl,--as-needed -lcgotorch -Wl,-rpath,$ORIGIN
+// #cgo LDFLAGS: -L${SRCDIR}/../../build/cgotorch -L${SRCDIR}/stubs/cgotorch_so -Wl,--as-needed -lcgotorch -Wl,-rpath,$ORIGIN
 import "C"

@@ -116,7 +116,7 @@ func TestScopesOnSeveralGoroutines(t *testing.T) {
 // Live handles come back to where they were: after scopes as soon as Go has
 // collected the empty ones, without scopes after the grace period as well.
 func TestLiveHandlesComeBack(t *testing.T) {
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	x := filled(t, 1, 4)
@@ -136,7 +136,7 @@ func TestLiveHandlesComeBack(t *testing.T) {
 // gotorch's Go code does not keep its operands alive. With its own library a
 // collection frees them while C++ reads them: this loop crashed 5 times of 5.
 func TestConcurrentCollection(t *testing.T) {
-	if !child(t, time.Minute) {
+	if !child(t, 3*time.Minute) {
 		return
 	}
 	stop := make(chan struct{})
@@ -197,7 +197,7 @@ func trainStep(t *testing.T, opt torch.Optimizer, x torch.Tensor, w []torch.Tens
 // With the collector switched off, so that scopes do all the work, 450 more
 // steps of training must not need more memory than 50 steps did.
 func TestTrainingLoopMemoryIsFlat(t *testing.T) {
-	if !child(t, 5*time.Minute) {
+	if !child(t, 10*time.Minute) {
 		return
 	}
 	locked(t)
@@ -233,7 +233,7 @@ func TestTrainingLoopMemoryIsFlat(t *testing.T) {
 
 // gotorch never frees the C strings and buffers that it makes for a call.
 func TestWhatGotorchLeaks(t *testing.T) {
-	if !child(t, 2*time.Minute) {
+	if !child(t, 5*time.Minute) {
 		return
 	}
 	locked(t)

@@ -193,7 +193,10 @@ func TestCallRejects(t *testing.T) {
 	assert.PanicsWithError(t, "shim: mm: argument 1 has type string", func() { _, _ = opMM.Call(a, "b") })
 }
 
-func TestVersionNamesLibtorch(t *testing.T) { assert.Regexp(t, `^\d+\.\d+`, Version()) }
+func TestVersion(t *testing.T) {
+	assert.Regexp(t, `^\d+\.\d+`, Version())
+	t.Logf("libtorch %s, %d CUDA devices, %d threads", Version(), CUDADevices(), Threads())
+}
 
 func TestSeed(t *testing.T) {
 	draw := func(seed uint64) []float32 {

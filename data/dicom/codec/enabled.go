@@ -8,8 +8,6 @@ import "github.com/hcunet/hcunet/data/dicom"
 const Enabled = true
 
 func init() {
-	dicom.RegisterDecoder(dicom.JPEGLSLossless, jpegLS)
-	dicom.RegisterDecoder(dicom.JPEGLSNearLossless, jpegLS)
 	dicom.RegisterDecoder(dicom.JPEG2000Lossless, jpeg2000)
 	dicom.RegisterDecoder(dicom.JPEG2000, jpeg2000)
 }

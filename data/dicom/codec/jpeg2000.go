@@ -2,7 +2,7 @@
 
 package codec
 
-// #include <stdlib.h>
+// #cgo pkg-config: libopenjp2
 // #include "openjpeg_shim.h"
 import "C"
 
@@ -71,4 +71,19 @@ func codestream(f *dicom.Frame) ([]byte, error) {
 		return nil, fmt.Errorf("%dx%d tiles in %d bytes", across, down, len(s))
 	}
 	return s, nil
+}
+
+// samples lays the values that at gives out as dicom.Decoder demands.
+func samples(f *dicom.Frame, at func(pixel, component int) int32) []byte {
+	word := f.Allocated / 8
+	out := make([]byte, 0, f.Rows*f.Columns*f.Samples*word)
+	for p := range f.Rows * f.Columns {
+		for c := range f.Samples {
+			v := at(p, c)
+			for k := range word {
+				out = append(out, byte(v>>(8*k)))
+			}
+		}
+	}
+	return out
 }

@@ -21,6 +21,8 @@ const (
 	dnl   = 0xDC
 	dri   = 0xDD
 	app14 = 0xEE
+	sof55 = 0xF7 // JPEG-LS
+	lse   = 0xF8
 	tem   = 0x01
 )
 
@@ -54,6 +56,9 @@ type component struct {
 	seen   bool      // a scan had it
 	pred   int32
 	dc, ac uint8 // tables of the current scan
+
+	row, above []int32 // JPEG-LS: the current row and the one above
+	runIndex   int
 }
 
 type decoder struct {
@@ -75,6 +80,7 @@ type decoder struct {
 	r         bitReader
 	eobrun    int32
 	scans     int
+	preset    lsPreset
 }
 
 // Decode decodes the one image of a JPEG stream. Bytes after its end marker
@@ -182,7 +188,9 @@ func (d *decoder) handle(m uint8, seg []byte, at int) error {
 		return UnsupportedError("arithmetic coding")
 	case m == dnl:
 		return UnsupportedError("a height given after the scan")
-	case m >= sof0 && m <= sof15 && m != jpg:
+	case m == lse:
+		return d.lsExtension(seg, at)
+	case m >= sof0 && m <= sof15 && m != jpg || m == sof55:
 		return d.frame(m, seg, at)
 	case m == jpg || m == 0xDE || m == 0xDF || m >= 0xF0 && m <= 0xFD || m > tem && m < 0xC0:
 		return UnsupportedError(fmt.Sprintf("marker FF %02X", m))
@@ -241,7 +249,7 @@ func (d *decoder) frame(m uint8, s []byte, at int) error {
 		return d.errorf(at, "second frame header")
 	}
 	switch m {
-	case sof0, sof1, sof2, sof3:
+	case sof0, sof1, sof2, sof3, sof55:
 	default:
 		return UnsupportedError(fmt.Sprintf("process SOF%d", m-sof0))
 	}
@@ -258,14 +266,14 @@ func (d *decoder) frame(m uint8, s []byte, at int) error {
 	if n != 1 && n != 3 {
 		return UnsupportedError(fmt.Sprintf("%d components", n))
 	}
-	if m == sof3 && (p < 2 || p > 16) || m == sof0 && p != 8 || (m == sof1 || m == sof2) && p != 8 && p != 12 {
+	if (m == sof3 || m == sof55) && (p < 2 || p > 16) || m == sof0 && p != 8 || (m == sof1 || m == sof2) && p != 8 && p != 12 {
 		return d.errorf(at, "%d bits a sample are not allowed in process SOF%d", p, m-sof0)
 	}
 	if w*h > d.lim.Pixels {
 		return &LimitError{w, h, d.lim.Pixels}
 	}
 	d.sof = m
-	d.img = Image{Width: w, Height: h, Components: n, Precision: p, Lossless: m == sof3}
+	d.img = Image{Width: w, Height: h, Components: n, Precision: p, Lossless: m == sof3 || m == sof55}
 	comps := make([]component, n)
 	d.hmax, d.vmax = 1, 1
 	for i := range comps {
@@ -315,6 +323,8 @@ func (d *decoder) plausible(at int) error {
 	switch d.sof {
 	case sof3:
 		bits = d.img.Width * d.img.Height * d.img.Components
+	case sof55: // a bit stands for up to 32768 samples: memory grows row by row
+		bits = d.img.Width * d.img.Height * d.img.Components >> 15
 	default:
 		for _, c := range d.comps {
 			bits += c.blocks[0] * c.blocks[1]
@@ -348,7 +358,13 @@ func (d *decoder) finish() error {
 	if d.sof == sof2 {
 		d.reconstruct()
 	}
-	if d.img.Precision == 8 {
+	if d.sof == sof55 {
+		d.hmax, d.vmax = 1, 1
+		for i := range d.comps {
+			d.comps[i].stride = d.img.Width
+		}
+	}
+	if d.img.Precision <= 8 {
 		d.img.Pix8 = assemble(d, func(c *component) []uint8 { return c.pix8 })
 	} else {
 		d.img.Pix16 = assemble(d, func(c *component) []uint16 { return c.pix16 })

@@ -1,6 +1,7 @@
 // Package jpeg decodes the JPEG processes that DICOM allows: baseline, extended
 // and progressive DCT with 8 or 12 bits, and lossless Huffman coding with 2 to
-// 16 bits (ITU-T T.81, processes 1 to 12 and 14).
+// 16 bits (ITU-T T.81, processes 1 to 12 and 14); and JPEG-LS, lossless and
+// near-lossless, with 2 to 16 bits (ITU-T T.87).
 //
 // The DCT decoder is exact: its inverse transform is the accurate integer one
 // of the Independent JPEG Group ("islow"), rounding included, and chroma is
@@ -18,9 +19,9 @@ import "fmt"
 // (R, G, B, R, ...), in the colour space of the stream: nothing is converted.
 type Image struct {
 	Width, Height int
-	Components    int // 1 or 3
-	Precision     int // bits per sample, 2 to 16
-	Lossless      bool
+	Components    int  // 1 or 3
+	Precision     int  // bits per sample, 2 to 16
+	Lossless      bool // lossless process or JPEG-LS
 
 	// Exactly one of the two is set: Pix8 if Precision <= 8.
 	Pix8  []uint8

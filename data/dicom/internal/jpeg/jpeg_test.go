@@ -14,8 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The hashes are of what libjpeg-turbo 2.1.5 decodes, by testdata/make.py.
-var libjpeg = []struct {
+// The hashes are of what libjpeg-turbo 2.1.5 decodes, and for JPEG-LS ("ls")
+// CharLS 2.4.1, by testdata/make.py.
+var reference = []struct {
 	name       string
 	components int
 	sha256     string
@@ -30,6 +31,13 @@ var libjpeg = []struct {
 	{"colour_422", 3, "3781b67881484d01c257f38454f20e3df6643893bdbfd3cdb141b562999bf820"},
 	{"colour_420", 3, "fc94f8406486f57137dae6eb2f7da37f002b34676136077004c9c8ae0791c0e7"},
 	{"colour_420_progressive", 3, "f8d29887a3c707026122e6bfe509d5c6cbd4e0b789f046d3707ba828f5b36e81"},
+	{"ls_grey", 1, "5e121945f3d834385f3c1ceb9a0fee19a3dd849086357da5e57b36fb27d2712c"},
+	{"ls_grey_near3", 1, "b8716b1c61eb57c00fcd1249459b38945f6b25bf0746f2d27726186e8f3f720c"},
+	{"ls_flat", 1, "22867f979d4fac20889b0e0ce88755debb14059abd5ccc80d8d975aebe82f017"},
+	{"ls_12bits", 1, "15cf3b31d996cf9c3b6ee7b40ff8fcc580539eea0f03e07d839d355babc1cd57"},
+	{"ls_planes", 3, "369716692a9088561293712577e976e0307cf0300bf3494d54fa48cd57c74265"},
+	{"ls_line", 3, "369716692a9088561293712577e976e0307cf0300bf3494d54fa48cd57c74265"},
+	{"ls_sample_near2", 3, "4be3e64e858717b13daaa6c1c63e73f2eb48326537237a8ca9af6280ec0ad63c"},
 }
 
 func read(t testing.TB, name string) []byte {
@@ -39,14 +47,18 @@ func read(t testing.TB, name string) []byte {
 	return b
 }
 
-func TestSameAsLibjpeg(t *testing.T) {
-	for _, c := range libjpeg {
+func TestSameAsReference(t *testing.T) {
+	for _, c := range reference {
 		t.Run(c.name, func(t *testing.T) {
 			img, err := Decode(read(t, c.name), Limits{})
 			require.NoError(t, err)
 			assert.Equal(t, [3]int{37, 29, c.components}, [3]int{img.Width, img.Height, img.Components})
-			require.Len(t, img.Pix8, 37*29*c.components)
-			sum := sha256.Sum256(img.Pix8)
+			pix := img.Pix8
+			for _, v := range img.Pix16 {
+				pix = append(pix, byte(v), byte(v>>8))
+			}
+			require.Len(t, pix, 37*29*c.components*((img.Precision+7)/8))
+			sum := sha256.Sum256(pix)
 			assert.Equal(t, c.sha256, hex.EncodeToString(sum[:]))
 		})
 	}
@@ -207,7 +219,7 @@ func TestLosslessRoundTrip(t *testing.T) {
 // A stream cut anywhere is an error with a place inside it.
 func TestCutShort(t *testing.T) {
 	streams := map[string][]byte{"lossless": encodeLossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2)}
-	for _, c := range libjpeg {
+	for _, c := range reference {
 		streams[c.name] = read(t, c.name)
 	}
 	for name, src := range streams {
@@ -231,6 +243,7 @@ func patch(src []byte, marker byte, at int, with ...byte) []byte {
 
 func TestErrors(t *testing.T) {
 	grey, prog, colour := read(t, "grey"), read(t, "grey_progressive"), read(t, "colour_444")
+	ls := read(t, "ls_grey")
 	end := len(grey) - 2
 	for _, c := range []struct {
 		name string
@@ -256,6 +269,9 @@ func TestErrors(t *testing.T) {
 		{"hierarchical", bytes.Replace(grey, []byte{0xFF, sof0}, []byte{0xFF, 0xC5}, 1), "process SOF5 is not supported"},
 		{"more data than blocks", append(append(bytes.Clone(grey[:end]), 1, 2, 3), 0xFF, eoi), "go on after MCU 19"},
 		{"blocks without data", patch(grey, sof0, 1, 0, 45), "entropy data end"},
+		{"interleaved alone", patch(ls, sos, 4, 1), "interleave mode 1"},
+		{"error of 200", patch(ls, sos, 3, 200), "error 200"},
+		{"mapping table", patch(ls, sos, 2, 1), "mapping tables"},
 		{"no DC before AC", patch(prog, sos, 3, 1, 5), "first scan"},
 		{"end before a component", append(bytes.Clone(colour[:bytes.Index(colour, []byte{0xFF, sos})]), 0xFF, eoi), "no scan for component 0"},
 	} {
@@ -269,7 +285,7 @@ func TestErrors(t *testing.T) {
 // A flipped bit must not panic; most are found, and all that are not give an
 // image of the right size.
 func TestFlippedBits(t *testing.T) {
-	for _, c := range libjpeg {
+	for _, c := range reference {
 		src := read(t, c.name)
 		for bit := 0; bit < 8*len(src); bit += 11 {
 			src[bit/8] ^= 1 << (bit % 8)
@@ -282,7 +298,7 @@ func TestFlippedBits(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, c := range libjpeg {
+	for _, c := range reference {
 		f.Add(read(f, c.name))
 	}
 	f.Add(encodeLossless(make([]uint16, 105), 7, 5, 3, 12, 4, 0, 2))

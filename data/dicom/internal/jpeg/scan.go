@@ -34,7 +34,7 @@ func (d *decoder) scan(s []byte, at int) error {
 			}
 		}
 		c.dc, c.ac = s[2+2*i]>>4, s[2+2*i]&15
-		if c.dc > 3 || c.ac > 3 {
+		if d.sof != sof55 && (c.dc > 3 || c.ac > 3) {
 			return d.errorf(at, "Huffman tables %d and %d", c.dc, c.ac)
 		}
 		sc.comps = append(sc.comps, c)
@@ -43,8 +43,11 @@ func (d *decoder) scan(s []byte, at int) error {
 	if d.scans > maxScans {
 		return d.errorf(at, "more than %d scans", maxScans)
 	}
-	if d.sof == sof3 {
+	switch d.sof {
+	case sof3:
 		return d.lossless(&sc, at)
+	case sof55:
+		return d.ls(&sc, at)
 	}
 	if err := d.checkScan(&sc, at); err != nil {
 		return err

@@ -4,7 +4,7 @@
 Made with Debian 12's python3-pil 9.4.0 and python3-opencv 4.6.0 (libjpeg-turbo
 2.1.5, islow, fancy upsampling). Colour is hashed as YCbCr, before conversion.
 """
-import hashlib, io
+import ctypes, hashlib, io
 import cv2, numpy as np
 from PIL import Image
 
@@ -42,3 +42,52 @@ for name, b in files.items():
     im = Image.open(io.BytesIO(b))
     im.draft("YCbCr" if im.mode == "RGB" else "L", im.size)
     print('{"%s", %d, "%s"},' % (name, len(im.getbands()), hashlib.sha256(np.asarray(im).tobytes()).hexdigest()))
+
+# JPEG-LS, by libcharls 2.4.1. Near-lossless is hashed as CharLS decodes it.
+lib = ctypes.CDLL("libcharls.so.2")
+for f in ("charls_jpegls_encoder_create", "charls_jpegls_decoder_create"):
+    getattr(lib, f).restype = ctypes.c_void_p
+
+
+class FrameInfo(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_int32) for n in ("width", "height", "bits", "components")]
+
+
+def call(name, *args):
+    assert getattr(lib, name)(*args) == 0, name
+
+
+def charls(a, bits, near, mode):
+    e = ctypes.c_void_p(lib.charls_jpegls_encoder_create())
+    out, n = ctypes.create_string_buffer(1 << 16), ctypes.c_size_t()
+    info = FrameInfo(37, 29, bits, 3 if a.ndim == 3 else 1)
+    planes = np.ascontiguousarray(a.transpose(2, 0, 1) if a.ndim == 3 and mode == 0 else a)
+    call("charls_jpegls_encoder_set_destination_buffer", e, out, ctypes.c_size_t(len(out)))
+    call("charls_jpegls_encoder_set_frame_info", e, ctypes.byref(info))
+    call("charls_jpegls_encoder_set_near_lossless", e, near)
+    call("charls_jpegls_encoder_set_interleave_mode", e, mode)
+    call("charls_jpegls_encoder_encode_from_buffer", e, planes.tobytes(), ctypes.c_size_t(planes.nbytes), 0)
+    call("charls_jpegls_encoder_get_bytes_written", e, ctypes.byref(n))
+    src = out.raw[: n.value]
+    d = ctypes.c_void_p(lib.charls_jpegls_decoder_create())
+    pix = ctypes.create_string_buffer(planes.nbytes)
+    call("charls_jpegls_decoder_set_source_buffer", d, src, ctypes.c_size_t(len(src)))
+    call("charls_jpegls_decoder_read_header", d)
+    call("charls_jpegls_decoder_decode_to_buffer", d, pix, ctypes.c_size_t(len(pix)), 0)
+    got = np.frombuffer(pix.raw, planes.dtype).reshape(planes.shape)
+    return src, got.transpose(1, 2, 0) if a.ndim == 3 and mode == 0 else got
+
+
+flat = np.where(rgb > 100, 7, rgb // 64 * 64).astype(np.uint8)  # with runs
+for name, a, bits, near, mode in [
+    ("ls_grey", grey, 8, 0, 0),
+    ("ls_grey_near3", grey, 8, 3, 0),
+    ("ls_flat", flat[:, :, 0], 8, 0, 0),
+    ("ls_12bits", grey.astype(np.uint16) * 16 + 5, 12, 0, 0),
+    ("ls_planes", flat, 8, 0, 0),
+    ("ls_line", flat, 8, 0, 1),
+    ("ls_sample_near2", flat, 8, 2, 2),
+]:
+    src, got = charls(a, bits, near, mode)
+    open(name + ".jpg", "wb").write(src)
+    print('{"%s", %d, "%s"},' % (name, 3 if a.ndim == 3 else 1, hashlib.sha256(np.ascontiguousarray(got).tobytes()).hexdigest()))

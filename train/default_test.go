@@ -1,0 +1,306 @@
+package train_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/train"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// plain is a model without batch norm. The laws of accumulation hold only without:
+// a batch norm in training looks at the images of one batch together, so that two
+// small batches are another function than one large batch.
+type plain struct{ layers nn.Sequential }
+
+func newPlain(t testing.TB) *plain {
+	in := nn.NewInit(nn.CPU, 5)
+	in.DType = nn.Double
+	return &plain{nn.Sequential{
+		nn.NewConv2d(in, 3, 6, 3, &nn.ConvOptions{Padding: 1}), nn.Activation{},
+		nn.NewConv2d(in, 6, 2, 3, &nn.ConvOptions{Padding: 1}),
+	}}
+}
+
+func (m *plain) Forward(x torch.Tensor) torch.Tensor { return m.layers.Forward(x) }
+func (m *plain) Walk(w nn.Walker)                    { w.Child("layers", m.layers) }
+func (m *plain) String() string                      { return "plain" }
+func (m *plain) LayerGroups() [][]nn.Named           { return [][]nn.Named{nn.Parameters(m)} }
+
+// joined returns b with every n batches, and those that remain, made into one.
+func joined(b batches, n int) batches {
+	var out batches
+	for i, x := range b {
+		if i%n == 0 {
+			y := *x
+			y.Images, y.Targets = append([]float32{}, x.Images...), append([]uint8{}, x.Targets...)
+			out = append(out, &y)
+			continue
+		}
+		y := out[len(out)-1]
+		y.N += x.N
+		y.Images, y.Targets = append(y.Images, x.Images...), append(y.Targets, x.Targets...)
+	}
+	return out
+}
+
+// gradients trains at a rate too low to move anything and returns the gradients,
+// parameter by parameter, with which each step was taken, and the norms that were
+// seen before clipping.
+func gradients(t *testing.T, accumulate int, clip float64, source train.Source) (steps [][][]float64, norms []float64) {
+	t.Helper()
+	model := newPlain(t)
+	tr := trainer(t, model, train.Options{DType: nn.Double, Accumulate: accumulate, Clip: clip, Observe: train.Observer{
+		Step: func(s train.StepInfo) {
+			var g [][]float64
+			for _, p := range nn.Parameters(model) {
+				grad, ok := nn.Grad(p.Tensor)
+				require.True(t, ok)
+				v, err := nn.Slice[float64](grad)
+				require.NoError(t, err)
+				g = append(g, v)
+			}
+			steps = append(steps, g)
+		},
+		Batch: func(b train.BatchInfo) {
+			if !math.IsNaN(b.Norm) {
+				norms = append(norms, b.Norm)
+			}
+		},
+	}})
+	_, err := tr.Fit(context.Background(), train.Phase{Name: "still", Epochs: 2, Rates: []float64{1e-30}}, source, nil)
+	require.NoError(t, err)
+	return steps, norms
+}
+
+// n micro-batches of b images give the gradient of one batch of n*b; a remainder
+// at an epoch's end is averaged over what it holds, a smaller last micro-batch
+// counts for as much as it has; and clipping sees the averaged gradient.
+func TestAccumulationIsALargeBatch(t *testing.T) {
+	for _, c := range []struct{ batches, size, last, accumulate int }{
+		{batches: 4, size: 2, last: 2, accumulate: 2},
+		{batches: 6, size: 1, last: 1, accumulate: 3},
+		{batches: 5, size: 2, last: 2, accumulate: 2}, // remainder of one
+		{batches: 7, size: 3, last: 3, accumulate: 4}, // remainder of three
+		{batches: 4, size: 3, last: 1, accumulate: 2}, // a last micro-batch of 1 beside one of 3
+		{batches: 5, size: 3, last: 2, accumulate: 3}, // both
+		{batches: 2, size: 2, last: 2, accumulate: 9}, // nothing but remainder
+	} {
+		source := formulaBatches("laws", c.batches, c.size, 8, 0.3)
+		source[c.batches-1].N = c.last
+		source[c.batches-1].Images = source[c.batches-1].Images[:c.last*3*64]
+		source[c.batches-1].Targets = source[c.batches-1].Targets[:c.last*64]
+		large := joined(source, c.accumulate)
+		for _, clip := range []float64{0, 0.05, 1e9} {
+			t.Run(fmt.Sprintf("%v, clip %v", c, clip), func(t *testing.T) {
+				micro, microNorms := gradients(t, c.accumulate, clip, source)
+				want, norms := gradients(t, 1, clip, large)
+				require.Len(t, want, 2*len(large))
+				require.Len(t, micro, len(want))
+				for i := range want {
+					squares := 0.0
+					for j := range want[i] {
+						// A few hundred products are added in another order.
+						golden.Close(t, fmt.Sprintf("step %d, parameter %d", i, j), micro[i][j], want[i][j], 1e-14)
+						for _, g := range micro[i][j] {
+							squares += g * g
+						}
+					}
+					if clip == 0.05 {
+						// clip/(norm+1e-6) of the norm, for norms around 1.
+						require.InEpsilon(t, clip, math.Sqrt(squares), 1e-5, "all of these are larger")
+					}
+				}
+				if clip > 0 && c.batches%c.accumulate == 0 {
+					require.InEpsilonSlice(t, norms, microNorms, 1e-14)
+				}
+			})
+		}
+	}
+}
+
+// The same law for a whole trajectory: in a search for a rate one iteration is one
+// step, however many micro-batches it takes, so that the rates are the same, too.
+func TestAccumulationTrajectory(t *testing.T) {
+	source := formulaBatches("laws", 6, 2, 8, 0.3)
+	search := func(accumulate int, source train.Source) (losses []float64) {
+		points, err := trainer(t, newPlain(t), train.Options{DType: nn.Double, Accumulate: accumulate, Clip: 0.1}).FindRate(
+			context.Background(), source, &train.FindOptions{Start: []float64{1e-3}, End: []float64{1e-1}, Iterations: 20})
+		require.NoError(t, err)
+		require.Len(t, points, 20)
+		for _, p := range points {
+			losses = append(losses, p.Loss)
+		}
+		return losses
+	}
+	want := search(1, joined(source, 3))
+	require.Less(t, want[19], want[0]-0.01, "it learns")
+	golden.Close(t, "losses", search(3, source), want, 1e-12)
+}
+
+// No step is taken on nothing: there are as many as there are full or begun groups
+// of micro-batches, with and without validation.
+func TestSteps(t *testing.T) {
+	for _, c := range []struct {
+		recipe             train.Recipe
+		batches, n         int
+		valid              bool
+		steps, atEpochEnds int
+	}{
+		{train.Default, 4, 2, false, 4, 0},
+		{train.Default, 4, 2, true, 4, 0},
+		{train.Default, 5, 2, false, 6, 2},
+		{train.Default, 5, 2, true, 6, 2},
+		{train.Default, 3, 1, true, 6, 0},
+		{train.Default, 1, 8, true, 2, 2},
+		{train.Kernel, 6, 4, false, 4, 0},
+		{train.Kernel, 6, 4, true, 6, 2}, // the notebook's step on nothing
+	} {
+		steps, ends := 0, 0
+		var valid train.Source
+		if c.valid {
+			valid = formulaBatches("laws.valid", 3, 2, 8, 0.3)
+		}
+		tr := trainer(t, newPlain(t), train.Options{Recipe: c.recipe, DType: nn.Double, Accumulate: c.n, Observe: train.Observer{Step: func(s train.StepInfo) {
+			steps++
+			if s.EpochEnd {
+				ends++
+			}
+		}}})
+		_, err := tr.Fit(context.Background(), train.Phase{Epochs: 2, Rates: []float64{1e-3}}, formulaBatches("laws", c.batches, 2, 8, 0.3), valid)
+		require.NoError(t, err)
+		require.Equal(t, []int{c.steps, c.atEpochEnds}, []int{steps, ends}, "%v", c)
+	}
+}
+
+// Under the default recipe validation only looks: the model and the losses are
+// those of a training without.
+func TestValidationOnlyLooks(t *testing.T) {
+	source := formulaBatches("laws", 5, 2, 8, 0.3)
+	fit := func(valid train.Source) (*tiny, []train.Epoch) {
+		model := newTiny(t, nn.Double)
+		epochs, err := trainer(t, model, train.Options{DType: nn.Double, Accumulate: 2, Clip: 1}).Fit(
+			context.Background(), train.Phase{Epochs: 3, Rates: train.SameRates(1e-2, 3)}, source, valid)
+		require.NoError(t, err)
+		return model, epochs
+	}
+	with, seen := fit(formulaBatches("laws.valid", 3, 2, 8, 0.3))
+	without, unseen := fit(nil)
+	require.Equal(t, state(t, without), state(t, with))
+	for i := range seen {
+		require.Equal(t, unseen[i].TrainLoss, seen[i].TrainLoss)
+		require.True(t, math.IsNaN(unseen[i].ValidLoss) && math.IsNaN(unseen[i].Dice))
+		require.False(t, math.IsNaN(seen[i].ValidLoss) || math.IsNaN(seen[i].Dice))
+	}
+}
+
+// The validation measures the model that its epoch leaves, after the step on what
+// remained: trained further without moving, the model has the same loss again.
+func TestValidationSeesTheLastStep(t *testing.T) {
+	model := newPlain(t)
+	fit := func(rate float64) float64 {
+		epochs, err := trainer(t, model, train.Options{DType: nn.Double, Accumulate: 2}).Fit(context.Background(),
+			train.Phase{Epochs: 1, Rates: []float64{rate}}, formulaBatches("laws", 5, 2, 8, 0.3), formulaBatches("laws.valid", 3, 2, 8, 0.3))
+		require.NoError(t, err)
+		return epochs[0].ValidLoss
+	}
+	require.Equal(t, fit(1e-1), fit(1e-30))
+}
+
+// At a rate near zero no parameter moves by a bit; only the running statistics
+// follow the images.
+func TestRateNearZero(t *testing.T) {
+	for _, recipe := range []train.Recipe{train.Default, train.Kernel} {
+		model := newTiny(t, nn.Double)
+		before := state(t, model)
+		_, err := trainer(t, model, train.Options{Recipe: recipe, DType: nn.Double, Accumulate: 2, Clip: 1}).Fit(context.Background(),
+			train.Phase{Epochs: 2, Rates: train.SameRates(1e-30, 3)}, formulaBatches("laws", 5, 2, 8, 0.3), formulaBatches("laws.valid", 3, 2, 8, 0.3))
+		require.NoError(t, err)
+		after := state(t, model)
+		for i, n := range nn.State(model) {
+			if n.Buffer {
+				require.NotEqual(t, before.Tensors[i], after.Tensors[i], n.Name)
+			} else {
+				require.Equal(t, before.Tensors[i], after.Tensors[i], n.Name)
+			}
+		}
+	}
+}
+
+// One batch, whose masks are drawn at random, is learnt by heart.
+func TestOverfit(t *testing.T) {
+	for _, recipe := range []train.Recipe{train.Default, train.Kernel} {
+		in := nn.NewInit(nn.CPU, 3)
+		conv := func(from, to int64) nn.Layer { return nn.NewConv2d(in, from, to, 3, &nn.ConvOptions{Padding: 1}) }
+		model := &plain{nn.Sequential{conv(3, 48), nn.Activation{}, conv(48, 48), nn.Activation{}, conv(48, 2)}}
+		batch := formulaBatches("laws", 1, 1, 8, 0.3)
+		epochs, err := trainer(t, model, train.Options{Recipe: recipe, Clip: 1}).Fit(context.Background(),
+			train.Phase{Epochs: 150, Rates: []float64{1e-2}}, batch, batch)
+		require.NoError(t, err)
+		last := epochs[len(epochs)-1]
+		require.Less(t, last.ValidLoss, 0.02, "%v, from %v", recipe, epochs[0].ValidLoss)
+		require.Greater(t, last.Dice, 0.97)
+	}
+}
+
+// Batches of one channel are spread over the input's channels, and normalized.
+func TestInput(t *testing.T) {
+	grey := *formulaBatches("laws", 1, 2, 8, 0.3)[0]
+	grey.C, grey.Images = 1, grey.Images[:2*64]
+	rgb := grey
+	rgb.C, rgb.Images = 3, nil
+	mean, std := []float64{0.5, 0.25, -1}, []float64{2, 0.5, 1}
+	for i := range 2 {
+		for c := range 3 {
+			for _, v := range grey.Images[i*64 : (i+1)*64] {
+				rgb.Images = append(rgb.Images, float32((float64(v)-mean[c])/std[c]))
+			}
+		}
+	}
+	predict := func(b *train.Batch, in train.Input) (prob []float32) {
+		require.NoError(t, trainer(t, newTiny(t, nn.Float), train.Options{Input: in}).Predict(context.Background(), batches{b}, false,
+			func(p train.Prediction) error { prob = append(prob, p.Prob...); return nil }))
+		return prob
+	}
+	want := predict(&rgb, train.Input{})
+	golden.Close(t, "probabilities", predict(&grey, train.Input{Mean: mean, Std: std}), want, 1e-6) // a float32 division more
+}
+
+// Predict averages an image and its mirror image, in the source's order.
+func TestPredict(t *testing.T) {
+	model := newTiny(t, nn.Double)
+	source := formulaBatches("laws", 3, 2, 8, 0.3)
+	mirrored := make(batches, len(source))
+	for i, b := range source {
+		m := *b
+		m.Images, m.Targets = make([]float32, len(b.Images)), nil
+		for j := range b.Images {
+			m.Images[j] = b.Images[j-j%8+7-j%8]
+		}
+		mirrored[i] = &m
+	}
+	predict := func(source train.Source, noFlip bool) (all [][]float32) {
+		tr := trainer(t, model, train.Options{DType: nn.Double})
+		require.NoError(t, tr.Predict(context.Background(), source, noFlip, func(p train.Prediction) error {
+			require.Equal(t, len(all), p.Index)
+			all = append(all, p.Prob)
+			return nil
+		}))
+		return all
+	}
+	averaged, straight, flipped := predict(source, false), predict(source, true), predict(mirrored, true)
+	require.Len(t, averaged, 6)
+	for i := range averaged {
+		want := make([]float64, 64)
+		for j := range want {
+			want[j] = (float64(straight[i][j]) + float64(flipped[i][j-j%8+7-j%8])) / 2
+		}
+		golden.Close(t, fmt.Sprintf("image %d", i), averaged[i], want, 1e-7) // float32's last bit
+	}
+	require.NotEqual(t, averaged, straight)
+}
