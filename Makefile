@@ -54,19 +54,18 @@ lint: setup
 arrows:
 	@scripts/arrows
 
-# The whole path, small: drawings as DICOM files, PNG files for training, an
-# ensemble of four folds in runs/demo.
-DEMO ?= build/demo
-DEMO_CASES ?= 96
-DEMO_SIZE ?= 64
-DEMO_FLAGS ?= -arch resnet18 -batch 4 -accumulate 2 -epochs-frozen 1 -epochs-full 3
+# The whole path on drawings, small: films and masks, the prepared folder, the
+# ensemble. About five minutes on two cores.
+DEMO := build/demo
+DEMO_RUN ?= runs/demo
 
 demo: setup
-	rm -rf $(DEMO) runs/demo
-	$(GO) run ./examples/phantom -out $(DEMO)/dicom -n $(DEMO_CASES)
-	$(GO) run ./examples/prepare -images $(DEMO)/dicom/dicom-images-train -rle $(DEMO)/dicom/train-rle.csv \
-		-test $(DEMO)/dicom/dicom-images-test -size $(DEMO_SIZE) -out $(DEMO)/png
-	$(native) $(GO) run ./examples/kfold -data $(DEMO)/png -size $(DEMO_SIZE) $(DEMO_FLAGS) -out runs/demo
+	rm -rf $(DEMO) $(DEMO_RUN)
+	$(GO) run ./examples/phantom -n 96 -test 16 -out $(DEMO)/films
+	$(GO) run ./examples/prepare -images $(DEMO)/films/dicom-images-train -rle $(DEMO)/films/train-rle.csv \
+		-test $(DEMO)/films/dicom-images-test -size 64 -out $(DEMO)/prepared
+	$(native) $(GO) run ./examples/kfold -data $(DEMO)/prepared -size 64 -batch 8 -accumulate 1 \
+		-epochs-frozen 3 -epochs-full 5 -out $(DEMO_RUN)
 
 libcgotorch:
 	@scripts/libcgotorch
