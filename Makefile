@@ -54,16 +54,18 @@ lint: setup
 arrows:
 	@scripts/arrows
 
-# A folder of films in data/, a run in runs/: the whole path on drawings, small.
-DEMO ?= build/demo
-DEMO_CASES ?= 96
-DEMO_SIZE ?= 64
-DEMO_EPOCHS ?= 2
+# The whole path on drawings, small: films and masks, the prepared folder, the
+# ensemble. About five minutes on two cores.
+DEMO := build/demo
+DEMO_RUN ?= runs/demo
 
 demo: setup
-	$(GO) run ./examples/phantom -out $(DEMO)/dicom -n $(DEMO_CASES)
-	$(GO) run ./examples/prepare -in $(DEMO)/dicom -out $(DEMO)/png -size $(DEMO_SIZE)
-	$(native) $(GO) run ./examples/kfold -data $(DEMO)/png -size $(DEMO_SIZE) -epochs $(DEMO_EPOCHS) -out runs/demo
+	rm -rf $(DEMO) $(DEMO_RUN)
+	$(GO) run ./examples/phantom -n 96 -test 16 -out $(DEMO)/films
+	$(GO) run ./examples/prepare -images $(DEMO)/films/dicom-images-train -rle $(DEMO)/films/train-rle.csv \
+		-test $(DEMO)/films/dicom-images-test -size 64 -out $(DEMO)/prepared
+	$(native) $(GO) run ./examples/kfold -data $(DEMO)/prepared -size 64 -batch 8 -accumulate 1 \
+		-epochs-frozen 3 -epochs-full 5 -out $(DEMO_RUN)
 
 libcgotorch:
 	@scripts/libcgotorch

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
@@ -20,11 +21,16 @@ type Config struct {
 	Data string // folder in the notebook's layout: train/, masks/, test/
 	Out  string // folder to make; nothing is written before the input is known to be good
 
-	Arch    string // encoder: resnet34 or resnet18
-	Weights string // torchvision's weights of the encoder: a file, or a name that checkpoint.Fetch knows; "" starts from random ones
-	Recipe  train.Recipe
-	Device  nn.Device
-	BF16    bool // convolutions in bfloat16
+	Arch string // encoder: resnet34 or resnet18
+
+	// Weights to start from: torchvision's of the encoder, or those of a whole
+	// network as fold0.safetensors or fastai's learn.save has them. A file, or a
+	// name that checkpoint.Fetch knows; "" starts from random weights.
+	Weights string
+
+	Recipe train.Recipe
+	Device nn.Device
+	BF16   bool // convolutions in bfloat16
 
 	Size       int // width and height of what the network sees, a multiple of 32
 	Batch      int
@@ -148,7 +154,11 @@ func (c *Config) encoderWeights(ctx context.Context) (*checkpoint.File, error) {
 			return nil, err
 		}
 	}
-	return checkpoint.Open(path)
+	f, err := checkpoint.Open(path)
+	if err == nil && len(f.Tensors) == 0 {
+		err = fmt.Errorf("%s holds no tensors; give torchvision's weights of the encoder, or those of a whole network", path)
+	}
+	return f, err
 }
 
 // batchNormMomentum returns the weight of a micro-batch in the running statistics.
@@ -172,10 +182,14 @@ func (c *Config) network(fold int, weights *checkpoint.File) (net *unet.Net, err
 			encoder = resnet.New18
 		}
 		e := encoder(in, 3)
-		if weights != nil {
+		net = unet.New(in, e, unet.Config{DetachSkips: c.Recipe == train.Kernel})
+		switch {
+		case weights == nil:
+		case strings.HasPrefix(weights.Tensors[0].Name, "layers."):
+			err = nn.LoadState(net, weights)
+		default:
 			err = e.LoadTorchvision(weights)
 		}
-		net = unet.New(in, e, unet.Config{DetachSkips: c.Recipe == train.Kernel})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Weights, err)

@@ -70,6 +70,7 @@ func (r *Result) String() string {
 //	preds_test.npy, items_test.txt, submission.csv
 //	scores.txt, scores.json
 //	dice.png, loss_fold0.png, rates_fold0.png, samples_fold0.png
+//	report.html            all of it on one page
 //
 // What is wrong with the choices or the data is found before anything is
 // written. With ctx it stops between two batches.
@@ -97,9 +98,9 @@ type run struct {
 
 	result  Result
 	curves  []report.Curve
-	epochs  []report.Epoch
-	heldOut []prediction // of all folds
-	testSum [][]float32  // over the folds, per test image
+	epochs  [][]report.Epoch // per fold
+	heldOut []prediction     // of all folds
+	testSum [][]float32      // over the folds, per test image
 }
 
 // A prediction is a held-out image's.
@@ -144,7 +145,7 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	r.testSum = make([][]float32, r.test.Len())
 	r.result = Result{Out: cfg.Out, TestImages: r.test.Len()}
 	r.out = output(cfg.Out)
-	return r, r.out.begin(r.Config, ds)
+	return r, r.out.begin(r.Config)
 }
 
 // checkOutput refuses a folder that holds something.
@@ -204,7 +205,10 @@ func (r *run) finish() (*Result, error) {
 			return nil, err
 		}
 	}
-	return res, r.out.scores(res)
+	if err := r.out.scores(res); err != nil {
+		return nil, err
+	}
+	return res, r.page()
 }
 
 // path returns the path of a file in the output folder.

@@ -62,10 +62,7 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	if err := history.plot(r.out, f); err != nil {
 		return err
 	}
-	for _, e := range history.epochs {
-		e.Phase = fmt.Sprintf("fold %d %s", f, e.Phase)
-		r.epochs = append(r.epochs, e)
-	}
+	r.epochs = append(r.epochs, history.epochs)
 	if err := r.out.epochs(r.epochs); err != nil {
 		return err
 	}

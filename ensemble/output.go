@@ -25,23 +25,40 @@ import (
 type output string
 
 // begin makes the folder and says how the run is made.
-func (o output) begin(cfg Config, ds *data.Dataset) error {
+func (o output) begin(cfg Config) error {
 	if err := os.MkdirAll(string(o), 0o755); err != nil {
 		return err
 	}
-	version := "(devel)"
+	config := map[string]any{"started": time.Now().Format(time.RFC3339)}
+	for _, n := range cfg.notes() {
+		config[n.name] = n.value
+	}
+	return o.json("config.json", config)
+}
+
+// A note is one choice of a run, or a fact about the program that made it.
+type note struct {
+	name  string
+	value any
+}
+
+// notes returns what is to be known about how a run was made.
+func (c *Config) notes() []note {
+	version := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version = info.Main.Path + " " + info.Main.Version
 	}
-	return o.json("config.json", map[string]any{
-		"command": cfg.Command, "data": cfg.Data, "films": len(ds.Train), "test_films": len(ds.Test), "film_size": cfg.FilmSize,
-		"arch": cfg.Arch, "weights": cfg.Weights, "recipe": cfg.Recipe.String(), "device": cfg.Device.String(), "bf16": cfg.BF16,
-		"size": cfg.Size, "batch": cfg.Batch, "accumulate": cfg.Accumulate, "folds": cfg.Folds, "split": cfg.Split, "seed": cfg.Seed,
-		"frozen_epochs": cfg.FrozenEpochs, "full_epochs": cfg.FullEpochs, "rate": cfg.Rate, "clip": cfg.Clip,
-		"mean": cfg.Mean, "std": cfg.Std, "threshold": cfg.Threshold, "noise": cfg.noise(),
-		"program": version, "go": runtime.Version(), "libtorch": nn.LibtorchVersion(), "threads": nn.Threads(),
-		"started": time.Now().Format(time.RFC3339),
-	})
+	return []note{
+		{"command", strings.Join(c.Command, " ")},
+		{"data", c.Data}, {"arch", c.Arch}, {"weights", c.Weights}, {"recipe", c.Recipe.String()},
+		{"device", c.Device.String()}, {"bf16", c.BF16}, {"threads", nn.Threads()},
+		{"size", c.Size}, {"batch", c.Batch}, {"accumulate", c.Accumulate}, {"clip", c.Clip},
+		{"folds", c.Folds}, {"split", c.Split}, {"seed", c.Seed},
+		{"frozen_epochs", c.FrozenEpochs}, {"full_epochs", c.FullEpochs}, {"rate", c.Rate},
+		{"batch_norm_momentum", c.batchNormMomentum()}, {"mean", c.Mean}, {"std", c.Std},
+		{"threshold", c.Threshold}, {"noise", c.noise()}, {"film_size", c.FilmSize},
+		{"program", version}, {"go", runtime.Version()}, {"libtorch", nn.LibtorchVersion()},
+	}
 }
 
 func (o output) json(name string, v any) error {
@@ -52,8 +69,16 @@ func (o output) json(name string, v any) error {
 	return atomicfile.WriteFile(o.path("%s", name), append(b, '\n'))
 }
 
-func (o output) epochs(epochs []report.Epoch) error {
-	return atomicfile.Write(o.path("epochs.csv"), func(w io.Writer) error { return report.WriteEpochs(w, epochs) })
+// epochs writes the epochs of the folds so far, the fold in front of the phase.
+func (o output) epochs(folds [][]report.Epoch) error {
+	var all []report.Epoch
+	for f, epochs := range folds {
+		for _, e := range epochs {
+			e.Phase = fmt.Sprintf("fold %d %s", f, e.Phase)
+			all = append(all, e)
+		}
+	}
+	return atomicfile.Write(o.path("epochs.csv"), func(w io.Writer) error { return report.WriteEpochs(w, all) })
 }
 
 // scores writes the result for people and for programs.

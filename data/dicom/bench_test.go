@@ -31,3 +31,17 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkHeader reads all of a film but its pixels.
+func BenchmarkHeader(b *testing.B) {
+	data, err := os.ReadFile(golden.Path(b, "data/siim/dicom/1.2.276.0.7230010.3.1.4.8323329.10001.1517875220.930580.dcm"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Read(bytes.NewReader(data), &Options{HeaderOnly: true}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -42,10 +42,11 @@ type Options struct {
 	// are left as they are.
 	ApplyVOI bool
 
-	// HeaderOnly leaves out the pixels: the Film has everything else.
+	// HeaderOnly leaves out the pixels: the Film has everything else, and its
+	// Bits, Scale and Offset are those of stored pixels without a sign.
 	HeaderOnly bool
 
-	MaxBytes  int64 // largest file, also after inflating; 0 means 1 GiB
+	MaxBytes  int64 // largest file, also once inflated; 0 means 1 GiB
 	MaxPixels int   // largest Rows*Columns; 0 means 1<<27
 }
 

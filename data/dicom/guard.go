@@ -171,8 +171,11 @@ func (g *guard) correct() {
 }
 
 // inflate returns the inflated stream, or as much of it as came before an
-// error: whether anything is missing, the elements will tell.
+// error: whether anything is missing, the elements will tell. It stops at
+// maxBytes, and at 32 MiB and 200 bytes for each of b: deflate can put a thousand
+// zeros in a byte, and real films do not.
 func inflate(b []byte, maxBytes int64) ([]byte, error) {
+	maxBytes = min(maxBytes, 32<<20+200*int64(len(b)))
 	var out bytes.Buffer
 	n, err := io.Copy(&out, io.LimitReader(flate.NewReader(bytes.NewReader(b)), maxBytes+1))
 	if n > maxBytes {

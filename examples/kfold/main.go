@@ -11,8 +11,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -26,41 +28,51 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	switch err := run(os.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "kfold:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(args []string) error {
 	c := ensemble.Notebook()
 	c.Command = os.Args
-	flag.StringVar(&c.Data, "data", "", "`folder` with train/, masks/ and test/ (see examples/prepare)")
-	flag.StringVar(&c.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
-	flag.StringVar(&c.Arch, "arch", c.Arch, "`encoder`: resnet34 or resnet18")
-	flag.StringVar(&c.Weights, "weights", "", "torchvision's weights of the encoder: a `file`, or resnet34 to fetch them; without, the encoder starts at random and is never frozen")
-	recipe := flag.String("recipe", "default", "`default`, or kernel for exactly what the notebook did, accidents included")
-	device := flag.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
-	flag.BoolVar(&c.BF16, "bf16", false, "compute convolutions in bfloat16")
-	flag.IntVar(&c.Size, "size", c.Size, "width and height in `pixels` of what the network sees, a multiple of 32")
-	flag.IntVar(&c.Batch, "batch", c.Batch, "`images` a micro-batch")
-	flag.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`micro-batches` a step of the optimizer")
-	flag.IntVar(&c.Folds, "folds", c.Folds, "`number` of folds")
-	flag.Func("split", "how images are divided into folds: `random`, area (alike in mask area) or patient", func(s string) error { c.Split = ensemble.Split(s); return nil })
-	seed := flag.Uint("seed", uint(c.Seed), "`seed` of folds, weights, order and transforms")
-	flag.IntVar(&c.FrozenEpochs, "epochs-frozen", c.FrozenEpochs, "`epochs` with the encoder frozen")
-	flag.IntVar(&c.FullEpochs, "epochs-full", c.FullEpochs, "`epochs` of the whole network")
-	flag.Float64Var(&c.Rate, "rate", c.Rate, "highest learning `rate` of the frozen epochs; of the others it goes from rate/80 in the encoder's first layers to rate/2")
-	flag.Float64Var(&c.Clip, "clip", c.Clip, "largest `norm` of a gradient, 0 for none")
-	flag.Float64Var(&c.Mean, "mean", 0, "`mean` of the input; with -std, default those prepare left beside the data, or the notebook's for 128 and 256 pixels")
-	flag.Float64Var(&c.Std, "std", 0, "`standard deviation` of the input")
-	flag.Float64Var(&c.Threshold, "threshold", c.Threshold, "`probability` above which the Dice after each epoch counts a pixel")
-	flag.Float64Var(&c.Noise, "noise", c.Noise, "`pixels` below which a prediction counts as empty; negative means the notebook's 75 at 128x128, in proportion to the area")
-	flag.IntVar(&c.FilmSize, "film-size", c.FilmSize, "width and height in `pixels` of the films that submission.csv is about")
-	threads := flag.Int("threads", nn.Threads(), "`threads` inside an operation on the CPU")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q; see -h", flag.Arg(0))
+	flags := flag.NewFlagSet("kfold", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
+	flags.StringVar(&c.Data, "data", "", "`folder` with train/, masks/ and test/ (see examples/prepare)")
+	flags.StringVar(&c.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
+	flags.StringVar(&c.Arch, "arch", c.Arch, "`encoder`: resnet34 or resnet18")
+	flags.StringVar(&c.Weights, "weights", "", "weights to start from, of the encoder or of a whole network: a `file`, or resnet34 to fetch torchvision's; without, everything starts at random and nothing is frozen")
+	recipe := flags.String("recipe", "default", "`default`, or kernel for exactly what the notebook did, accidents included")
+	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
+	flags.BoolVar(&c.BF16, "bf16", false, "compute convolutions in bfloat16")
+	flags.IntVar(&c.Size, "size", c.Size, "width and height in `pixels` of what the network sees, a multiple of 32")
+	flags.IntVar(&c.Batch, "batch", c.Batch, "`images` a micro-batch")
+	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`micro-batches` a step of the optimizer")
+	flags.IntVar(&c.Folds, "folds", c.Folds, "`number` of folds")
+	flags.Func("split", "how images are divided into folds: `random`, area (alike in mask area) or patient", func(s string) error { c.Split = ensemble.Split(s); return nil })
+	seed := flags.Uint("seed", uint(c.Seed), "`seed` of folds, weights, order and transforms")
+	flags.IntVar(&c.FrozenEpochs, "epochs-frozen", c.FrozenEpochs, "`epochs` with the encoder frozen")
+	flags.IntVar(&c.FullEpochs, "epochs-full", c.FullEpochs, "`epochs` of the whole network")
+	flags.Float64Var(&c.Rate, "rate", c.Rate, "highest learning `rate` of the frozen epochs; of the others it goes from rate/80 in the encoder's first layers to rate/2")
+	flags.Float64Var(&c.Clip, "clip", c.Clip, "largest `norm` of a gradient, 0 for none")
+	flags.Float64Var(&c.Mean, "mean", 0, "`mean` of the input; with -std, default those prepare left beside the data, or the notebook's for 128 and 256 pixels")
+	flags.Float64Var(&c.Std, "std", 0, "`standard deviation` of the input")
+	flags.Float64Var(&c.Threshold, "threshold", c.Threshold, "`probability` above which the Dice after each epoch counts a pixel")
+	flags.Float64Var(&c.Noise, "noise", c.Noise, "`pixels` below which a prediction counts as empty; negative means the notebook's 75 at 128x128, in proportion to the area")
+	flags.IntVar(&c.FilmSize, "film-size", c.FilmSize, "width and height in `pixels` of the films that submission.csv is about")
+	threads := flags.Int("threads", nn.Threads(), "`threads` inside an operation on the CPU")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		flags.SetOutput(os.Stdout)
+		flags.PrintDefaults()
+		return err
+	} else if err != nil {
+		return fmt.Errorf("%w; see -h", err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	c.Seed = uint32(*seed)
 	var err error

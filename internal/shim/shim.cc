@@ -4,6 +4,10 @@
 // the program; `make libcgotorch` compiles it into a library of its own, for
 // programs built with the tag cgotorch_so.
 
+#if !__has_include(<ATen/ATen.h>) || !__has_include(<torch/torch.h>)
+#error hcunet needs libtorch: "sudo apt-get install libtorch-dev", or another way of README.md, section Install
+#endif
+
 #include "shim.h"
 
 #include "cgotorch.h"
