@@ -31,3 +31,24 @@ func BenchmarkWarp(b *testing.B) {
 		})
 	}
 }
+
+// The notebook's network has 43 million parameters, most of them in kernels of
+// some millions.
+func BenchmarkAdam(b *testing.B) {
+	var parameters []nn.Named
+	for range 18 {
+		p := nn.Full(nn.CPU, nn.Float, 0.1, 512, 512, 3, 3)
+		nn.SetRequiresGrad(p, true)
+		parameters = append(parameters, nn.Named{Name: "weight", Tensor: p})
+	}
+	nn.Scope(func(func(...torch.Tensor)) {
+		for _, p := range parameters {
+			require.NoError(b, nn.Backward(nn.Mean(p.Tensor)))
+		}
+	})
+	adam, err := nn.NewAdam([][]nn.Named{parameters}, nil)
+	require.NoError(b, err)
+	for b.Loop() {
+		require.NoError(b, adam.Step([]nn.Hyper{{Rate: 1e-3, Beta1: 0.9, WeightDecay: 0.01}}))
+	}
+}

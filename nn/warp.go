@@ -39,7 +39,8 @@ const (
 // A Warp moves and lights a batch of images, each in its own way, in one
 // grid sample on their device; and moves their masks alike. It computes in
 // float64, so that it agrees with a plain loop over the pixels to the last bit or
-// so of float32, and on which pixel of a mask is the nearest.
+// so of float32, and on which pixel of a mask is the nearest. It is meant for a
+// GPU; on the CPU that loop, in package augment, is the faster one.
 //
 // Source: fastai 1.0.54, vision/image.py; torch's grid_sample with
 // align_corners=True.

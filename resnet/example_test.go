@@ -26,11 +26,3 @@ func Example() {
 	// [1 256 4 6]
 	// [1 512 2 3]
 }
-
-// Weights are found in torchvision's files by these names.
-func ExampleTorchvisionName() {
-	name, err := resnet.TorchvisionName("4.0.conv1.weight")
-	fmt.Println(name, err)
-	// Output:
-	// layer1.0.conv1.weight <nil>
-}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
@@ -60,29 +61,58 @@ func TestTorchvisionName(t *testing.T) {
 	}
 }
 
+// formula returns a checkpoint under torchvision's names, as features.py fills it.
+func formula(t *testing.T, names [][2]any) *checkpoint.File {
+	t.Helper()
+	f := &checkpoint.File{}
+	norm := map[string]bool{}
+	for _, n := range names {
+		if owner, ok := strings.CutSuffix(n[0].(string), ".running_mean"); ok {
+			norm[owner] = true
+		}
+	}
+	for _, n := range names {
+		name, shape, size := n[0].(string), []int{}, 1
+		for _, d := range n[1].([]any) {
+			shape = append(shape, int(d.(float64)))
+			size *= int(d.(float64))
+		}
+		if strings.HasSuffix(name, ".num_batches_tracked") {
+			continue
+		}
+		center, scale := golden.Rule(name, shape, norm[name[:strings.LastIndexByte(name, '.')]])
+		f.Tensors = append(f.Tensors, checkpoint.FromFloat32(name, golden.Fill(name, size, center, scale), shape...))
+	}
+	return f
+}
+
+// A checkpoint that lacks a tensor, has one too many or one of another shape is
+// refused with all three named; its classifier does not matter.
+func TestLoadTorchvision(t *testing.T) {
+	f := formula(t, reference(t).ResNet18)
+	f.Tensors = append(f.Tensors, checkpoint.FromFloat32("fc.bias", []float32{1, 2}, 2))
+	require.NoError(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadTorchvision(f))
+
+	var mismatch *nn.Mismatch
+	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 1).LoadTorchvision(f), &mismatch)
+	require.Equal(t, &nn.Mismatch{Misshape: []string{"0.weight: [64 3 7 7], wanted [64 1 7 7]"}}, mismatch)
+
+	f.Tensors = append(f.Tensors[1:], checkpoint.FromFloat32("layer5.bias", []float32{1, 2}, 2))
+	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadTorchvision(f), &mismatch)
+	require.Equal(t, &nn.Mismatch{Missing: []string{"0.weight"}, Extra: []string{"layer5.bias"}}, mismatch)
+
+	require.ErrorAs(t, resnet.New34(nn.NewInit(nn.CPU, 1), 3).LoadTorchvision(formula(t, reference(t).ResNet18)), &mismatch)
+	require.Empty(t, mismatch.Extra)
+	require.Len(t, mismatch.Missing, (8*2)*5) // eight more blocks of two kernels and two norms of four
+}
+
 // The maps of an image against torchvision's, in float64.
 func TestFeatures(t *testing.T) {
 	r := reference(t)
 	in := nn.NewInit(nn.CPU, 1)
 	in.DType = nn.Double
 	e := resnet.New18(in, 3)
-	for _, n := range nn.State(e) {
-		if nn.DTypeOf(n.Tensor) == nn.Long {
-			continue
-		}
-		name, err := resnet.TorchvisionName(n.Name)
-		require.NoError(t, err)
-		shape, size := []int{}, 1
-		for _, d := range nn.Shape(n.Tensor) {
-			shape = append(shape, int(d))
-			size *= int(d)
-		}
-		_, norm := n.Owner.(*nn.BatchNorm2d)
-		center, scale := golden.Rule(name, shape, norm)
-		v, err := nn.FromSlice(nn.CPU, golden.Fill(name, size, center, scale), nn.Shape(n.Tensor)...)
-		require.NoError(t, err)
-		nn.CopyInto(n.Tensor, v)
-	}
+	require.NoError(t, e.LoadTorchvision(formula(t, r.ResNet18)))
 	require.EqualValues(t, 3, e.InChannels())
 	nn.Scope(func(func(...torch.Tensor)) {
 		x, err := nn.FromSlice(nn.CPU, golden.Fill("image", 3*64*96, 0, 2), 1, 3, 64, 96)

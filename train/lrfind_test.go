@@ -55,6 +55,25 @@ func TestFindRateGolden(t *testing.T) {
 	}
 }
 
+// A few of the same points for those who have the repository alone.
+func TestFindRate(t *testing.T) {
+	points, err := trainer(t, newTiny(t, nn.Double), train.Options{DType: nn.Double}).
+		FindRate(context.Background(), formulaBatches("b3.train", 11, 2, 8, 0.3), nil)
+	require.NoError(t, err)
+	require.Len(t, points, 100)
+	for i, want := range map[int]train.RatePoint{
+		0:  {1e-07, 0.843501336502946, 0.8435013365029461},
+		1:  {1.202264434617413e-07, 0.819999267749822, 0.8316316048094481},
+		50: {0.001, 0.8245552423955392, 0.8056318955801727},
+		80: {0.25118864315095824, 0.6561311821046143, 0.7417192564222438},
+		99: {8.317637711026709, 0.662937024945219, 0.7192579011452892},
+	} {
+		require.InEpsilon(t, want.Rate, points[i].Rate, 1e-15)
+		require.InEpsilon(t, want.Loss, points[i].Loss, 1e-13)
+		require.InEpsilon(t, want.Smooth, points[i].Smooth, 1e-13)
+	}
+}
+
 // golden/b10_misc/misc.json, "lr_find.slice":
 // lr_find(start_lr=slice(1e-7,1e-5), end_lr=slice(1e-2,10), num_it=30, stop_div=False)
 func TestFindRateGroups(t *testing.T) {

@@ -302,7 +302,7 @@ func TestErrors(t *testing.T) {
 		{"no rows", build(ExplicitLittleEndian, with(shape(0x00280010, 0))...), nil, &format, "without rows (0028,0010)"},
 		{"MPEG", build("1.2.840.10008.1.2.4.100", with(mono8, pixels([][]byte{nil, {1}}))...), nil, &unsupported, "1.2.840.10008.1.2.4.100 (MPEG-2 Main Profile, Main Level)"},
 		{"unknown syntax", build("1.2.3", with(mono8, pixels([][]byte{nil, {1}}))...), nil, &unsupported, "1.2.3 (unknown)"},
-		{"JPEG 2000 without codec", build(JPEG2000, with(mono8, pixels([][]byte{nil, {1}}))...), nil, &unsupported, "-tags dicomcodec"},
+		{"no decoder", build("1.2.840.10008.1.2.4.203", with(mono8, pixels([][]byte{nil, {1}}))...), nil, &unsupported, "1.2.840.10008.1.2.4.203 (High-Throughput JPEG 2000) is not supported"},
 		{"too few pixels", build(ExplicitLittleEndian, with(mono8, pixels(six[:4]))...), nil, &format, "pixel data have 4 bytes"},
 		{"frame 1 of 1", build(ExplicitLittleEndian, sixGrey...), &Options{Frame: 1}, ErrFrame, "frame 1 asked for, the file has 1"},
 		{"frame -1", build(ExplicitLittleEndian, sixGrey...), &Options{Frame: -1}, ErrFrame, "frame -1"},
@@ -432,6 +432,12 @@ func TestWriteRefuses(t *testing.T) {
 		s := spoil(&f)
 		assert.ErrorContains(t, Write(io.Discard, &f, s), want)
 	}
+}
+
+// The error for JPEG 2000 says how to read it.
+func TestHintAtCodec(t *testing.T) {
+	assert.ErrorContains(t, &UnsupportedError{Syntax: JPEG2000}, "-tags dicomcodec")
+	assert.NotContains(t, (&UnsupportedError{Syntax: "1.2.3"}).Error(), "-tags")
 }
 
 func TestAgeYears(t *testing.T) {

@@ -1,0 +1,192 @@
+package nn
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// randomParams returns parameters of the given shapes with values around 0.
+func randomParams(tb testing.TB, dtype DType, shapes ...[]int64) []Named {
+	tb.Helper()
+	in := NewInit(CPU, 7)
+	in.DType = dtype
+	params := make([]Named, len(shapes))
+	for i, shape := range shapes {
+		n := int64(1)
+		for _, d := range shape {
+			n *= d
+		}
+		params[i] = Named{Name: fmt.Sprintf("p%d", i), Tensor: in.param(in.normal(n, 0.1), shape...)}
+	}
+	return params
+}
+
+// backward gives params the gradient of the sum of their cubes over 3, their
+// square, times scale.
+func backward(tb testing.TB, params []Named, scale float64) {
+	tb.Helper()
+	require.NoError(tb, Try(func() {
+		Scope(func(func(...torch.Tensor)) {
+			for _, p := range params {
+				x := p.Tensor
+				must(Backward(MulScalar(Sum(Mul(Mul(x, x), x)), scale/3)))
+			}
+		})
+	}))
+}
+
+// TestAdamPaper holds the list operators against the formulas, number by number.
+func TestAdamPaper(t *testing.T) {
+	for _, opt := range []AdamOptions{
+		{},
+		{Epsilon: EpsilonBefore},
+		{L2: true},
+		{L2: true, Epsilon: EpsilonBefore, Beta2: 0.9, Eps: 1e-3},
+	} {
+		t.Run(fmt.Sprintf("%+v", opt), func(t *testing.T) {
+			params := randomParams(t, Double, []int64{3, 5, 2}, []int64{7})
+			adam, err := NewAdam([][]Named{params[:1], params[1:]}, &opt)
+			require.NoError(t, err)
+			beta2, eps := 0.99, 1e-8
+			if opt.Beta2 != 0 {
+				beta2, eps = opt.Beta2, opt.Eps
+			}
+			var want, mean, sq [2][]float64
+			for i, p := range params {
+				want[i], err = Slice[float64](p.Tensor)
+				require.NoError(t, err)
+				mean[i], sq[i] = make([]float64, len(want[i])), make([]float64, len(want[i]))
+			}
+			rng := rand.New(rand.NewPCG(1, 2))
+			for step := 1; step <= 12; step++ {
+				scale := rng.NormFloat64()
+				require.NoError(t, ZeroGrad(params))
+				backward(t, params, scale)
+				hyper := []Hyper{{Rate: 1e-2 * rng.Float64(), Beta1: 0.85 + 0.1*rng.Float64(), WeightDecay: 0.1}, {Rate: 1e-3, Beta1: 0.9}}
+				require.NoError(t, adam.Step(hyper))
+				for i, h := range hyper {
+					for j, p := range want[i] {
+						g := scale * p * p
+						if opt.L2 {
+							g += h.WeightDecay * p
+						} else {
+							p -= h.Rate * h.WeightDecay * p
+						}
+						m := h.Beta1*mean[i][j] + (1-h.Beta1)*g
+						v := beta2*sq[i][j] + (1-beta2)*g*g
+						mean[i][j], sq[i][j] = m, v
+						c1, c2 := 1-math.Pow(h.Beta1, float64(step)), 1-math.Pow(beta2, float64(step))
+						if opt.Epsilon == EpsilonBefore {
+							p -= h.Rate * math.Sqrt(c2) / c1 * m / (math.Sqrt(v) + eps)
+						} else {
+							p -= h.Rate * (m / c1) / (math.Sqrt(v/c2) + eps)
+						}
+						want[i][j] = p
+					}
+				}
+			}
+			for i, p := range params {
+				got, err := Slice[float64](p.Tensor)
+				require.NoError(t, err)
+				// Twelve steps of a few roundings; the values are around 0.1.
+				require.InDeltaSlice(t, want[i], got, 1e-15)
+			}
+		})
+	}
+}
+
+// A parameter without a gradient, or frozen, stays, and counts its own steps.
+func TestAdamSkips(t *testing.T) {
+	params := randomParams(t, Double, []int64{2}, []int64{2}, []int64{2})
+	adam, err := NewAdam([][]Named{params}, nil)
+	require.NoError(t, err)
+	values := func(i int) []float64 {
+		v, err := Slice[float64](params[i].Tensor)
+		require.NoError(t, err)
+		return v
+	}
+	before := [][]float64{values(0), values(1), values(2)}
+	backward(t, params[:2], 1)
+	SetRequiresGrad(params[1].Tensor, false)
+	h := []Hyper{{Rate: 0.1, Beta1: 0.9}}
+	require.NoError(t, adam.Step(h))
+	require.NotEqual(t, before[0], values(0))
+	require.Equal(t, before[1], values(1))
+	require.Equal(t, before[2], values(2))
+
+	// The first step of Adam is the rate, whatever the gradient; had p2 counted
+	// the step that it did not take, its own first would be another.
+	backward(t, params[2:], 1)
+	require.NoError(t, adam.Step(h))
+	for i, v := range values(2) {
+		require.InDelta(t, before[2][i]-0.1, v, 1e-6)
+	}
+	require.ErrorContains(t, adam.Step(nil), "0 groups of values for 1 groups of parameters")
+}
+
+// Clipping scales all gradients by one factor, to the limit; it leaves what is
+// below the limit, and what is not a number.
+func TestClipGradNorm(t *testing.T) {
+	params := randomParams(t, Double, []int64{3}, []int64{2, 2})
+	norm, err := ClipGradNorm(params, 1)
+	require.NoError(t, err)
+	require.Zero(t, norm, "no gradient, no norm")
+	CopyInto(params[0].Tensor, Full(CPU, Double, 1, 3))
+	CopyInto(params[1].Tensor, Full(CPU, Double, 2, 2, 2))
+	backward(t, params, 1) // three times 1 and four times 4
+	norm, err = ClipGradNorm(params, 100)
+	require.NoError(t, err)
+	require.InEpsilon(t, 8.18535277187245, norm, 1e-15) // sqrt(3 + 64)
+	norm, err = ClipGradNorm(params, 0.5)
+	require.NoError(t, err)
+	require.InEpsilon(t, 8.18535277187245, norm, 1e-15)
+	norm, err = GradNorm(params)
+	require.NoError(t, err)
+	require.InEpsilon(t, 0.5, norm, 1e-6/8) // the factor is 0.5/(norm+1e-6)
+	require.NoError(t, DivGrad(params, 4))
+	norm, err = GradNorm(params)
+	require.NoError(t, err)
+	require.InEpsilon(t, 0.125, norm, 1e-6/8)
+	require.NoError(t, ZeroGrad(params))
+	norm, err = GradNorm(params)
+	require.NoError(t, err)
+	require.Zero(t, norm)
+	_, ok := Grad(params[0].Tensor)
+	require.True(t, ok)
+	require.NoError(t, DropGrad(params))
+	_, ok = Grad(params[0].Tensor)
+	require.False(t, ok)
+}
+
+// network is as many parameters, in as many tensors, as the notebook's network has.
+func network(tb testing.TB) []Named {
+	shapes := make([][]int64, 174)
+	for i := range shapes {
+		shapes[i] = []int64{43_232_353 / 174}
+	}
+	params := randomParams(tb, Float, shapes...)
+	backward(tb, params, 1)
+	return params
+}
+
+func BenchmarkAdam(b *testing.B) {
+	params := network(b)
+	adam, err := NewAdam([][]Named{params}, nil)
+	require.NoError(b, err)
+	for b.Loop() {
+		require.NoError(b, adam.Step([]Hyper{{Rate: 1e-5, Beta1: 0.9, WeightDecay: 0.01}}))
+	}
+}
+
+func BenchmarkClipGradNorm(b *testing.B) {
+	params := network(b)
+	for b.Loop() {
+		_, err := ClipGradNorm(params, 1e9)
+		require.NoError(b, err)
+	}
+}

@@ -1,0 +1,4 @@
+package resnet
+
+// TorchvisionName is open to the tests.
+var TorchvisionName = torchvisionName
