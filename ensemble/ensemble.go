@@ -91,6 +91,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 type run struct {
 	Config
 	images, test *train.Images
+	patients     []string // per training image
 	folds        data.Folds
 	weights      *checkpoint.File // of the encoder; nil for none
 	input        train.Input
@@ -105,8 +106,9 @@ type run struct {
 
 // A prediction is a held-out image's.
 type prediction struct {
-	prob   []float32 // without noise
-	target []uint8
+	prob    []float32 // without noise
+	target  []uint8
+	patient string // empty where it is not known
 }
 
 // newRun checks and loads everything, and then makes the output folder.
@@ -130,6 +132,9 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	}
 	if r.images, err = train.LoadImages(ds.Train); err != nil {
 		return nil, err
+	}
+	for _, s := range ds.Train {
+		r.patients = append(r.patients, s.Patient)
 	}
 	if r.test, err = train.LoadImages(ds.Test); err != nil {
 		return nil, err
@@ -192,10 +197,15 @@ func (r *run) finish() (*Result, error) {
 		res.Threshold += t / float64(len(res.Thresholds))
 	}
 	overlaps := make([]metric.Overlap, len(r.heldOut))
+	patients := make([]string, len(r.heldOut))
 	for i, p := range r.heldOut {
 		overlaps[i] = metric.Compare(p.prob, p.target, res.Threshold, metric.Noise{})
+		patients[i] = p.patient
+		if p.patient == "" {
+			patients[i] = fmt.Sprintf("image %d", i) // stands for itself
+		}
 	}
-	res.OutOfFold = metric.Summarize(overlaps, &metric.ReportOptions{Rand: rand.New(rand.NewPCG(uint64(r.Seed), 0))})
+	res.OutOfFold = metric.Summarize(overlaps, &metric.ReportOptions{Rand: rand.New(rand.NewPCG(uint64(r.Seed), 0)), Groups: patients})
 	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images against threshold", r.curves...); err != nil {
 		return nil, err
 	}

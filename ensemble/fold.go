@@ -130,7 +130,7 @@ func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *t
 		bytes.add(p.Prob)
 		metric.RemoveNoise(p.Prob, r.noise())
 		sweep.Add(p.Prob, p.Targets)
-		r.heldOut = append(r.heldOut, prediction{prob: p.Prob, target: slices.Clone(p.Targets)})
+		r.heldOut = append(r.heldOut, prediction{p.Prob, slices.Clone(p.Targets), r.patients[r.folds[f][p.Index]]})
 		r.Progress.Add(1)
 		return nil
 	})
