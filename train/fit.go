@@ -306,17 +306,15 @@ func (r *run) gradients(b *Batch) (value float64, err error) {
 	if err := b.check(true); err != nil {
 		return 0, err
 	}
-	err = nn.Try(func() {
-		nn.Scope(func(func(...torch.Tensor)) {
-			loss := nn.CrossEntropy(r.scores(r.input(b)), b.targets(r.opt.Device))
-			value = item(loss)
-			if w := r.accumulator.weight(b.N); w != 1 {
-				loss = nn.MulScalar(loss, w)
-			}
-			if err := nn.Backward(loss); err != nil {
-				panic(err)
-			}
-		})
+	err = inScope(func() {
+		loss := nn.CrossEntropy(r.scores(r.input(b)), b.targets(r.opt.Device))
+		value = item(loss)
+		if w := r.accumulator.weight(b.N); w != 1 {
+			loss = nn.MulScalar(loss, w)
+		}
+		if err := nn.Backward(loss); err != nil {
+			panic(err)
+		}
 	})
 	return value, err
 }
@@ -339,9 +337,12 @@ func (t *Trainer) scores(x torch.Tensor) torch.Tensor {
 
 // validate returns the mean loss and Dice over all images of a source.
 func (r *run) validate(ctx context.Context, valid Source) (loss, dice float64, err error) {
+	nn.Eval(r.model, func() { loss, dice, err = r.scoreAll(ctx, valid) })
+	return loss, dice, err
+}
+
+func (r *run) scoreAll(ctx context.Context, valid Source) (loss, dice float64, err error) {
 	var losses, dices metric.Mean
-	nn.SetTraining(r.model, false)
-	defer nn.SetTraining(r.model, true)
 	n := 0
 	for b, err := range valid.Epoch(0) {
 		if err == nil {
@@ -356,7 +357,7 @@ func (r *run) validate(ctx context.Context, valid Source) (loss, dice float64, e
 		r.accumulator.beginBatch(b.N, false)
 		var value float64
 		var prob []float32
-		err = quietly(func() {
+		err = inScope(func() {
 			scores := r.scores(r.input(b))
 			value = item(nn.CrossEntropy(scores, b.targets(r.opt.Device)))
 			prob = slice(foreground(scores))

@@ -23,9 +23,12 @@ type Prediction struct {
 // the foreground, averaged over the image and its mirror image (the notebook's
 // flip averaging) unless noFlip, and passes it to each. An error of each ends the
 // work.
-func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each func(Prediction) error) error {
-	nn.SetTraining(t.model, false)
-	defer nn.SetTraining(t.model, true)
+func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each func(Prediction) error) (err error) {
+	nn.Eval(t.model, func() { err = t.predict(ctx, source, noFlip, each) })
+	return err
+}
+
+func (t *Trainer) predict(ctx context.Context, source Source, noFlip bool, each func(Prediction) error) error {
 	index, batch := 0, 0
 	for b, err := range source.Epoch(0) {
 		if err == nil {
@@ -38,7 +41,7 @@ func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each 
 			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", batch, index, err)
 		}
 		var prob []float32
-		err = quietly(func() {
+		err = inScope(func() {
 			p := t.probability(b, false)
 			if !noFlip {
 				p = nn.MulScalar(nn.Add(p, nn.FlipLR(t.probability(b, true))), 0.5)
@@ -79,11 +82,9 @@ func foreground(scores torch.Tensor) torch.Tensor {
 	return nn.Select(nn.Softmax(scores, 1), 1, Foreground)
 }
 
-// quietly runs f in a scope without gradients and returns libtorch's complaint.
-func quietly(f func()) error {
-	return nn.Try(func() {
-		nn.NoGrad(func() { nn.Scope(func(func(...torch.Tensor)) { f() }) })
-	})
+// inScope runs f in a scope and returns libtorch's complaint.
+func inScope(f func()) error {
+	return nn.Try(func() { nn.Scope(func(func(...torch.Tensor)) { f() }) })
 }
 
 // slice returns the elements of t, for use inside nn.Try.
