@@ -1,0 +1,52 @@
+package train_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/hcunet/hcunet/augment"
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/metric"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/resnet"
+	"github.com/hcunet/hcunet/train"
+	"github.com/hcunet/hcunet/unet"
+)
+
+// Films that examples/prepare made, the first of four folds held out.
+func Example_films() {
+	check := func(err error) {
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	ds, err := data.Open("siim-256", nil)
+	check(err)
+	images, err := train.LoadImages(ds.Train)
+	check(err)
+	folds, err := data.KFold(images.Len(), 4, data.KernelSeed)
+	check(err)
+	films, err := train.NewLoader(images.Subset(folds.Train(0)), train.LoaderOptions{Batch: 16, Augment: &augment.Config{}})
+	check(err)
+	held, err := train.NewLoader(images.Subset(folds[0]), train.LoaderOptions{Batch: 16})
+	check(err)
+
+	in := nn.NewInit(nn.CPU, 2019) // where weights live, and the seed they are drawn from
+	net := unet.New(in, resnet.New34(in, 3), unet.Config{})
+	trainer, err := train.New(net, train.Options{
+		Input:      train.Input{Mean: []float64{0.540, 0.540, 0.540}, Std: []float64{0.264, 0.264, 0.264}},
+		Accumulate: 4, Clip: 1,
+	})
+	check(err)
+	_, err = trainer.Fit(context.Background(), train.Phase{Epochs: 10, Rates: train.SameRates(1e-3, 3)}, films, held)
+	check(err)
+
+	sweep := metric.NewSweep(nil, metric.Noise{MinSum: metric.NoiseArea(256, 256)})
+	check(trainer.Predict(context.Background(), held, false, func(p train.Prediction) error {
+		sweep.Add(p.Prob, p.Targets)
+		return nil
+	}))
+	threshold, dice := sweep.Best()
+	fmt.Printf("threshold %.2f: %v\n", threshold, dice)
+}
