@@ -96,8 +96,8 @@ type Failure struct {
 // again with the same options; until it has, Open refuses the folder. A folder
 // made with other options, or by hand, is refused.
 //
-// Source: "SIIM-ACR Pneumothorax: data repack" by iafoss, as far as
-// ../shared/golden/README.md, B9, tells of it.
+// Source: iafoss, "Data repack and image statistics", the public notebook that the
+// training notebook names for its data.
 func Prepare(ctx context.Context, opt PrepareOptions) (*Summary, error) {
 	if opt.Size == 0 {
 		opt.Size = 256
