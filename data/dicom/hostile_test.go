@@ -189,7 +189,7 @@ func seeds(t testing.TB) map[string][]byte {
 	}
 	require.NoError(t, Write(&jpeg, &film, JPEGBaseline))
 	coded := func(name string, syntax Syntax) []byte { // 37 columns, 29 rows
-		data, err := os.ReadFile(filepath.Join("internal", "jpeg", "testdata", name+".jpg"))
+		data, err := os.ReadFile(filepath.Join("..", "internal", "jpeg", "testdata", name+".jpg"))
 		require.NoError(t, err)
 		elems := imageHeader("MONOCHROME2", 1, 8, 8, 0)
 		elems[2].val, elems[3].val = 29, 37
