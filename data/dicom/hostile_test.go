@@ -161,9 +161,9 @@ func TestLiars(t *testing.T) {
 	}
 }
 
-// A deflated bomb is refused once it has given 32 MiB and 200 times its size, with
-// the limit on files far away and nothing allocated beyond; what is just as long
-// as that is read to its end.
+// A deflated bomb is refused once it has given 32 MiB and 200 times its size,
+// although MaxBytes is far away, and no memory is taken for what would follow. A
+// file that inflates to 32 MiB and a little is read.
 func TestDeflatedBomb(t *testing.T) {
 	if testing.Short() {
 		t.Skip("inflates 100 MB")
@@ -189,7 +189,7 @@ func TestDeflatedBomb(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, six, film.Pix8)
 
-	// Without the zeros at its end a bomb is cut short, and a bomb all the same.
+	// One that is cut short is refused for its size all the same.
 	_, err = Read(bytes.NewReader(bomb[:len(bomb)-8]), nil)
 	require.ErrorIs(t, err, ErrLimit)
 }
