@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/rle"
@@ -132,8 +133,8 @@ func readMasks(r io.Reader, file string, opt *MaskOptions) (*MaskTable, error) {
 		}
 		row := MaskRow{ID: strings.TrimSpace(record[layout.id]), Runs: strings.TrimSpace(record[layout.runs])}
 		row.Line, row.column = in.FieldPos(layout.runs)
-		if row.ID == "" {
-			return nil, t.wrong(in, layout.id, 0, errors.New("no image id"))
+		if err := checkID(row.ID); err != nil {
+			return nil, t.wrong(in, layout.id, 0, err)
 		}
 		if row.Runs == "-1" {
 			row.Runs = ""
@@ -145,6 +146,18 @@ func readMasks(r io.Reader, file string, opt *MaskOptions) (*MaskTable, error) {
 		}
 		t.add(row)
 	}
+}
+
+// checkID refuses what is no image id. A line break in quotes would be legal CSV,
+// but readers change it, and a file cannot well be named by it.
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return errors.New("no image id")
+	case strings.ContainsFunc(id, unicode.IsControl):
+		return fmt.Errorf("the image id %.80q holds a control character or line break", id)
+	}
+	return nil
 }
 
 // complete fills in the defaults and returns the pixels that runs may count.
@@ -283,7 +296,8 @@ func prefix(file string) string {
 
 // WriteSubmission writes rows as the challenge wants them: the header
 // "ImageId,EncodedPixels", one line per image, "-1" where Runs is "". It returns
-// an error if an id is missing or comes twice, or if runs are no SIIM-ACR text.
+// an error if an id is missing, comes twice, or has spaces around it or control
+// characters in it, or if runs are no SIIM-ACR text.
 func WriteSubmission(w io.Writer, rows []MaskRow) error {
 	out := csv.NewWriter(w)
 	if err := out.Write([]string{"ImageId", "EncodedPixels"}); err != nil {
@@ -293,7 +307,7 @@ func WriteSubmission(w io.Writer, rows []MaskRow) error {
 	for i, r := range rows {
 		first, twice := seen[r.ID]
 		switch {
-		case r.ID == "" || r.ID != strings.TrimSpace(r.ID):
+		case checkID(r.ID) != nil || r.ID != strings.TrimSpace(r.ID):
 			return fmt.Errorf("data: submission: row %d has the id %q", i, r.ID)
 		case twice:
 			return fmt.Errorf("data: submission: image %s in rows %d and %d; want one row per image", r.ID, first, i)

@@ -109,6 +109,7 @@ func TestReadMasksErrors(t *testing.T) {
 		{"2:5", head + "a,3 9999999999999999999999\n", "image a: rle: at offset 2: run leaves the image: it starts at pixel 3 of 100 (counted from 0) and is longer than 97"},
 		{"2:6", head + "a,90 11\n", "image a: rle: at offset 3: run leaves the image: it starts at pixel 90 of 100 (counted from 0) and is longer than 10"},
 		{"3:1", head + "a,1 2\n,1 2\n", "no image id"},
+		{"3:1", head + "a,1 2\n\"b\r\r\nc\",1 2\n", `the image id "b\r\nc" holds a control character or line break`},
 		{"3:1", head + "a,1 2\na\n", "a row of 1 fields; want 2, as ImageId,EncodedPixels"},
 		{"2:1", head + "a,1 2,3\n", "a row of 3 fields; want 2, as ImageId,EncodedPixels"},
 		{"1:1", "id,rle_mask\na,1 2\n", `the first line is neither a header with ImageId and EncodedPixels nor a row of id and runs: "id,rle_mask"`},
@@ -209,6 +210,7 @@ func TestWriteSubmission(t *testing.T) {
 	for want, rows := range map[string][]MaskRow{
 		`data: submission: row 1 has the id ""`:                                                         {{ID: "a"}, {}},
 		`data: submission: row 0 has the id " a"`:                                                       {{ID: " a"}},
+		`data: submission: row 0 has the id "a\nb"`:                                                     {{ID: "a\nb"}},
 		"data: submission: image a in rows 0 and 1; want one row per image":                             {{ID: "a"}, {ID: "a"}},
 		"data: submission: image a: rle: at offset 2: a run of length 0":                                {{ID: "a", Runs: "1 0"}},
 		"data: submission: image a: rle: at offset 0: unexpected character 'n'; want digits and spaces": {{ID: "a", Runs: "nan"}},

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/jpeg"
+	stdjpeg "image/jpeg"
 	"image/png"
 	"io"
+	"math"
 	"os"
+
+	"github.com/hcunet/hcunet/data/internal/jpeg"
 )
 
 // ImageOptions say how a picture becomes grey; nil means all defaults.
@@ -65,6 +68,10 @@ func OpenImage(path string, opt *ImageOptions) (*image.Gray, error) {
 // colour JPEG the luma channel is taken as it is stored. An EXIF orientation is
 // undone, so that the picture stands as it is to be seen.
 //
+// JPEG pixels are, bit for bit, those of libjpeg, and so of OpenCV's grey ones. A
+// stream that breaks the standard or has four colours goes to the standard
+// library's decoder, and where that can read it, a pixel may be a level off.
+//
 // A stream that is neither PNG nor JPEG gives an error that wraps
 // image.ErrFormat, a broken or unsupported one the decoder's own error.
 func ReadImage(r io.Reader, opt *ImageOptions) (*image.Gray, error) {
@@ -102,7 +109,7 @@ func readImage(r io.Reader, opt *ImageOptions) (*image.Gray, error) {
 	} else if n > maxPixelsPerByte*int64(len(b)) {
 		return nil, fmt.Errorf("header says %dx%d pixels, but the file has only %d bytes", c.Width, c.Height, len(b))
 	}
-	img, err := decode(bytes.NewReader(b))
+	img, err := decode(b)
 	if err != nil {
 		return nil, whole(err)
 	}
@@ -124,14 +131,26 @@ func whole(err error) error {
 // decoder returns the decoder that belongs to a file's first bytes. It asks no
 // registry: importing this package registers nothing, and what another package
 // registered is not read by surprise.
-func decoder(b []byte) (decode func(io.Reader) (image.Image, error), config func(io.Reader) (image.Config, error)) {
+func decoder(b []byte) (decode func(file []byte) (image.Image, error), config func(io.Reader) (image.Config, error)) {
 	switch {
 	case bytes.HasPrefix(b, []byte(pngHeader)):
-		return png.Decode, png.DecodeConfig
+		return decodePNG, png.DecodeConfig
 	case bytes.HasPrefix(b, []byte("\xff\xd8\xff")):
-		return jpeg.Decode, jpeg.DecodeConfig
+		return decodeJPEG, stdjpeg.DecodeConfig
 	}
 	return nil, nil
+}
+
+func decodePNG(file []byte) (image.Image, error) { return png.Decode(bytes.NewReader(file)) }
+
+// decodeJPEG decodes a JPEG whose size has been found right. Our decoder is exact
+// but strict; whatever it refuses, the standard library may read or find words for.
+func decodeJPEG(file []byte) (image.Image, error) {
+	img, err := jpeg.DecodeGrey(file, jpeg.Limits{Pixels: math.MaxInt})
+	if err != nil {
+		return stdjpeg.Decode(bytes.NewReader(file))
+	}
+	return &image.Gray{Pix: img.Pix8, Stride: img.Width, Rect: image.Rect(0, 0, img.Width, img.Height)}, nil
 }
 
 // imageSize reads a PNG's or JPEG's width and height, as stored, from the

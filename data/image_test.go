@@ -93,6 +93,84 @@ func TestReadImageJPEG(t *testing.T) {
 	}
 }
 
+// A JPEG gives the very bytes of libjpeg, whose hashes and whose origin
+// internal/jpeg/testdata/make.py tells.
+func TestReadImageJPEGExact(t *testing.T) {
+	const luma = "af018222f5f136bc8a8d4fbb21e05830"
+	for name, want := range map[string]string{
+		"grey":                   "649fce038f49aa7a401be9f9f29476c7",
+		"grey_progressive":       "70ee258fd0276454e45c0675c61f9def",
+		"colour_444":             luma,
+		"colour_422":             luma,
+		"colour_420":             luma,
+		"colour_420_progressive": "e8f30134886fb76a381993ae2d089f86",
+	} {
+		img, err := OpenImage(jpegFile(name), nil)
+		require.NoError(t, err)
+		require.Equal(t, image.Rect(0, 0, 37, 29), img.Rect)
+		require.Equal(t, want, hash32(img.Pix), name)
+	}
+}
+
+func jpegFile(name string) string {
+	return filepath.Join("internal", "jpeg", "testdata", name+".jpg")
+}
+
+// What the exact decoder refuses the standard library reads, or finds words for.
+func TestReadImageJPEGOtherwise(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, jpeg.Encode(&b, greyBlocks(32, 16, 100, 100), nil))
+	file := b.Bytes()
+	frame, scan := bytes.Index(file, []byte("\xff\xc0")), bytes.Index(file, []byte("\xff\xda"))
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	other := func(at int, with ...byte) []byte {
+		out := bytes.Clone(file)
+		copy(out[at:], with)
+		return out
+	}
+	// Four components in a scan each, all with the same data. Adobe's are stored
+	// inverted, so that 100 is an ink of 155, and black lies over each of the others.
+	cmyk := join(file[:frame], []byte("\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"), []byte("\xff\xc0\x00\x14\x08\x00\x10\x00\x20\x04\x01\x11\x00\x02\x11\x00\x03\x11\x00\x04\x11\x00"), file[frame+13:scan])
+	for i := range 4 {
+		part := bytes.Clone(file[scan : len(file)-2])
+		part[5] = byte(i + 1)
+		cmyk = append(cmyk, part...)
+	}
+	cmyk = append(cmyk, 0xff, 0xd9)
+	for _, c := range []struct {
+		name string
+		file []byte
+		want int
+	}{
+		{"CMYK", cmyk, 100 * 100 / 255},
+		{"stray bytes before a marker", join(file[:frame], []byte("xyz"), file[frame:]), 100},
+		{"stray bytes before the end", join(file[:len(file)-2], []byte("xyz"), file[len(file)-2:]), 100},
+		{"bytes after the end", join(file, []byte("xyz")), 100},
+	} {
+		img, err := ReadImage(bytes.NewReader(c.file), nil)
+		require.NoError(t, err, c.name)
+		require.Equal(t, image.Rect(0, 0, 32, 16), img.Rect, c.name)
+		for _, v := range img.Pix {
+			require.InDelta(t, c.want, int(v), 1, c.name)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		file []byte
+		want string
+	}{
+		{"12 bits", other(frame+4, 12), "precision"},
+		{"arithmetic", other(frame+1, 0xc9), "unknown marker"},
+		{"lossless", other(frame+1, 0xc3), "unknown marker"},
+		{"without its end", file[:len(file)-2], "cut short"},
+	} {
+		_, err := ReadImage(bytes.NewReader(c.file), nil)
+		require.ErrorContains(t, err, c.want, c.name)
+	}
+	_, err := ReadImage(bytes.NewReader(file), &ImageOptions{MaxPixels: 511})
+	require.ErrorContains(t, err, "32x16 pixels; at most 511")
+}
+
 func TestReadImageStretch(t *testing.T) {
 	// 12-bit values in a 16-bit file.
 	img := image.NewGray16(image.Rect(0, 0, 4, 1))
@@ -267,6 +345,11 @@ func FuzzReadImage(f *testing.F) {
 	f.Add(encodePNG(f, image.NewPaletted(image.Rect(0, 0, 3, 3), color.Palette{color.Black, color.White})))
 	f.Add(withEXIF(f, greyBlocks(16, 8, 30, 200), "jpeg", exif(binary.LittleEndian, 6)))
 	f.Add(withEXIF(f, greyBlocks(6, 3, 30, 200), "png", exif(binary.BigEndian, 8)))
+	for _, name := range []string{"grey_progressive_restart", "colour_420", "colour_420_progressive"} {
+		b, err := os.ReadFile(jpegFile(name))
+		require.NoError(f, err)
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		img, err := ReadImage(bytes.NewReader(b), &ImageOptions{MaxPixels: 1 << 16})
 		if err == nil && len(img.Pix) != img.Rect.Dx()*img.Rect.Dy() {

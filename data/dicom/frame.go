@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/hcunet/hcunet/data/dicom/internal/jpeg"
+	"github.com/hcunet/hcunet/data/internal/jpeg"
 )
 
 // frame decodes frame i to samples as the reference decoders have them:

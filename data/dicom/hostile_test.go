@@ -161,6 +161,39 @@ func TestLiars(t *testing.T) {
 	}
 }
 
+// A deflated bomb is refused once it has given 32 MiB and 200 times its size,
+// although MaxBytes is far away, and no memory is taken for what would follow. A
+// file that inflates to 32 MiB and a little is read.
+func TestDeflatedBomb(t *testing.T) {
+	if testing.Short() {
+		t.Skip("inflates 100 MB")
+	}
+	zeros := func(n int) []byte { // deflated to a thousandth
+		return build(Deflated, append(append([]el(nil), mono8...), el{0x00091001, "OB", make([]byte, n)}, pixels(six))...)
+	}
+	var err error
+	bomb := zeros(64 << 20)
+	most := int64(32<<20) + 200*int64(len(bomb))
+	require.Less(t, len(bomb), 1<<17)
+	got := allocated(func() { _, err = Read(bytes.NewReader(bomb), nil) })
+	require.ErrorIs(t, err, ErrLimit)
+	at := int64(0)
+	_, scanErr := fmt.Sscanf(err.Error(), "dicom: the deflated file inflates to more than %d bytes", &at)
+	require.NoError(t, scanErr, err.Error())
+	require.InDelta(t, most, at, 200*1024) // the header, which is not deflated, does not count
+	// A buffer that doubles as it grows has held less than twice what it ends with,
+	// and ends with less than twice what it was given.
+	require.Less(t, got, 4*most+1<<20)
+
+	film, err := Read(bytes.NewReader(zeros(32<<20)), nil)
+	require.NoError(t, err)
+	require.Equal(t, six, film.Pix8)
+
+	// One that is cut short is refused for its size all the same.
+	_, err = Read(bytes.NewReader(bomb[:len(bomb)-8]), nil)
+	require.ErrorIs(t, err, ErrLimit)
+}
+
 // tinyLossless is a lossless JPEG of the pixels of six, three columns by two
 // rows, with one Huffman table of 17 codes of five bits and predictor 1. The
 // encoder in the tests of package jpeg made it.
@@ -189,7 +222,7 @@ func seeds(t testing.TB) map[string][]byte {
 	}
 	require.NoError(t, Write(&jpeg, &film, JPEGBaseline))
 	coded := func(name string, syntax Syntax) []byte { // 37 columns, 29 rows
-		data, err := os.ReadFile(filepath.Join("internal", "jpeg", "testdata", name+".jpg"))
+		data, err := os.ReadFile(filepath.Join("..", "internal", "jpeg", "testdata", name+".jpg"))
 		require.NoError(t, err)
 		elems := imageHeader("MONOCHROME2", 1, 8, 8, 0)
 		elems[2].val, elems[3].val = 29, 37

@@ -1,7 +1,7 @@
-// Package jpeg decodes the JPEG processes that DICOM allows: baseline, extended
-// and progressive DCT with 8 or 12 bits, and lossless Huffman coding with 2 to
-// 16 bits (ITU-T T.81, processes 1 to 12 and 14); and JPEG-LS, lossless and
-// near-lossless, with 2 to 16 bits (ITU-T T.87).
+// Package jpeg decodes JPEG pictures and the JPEG processes that DICOM allows:
+// baseline, extended and progressive DCT with 8 or 12 bits, and lossless Huffman
+// coding with 2 to 16 bits (ITU-T T.81, processes 1 to 12 and 14); and JPEG-LS,
+// lossless and near-lossless, with 2 to 16 bits (ITU-T T.87).
 //
 // The DCT decoder is exact: its inverse transform is the accurate integer one
 // of the Independent JPEG Group ("islow"), rounding included, and chroma is

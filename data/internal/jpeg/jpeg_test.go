@@ -310,5 +310,11 @@ func FuzzDecode(f *testing.F) {
 		if n := img.Width * img.Height * img.Components; len(img.Pix8)+len(img.Pix16) != n {
 			t.Fatalf("%dx%d with %d components has %d pixels", img.Width, img.Height, img.Components, len(img.Pix8)+len(img.Pix16))
 		}
+		grey, err := DecodeGrey(src, Limits{Pixels: 1 << 16})
+		if supported := img.Precision == 8 && !img.Lossless; supported != (err == nil) {
+			t.Fatalf("%+v, but as grey: %v", img, err)
+		} else if supported && len(grey.Pix8) != img.Width*img.Height {
+			t.Fatalf("%dx%d has %d grey pixels", img.Width, img.Height, len(grey.Pix8))
+		}
 	})
 }

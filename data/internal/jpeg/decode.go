@@ -20,6 +20,7 @@ const (
 	dqt   = 0xDB
 	dnl   = 0xDC
 	dri   = 0xDD
+	app0  = 0xE0
 	app14 = 0xEE
 	sof55 = 0xF7 // JPEG-LS
 	lse   = 0xF8
@@ -54,6 +55,7 @@ type component struct {
 	pix16  []uint16
 	coef   [][]int16 // progressive: one slice a row of blocks, made by the first scan
 	seen   bool      // a scan had it
+	unused bool      // DecodeGrey: read, not turned into samples
 	pred   int32
 	dc, ac uint8 // tables of the current scan
 
@@ -77,6 +79,8 @@ type decoder struct {
 	huff      [2][4]huffman
 	restart   int // MCUs between restart markers, 0 for none
 	transform int
+	jfif      bool
+	grey      bool // DecodeGrey
 	r         bitReader
 	eobrun    int32
 	scans     int
@@ -86,10 +90,16 @@ type decoder struct {
 // Decode decodes the one image of a JPEG stream. Bytes after its end marker
 // are ignored.
 func Decode(src []byte, lim Limits) (*Image, error) {
-	if lim.Pixels == 0 {
-		lim.Pixels = 1 << 27
+	d := &decoder{lim: lim}
+	return d.image(src)
+}
+
+// image decodes src.
+func (d *decoder) image(src []byte) (*Image, error) {
+	d.src, d.transform = src, -1
+	if d.lim.Pixels == 0 {
+		d.lim.Pixels = 1 << 27
 	}
-	d := &decoder{src: src, lim: lim, transform: -1}
 	if err := d.decode(); err != nil {
 		return nil, err
 	}
@@ -180,6 +190,8 @@ func (d *decoder) handle(m uint8, seg []byte, at int) error {
 		d.restart = int(seg[0])<<8 | int(seg[1])
 	case m == sos:
 		return d.scan(seg, at)
+	case m == app0:
+		d.jfif = d.jfif || len(seg) >= 14 && string(seg[:5]) == "JFIF\x00"
 	case m == app14:
 		if len(seg) >= 12 && string(seg[:5]) == "Adobe" {
 			d.transform = int(seg[11])
@@ -268,6 +280,9 @@ func (d *decoder) frame(m uint8, s []byte, at int) error {
 	}
 	if (m == sof3 || m == sof55) && (p < 2 || p > 16) || m == sof0 && p != 8 || (m == sof1 || m == sof2) && p != 8 && p != 12 {
 		return d.errorf(at, "%d bits a sample are not allowed in process SOF%d", p, m-sof0)
+	}
+	if d.grey && (p != 8 || m == sof3 || m == sof55) {
+		return UnsupportedError(fmt.Sprintf("grey from %d bits of process SOF%d", p, m-sof0))
 	}
 	if w*h > d.lim.Pixels {
 		return &LimitError{w, h, d.lim.Pixels}

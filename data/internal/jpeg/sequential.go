@@ -4,7 +4,9 @@ package jpeg
 func (d *decoder) sequential(sc *scan) error {
 	for _, c := range sc.comps {
 		c.seen = true
-		d.plane(c)
+		if !c.unused {
+			d.plane(c)
+		}
 	}
 	reset := func() {
 		for _, c := range sc.comps {
@@ -60,7 +62,7 @@ func grown[T uint8 | uint16](pix []T, n, most int) []T {
 // block decodes the block in column x and row y of c.
 func (d *decoder) block(c *component, b *block, x, y int) error {
 	last, err := d.coefficients(c, b)
-	if err != nil {
+	if err != nil || c.unused {
 		return err
 	}
 	d.samples(c, b, last, x, y)

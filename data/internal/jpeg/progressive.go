@@ -180,6 +180,9 @@ func (d *decoder) check() error {
 func (d *decoder) reconstruct() {
 	for i := range d.comps {
 		c := &d.comps[i]
+		if c.unused {
+			continue
+		}
 		d.plane(c)
 		q := &d.quant[c.tq]
 		for y := range c.blocks[1] {

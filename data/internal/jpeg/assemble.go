@@ -5,19 +5,17 @@ package jpeg
 func assemble[T uint8 | uint16](d *decoder, plane func(*component) []T) []T {
 	w, h, n := d.img.Width, d.img.Height, d.img.Components
 	if n == 1 {
-		c := &d.comps[0]
-		pix := plane(c)
-		if c.stride != w {
+		pix, stride := fullSize(d, &d.comps[0], plane)
+		if stride != w {
 			for y := range h {
-				copy(pix[y*w:(y+1)*w], pix[y*c.stride:])
+				copy(pix[y*w:(y+1)*w], pix[y*stride:])
 			}
 		}
 		return pix[: w*h : w*h]
 	}
 	out := make([]T, w*h*n)
 	for i := range d.comps {
-		c := &d.comps[i]
-		full, stride := upsample(plane(c), c.stride, ceil(w*c.h, d.hmax), ceil(h*c.v, d.vmax), d.hmax/c.h, d.vmax/c.v)
+		full, stride := fullSize(d, &d.comps[i], plane)
 		for y := range h {
 			row := full[y*stride : y*stride+w]
 			for x, v := range row {
@@ -26,6 +24,12 @@ func assemble[T uint8 | uint16](d *decoder, plane func(*component) []T) []T {
 		}
 	}
 	return out
+}
+
+// fullSize returns the plane of c, in the resolution of the image, and its stride.
+func fullSize[T uint8 | uint16](d *decoder, c *component, plane func(*component) []T) ([]T, int) {
+	w, h := ceil(d.img.Width*c.h, d.hmax), ceil(d.img.Height*c.v, d.vmax)
+	return upsample(plane(c), c.stride, w, h, d.hmax/c.h, d.vmax/c.v)
 }
 
 // upsample widens a plane of w x h samples fx times across and fy times down.

@@ -43,6 +43,36 @@ for name, b in files.items():
     im.draft("YCbCr" if im.mode == "RGB" else "L", im.size)
     print('{"%s", %d, "%s"},' % (name, len(im.getbands()), hashlib.sha256(np.asarray(im).tobytes()).hexdigest()))
 
+# What libjpeg makes of them when it is asked for grey, and of the headers that
+# grey_test.go patches in the same way.
+def rgb_by_adobe(b):  # no JFIF marker, an Adobe one that says RGB
+    return b[:2] + b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\0" + b[20:]
+
+
+def rename(b, ids):
+    at, sos = b.index(b"\xff\xc0"), b.index(b"\xff\xda")
+    b = bytearray(b)
+    for i, c in enumerate(ids):
+        b[at + 10 + 3 * i] = b[sos + 5 + 2 * i] = ord(c)
+    return bytes(b)
+
+
+def rgb_by_name(b):
+    return rename(b[:2] + b[20:], "RGB")
+
+
+def names_under_jfif(b):
+    return rename(b, "RGB")
+
+
+for name, b in list(files.items()) + [
+    ("rgb by Adobe marker", rgb_by_adobe(files["colour_444"])),
+    ("rgb by name", rgb_by_name(files["colour_444"])),
+    ("names under JFIF", names_under_jfif(files["colour_444"])),
+]:
+    g = cv2.imdecode(np.frombuffer(b, np.uint8), 0)
+    print('"%s": "%s",' % (name, hashlib.sha256(g.tobytes()).hexdigest()))
+
 # JPEG-LS, by libcharls 2.4.1. Near-lossless is hashed as CharLS decodes it.
 lib = ctypes.CDLL("libcharls.so.2")
 for f in ("charls_jpegls_encoder_create", "charls_jpegls_decoder_create"):

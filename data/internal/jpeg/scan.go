@@ -43,6 +43,9 @@ func (d *decoder) scan(s []byte, at int) error {
 	if d.scans > maxScans {
 		return d.errorf(at, "more than %d scans", maxScans)
 	}
+	if d.grey && d.scans == 1 {
+		d.dropChroma()
+	}
 	switch d.sof {
 	case sof3:
 		return d.lossless(&sc, at)
