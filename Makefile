@@ -61,11 +61,11 @@ DEMO_RUN ?= runs/demo
 
 demo: setup
 	rm -rf $(DEMO) $(DEMO_RUN)
-	$(GO) run ./examples/phantom -n 80 -test 12 -out $(DEMO)/films
+	$(GO) run ./examples/phantom -n 96 -test 16 -out $(DEMO)/films
 	$(GO) run ./examples/prepare -images $(DEMO)/films/dicom-images-train -rle $(DEMO)/films/train-rle.csv \
 		-test $(DEMO)/films/dicom-images-test -size 64 -out $(DEMO)/prepared
 	$(native) $(GO) run ./examples/kfold -data $(DEMO)/prepared -size 64 -batch 8 -accumulate 1 \
-		-epochs-frozen 3 -epochs-full 4 -out $(DEMO_RUN)
+		-epochs-frozen 3 -epochs-full 5 -out $(DEMO_RUN)
 
 libcgotorch:
 	@scripts/libcgotorch
