@@ -63,9 +63,11 @@ demo: setup
 	rm -rf $(DEMO) $(DEMO_RUN)
 	$(GO) run ./examples/phantom -n 96 -test 16 -out $(DEMO)/films
 	$(GO) run ./examples/prepare -images $(DEMO)/films/dicom-images-train -rle $(DEMO)/films/train-rle.csv \
-		-test $(DEMO)/films/dicom-images-test -size 64 -out $(DEMO)/prepared
-	$(native) $(GO) run ./examples/kfold -data $(DEMO)/prepared -size 64 -batch 8 -accumulate 1 \
+		-test $(DEMO)/films/dicom-images-test -size 64 -out $(DEMO)/phantoms-64
+	$(native) $(GO) run ./examples/kfold -data $(DEMO)/phantoms-64 -size 64 -batch 8 -accumulate 1 \
 		-epochs-frozen 3 -epochs-full 5 -out $(DEMO_RUN)
+	@echo "The films are phantoms, drawn by a program: these scores say nothing about patients."
+	@echo "Look at $(DEMO_RUN)/report.html first."
 
 libcgotorch:
 	@scripts/libcgotorch
