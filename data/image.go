@@ -190,6 +190,8 @@ func grey(img image.Image, stretch bool) *image.Gray {
 	switch src := img.(type) {
 	case *image.Gray:
 		if src.Rect.Min == (image.Point{}) && src.Stride == w {
+			// The standard library's JPEG decoder leaves whole blocks of 8 rows.
+			src.Pix = src.Pix[: w*h : w*h]
 			return src
 		}
 		for y := range h {

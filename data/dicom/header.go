@@ -212,6 +212,9 @@ func (h *header) shape(syntax Syntax) (*shape, error) {
 	if s.allocated == 1 && s.samples != 1 {
 		return nil, &UnsupportedError{syntax, "colour of one bit"}
 	}
+	if s.photometric == "YBR_FULL_422" && s.samples != 3 {
+		return nil, broken(-1, "YBR_FULL_422 with %d samples per pixel, want 3", s.samples)
+	}
 	return s, nil
 }
 
