@@ -45,7 +45,7 @@ type FormatError struct {
 
 func (e *FormatError) Error() string { return fmt.Sprintf("jpeg: at byte %d: %s", e.Offset, e.Msg) }
 
-// An UnsupportedError names a legal feature that is not implemented.
+// An UnsupportedError names a feature that the standard allows and Decode does not read.
 type UnsupportedError string
 
 func (e UnsupportedError) Error() string { return "jpeg: " + string(e) + " is not supported" }
