@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -52,7 +53,7 @@ func joined(b batches, n int) batches {
 // gradients trains at a rate too low to move anything and returns the gradients,
 // parameter by parameter, with which each step was taken, and the norms that were
 // seen before clipping.
-func gradients(t *testing.T, accumulate int, clip float64, source train.Source) (steps [][][]float64, norms []float64) {
+func gradients(t *testing.T, accumulate int, clip float64, source feed.Source) (steps [][][]float64, norms []float64) {
 	t.Helper()
 	model := newPlain(t)
 	tr := trainer(t, model, train.Options{DType: nn.Double, Accumulate: accumulate, Clip: clip, Observe: train.Observer{
@@ -128,7 +129,7 @@ func TestAccumulationIsALargeBatch(t *testing.T) {
 // step, however many micro-batches it takes, so that the rates are the same, too.
 func TestAccumulationTrajectory(t *testing.T) {
 	source := formulaBatches("laws", 6, 2, 8, 0.3)
-	search := func(accumulate int, source train.Source) (losses []float64) {
+	search := func(accumulate int, source feed.Source) (losses []float64) {
 		points, err := trainer(t, newPlain(t), train.Options{DType: nn.Double, Accumulate: accumulate, Clip: 0.1}).FindRate(
 			context.Background(), source, &train.FindOptions{Start: []float64{1e-3}, End: []float64{1e-1}, Iterations: 20})
 		require.NoError(t, err)
@@ -162,7 +163,7 @@ func TestSteps(t *testing.T) {
 		{train.Kernel, 6, 4, true, 6, 2}, // the notebook's step on nothing
 	} {
 		steps, ends := 0, 0
-		var valid train.Source
+		var valid feed.Source
 		if c.valid {
 			valid = formulaBatches("laws.valid", 3, 2, 8, 0.3)
 		}
@@ -182,7 +183,7 @@ func TestSteps(t *testing.T) {
 // those of a training without.
 func TestValidationOnlyLooks(t *testing.T) {
 	source := formulaBatches("laws", 5, 2, 8, 0.3)
-	fit := func(valid train.Source) (*tiny, []train.Epoch) {
+	fit := func(valid feed.Source) (*tiny, []train.Epoch) {
 		model := newTiny(t, nn.Double)
 		epochs, err := trainer(t, model, train.Options{DType: nn.Double, Accumulate: 2, Clip: 1}).Fit(
 			context.Background(), train.Phase{Epochs: 3, Rates: train.SameRates(1e-2, 3)}, source, valid)
@@ -262,7 +263,7 @@ func TestInput(t *testing.T) {
 			}
 		}
 	}
-	predict := func(b *train.Batch, in train.Input) (prob []float32) {
+	predict := func(b *feed.Batch, in train.Input) (prob []float32) {
 		require.NoError(t, trainer(t, newTiny(t, nn.Float), train.Options{Input: in}).Predict(context.Background(), batches{b}, false,
 			func(p train.Prediction) error { prob = append(prob, p.Prob...); return nil }))
 		return prob
@@ -284,7 +285,7 @@ func TestPredict(t *testing.T) {
 		}
 		mirrored[i] = &m
 	}
-	predict := func(source train.Source, noFlip bool) (all [][]float32) {
+	predict := func(source feed.Source, noFlip bool) (all [][]float32) {
 		tr := trainer(t, model, train.Options{DType: nn.Double})
 		require.NoError(t, tr.Predict(context.Background(), source, noFlip, func(p train.Prediction) error {
 			require.Equal(t, len(all), p.Index)

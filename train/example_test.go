@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
 	torch "github.com/wangkuiyi/gotorch"
@@ -22,7 +23,7 @@ func (m edge) String() string                      { return "edge" }
 func (m edge) LayerGroups() [][]nn.Named { return [][]nn.Named{nn.Parameters(m)} }
 
 // picture is one grey image with a bright shape, and the mask of that shape.
-func picture() *train.Batch {
+func picture() *feed.Batch {
 	rows := []string{
 		"........",
 		".####...",
@@ -31,7 +32,7 @@ func picture() *train.Batch {
 		".....##.",
 		"........",
 	}
-	b := &train.Batch{N: 1, C: 1, H: len(rows), W: len(rows[0])}
+	b := &feed.Batch{N: 1, C: 1, H: len(rows), W: len(rows[0])}
 	for _, row := range rows {
 		for _, c := range row {
 			if c == '#' {
@@ -58,7 +59,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	source := batches{picture()} // a train.Source; train.NewLoader makes one of a data set
+	source := batches{picture()} // a feed.Source; train.NewLoader makes one of a data set
 	phase := train.Phase{Name: "all", Epochs: 60, Rates: []float64{0.05}}
 	epochs, err := trainer.Fit(context.Background(), phase, source, source)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -43,9 +44,9 @@ func TestLibtorchErrors(t *testing.T) {
 	short.Images = short.Images[1:]
 	untold := formulaBatches("fail", 1, 2, 8, 0.3)[0]
 	untold.Targets = nil
-	nothing := &train.Batch{}
+	nothing := &feed.Batch{}
 	for name, c := range map[string]struct {
-		batch     *train.Batch
+		batch     *feed.Batch
 		want      string
 		predicted bool // prediction needs no targets
 	}{
@@ -140,7 +141,7 @@ func TestBadOptions(t *testing.T) {
 	good := formulaBatches("fail", 1, 2, 8, 0.3)
 	for want, c := range map[string]struct {
 		phase  train.Phase
-		source train.Source
+		source feed.Source
 	}{
 		"-1 epochs":         {train.Phase{Epochs: -1, Rates: train.SameRates(1, 3)}, good},
 		"2 learning rates":  {train.Phase{Epochs: 1, Rates: train.SameRates(1, 2)}, good},

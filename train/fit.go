@@ -4,22 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 	"time"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
-
-// A Source yields the batches of an epoch. *Loader is one.
-type Source interface {
-	// Batches returns the number of batches in an epoch.
-	Batches() int
-	// Epoch yields them. A batch is valid until the next one is asked for.
-	Epoch(epoch int) iter.Seq2[*Batch, error]
-}
 
 // Options are the choices of a training run. The zero value is the notebook's,
 // but without accumulation, clipping and normalization of the input.
@@ -86,9 +78,10 @@ type Phase struct {
 // A Trainer trains one model. The optimizer's averages start anew with each
 // phase, as fastai's do.
 type Trainer struct {
-	model Model
-	opt   Options
-	all   []nn.Named
+	model  Model
+	opt    Options
+	all    []nn.Named
+	epochs int // begun in all phases; the source's number of the next one
 }
 
 // New returns a trainer of model, which must live on opt.Device.
@@ -126,7 +119,7 @@ func New(model Model, opt Options) (*Trainer, error) {
 // Fit trains through a phase and returns its epochs. valid may be nil. It stops
 // with ctx's error between two batches; the model then is as it was trained so
 // far. A loss that is not finite is an error.
-func (t *Trainer) Fit(ctx context.Context, p Phase, source, valid Source) ([]Epoch, error) {
+func (t *Trainer) Fit(ctx context.Context, p Phase, source, valid feed.Source) ([]Epoch, error) {
 	groups := t.model.LayerGroups()
 	switch {
 	case p.Epochs < 0:
@@ -241,13 +234,15 @@ func (r *run) step(divisor float64) error {
 	return nil
 }
 
-func (r *run) epoch(ctx context.Context, e int, source, valid Source) (Epoch, error) {
+func (r *run) epoch(ctx context.Context, e int, source, valid feed.Source) (Epoch, error) {
 	start := time.Now()
+	epoch := r.epochs
+	r.epochs++
 	result := Epoch{Epoch: e, ValidLoss: math.NaN(), Dice: math.NaN()}
 	nn.SetTraining(r.model, true)
 	r.epochEnd = false
 	n := 0
-	for b, err := range source.Epoch(e) {
+	for b, err := range source.Epoch(epoch, 0) {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -279,7 +274,7 @@ func (r *run) epoch(ctx context.Context, e int, source, valid Source) (Epoch, er
 }
 
 // batch trains on one batch: forward, loss, backward, and a step when it is time.
-func (r *run) batch(e int, b *Batch) error {
+func (r *run) batch(e int, b *feed.Batch) error {
 	r.accumulator.beginBatch(b.N, true)
 	loss, err := r.gradients(b)
 	if err != nil {
@@ -302,12 +297,12 @@ func (r *run) batch(e int, b *Batch) error {
 }
 
 // gradients adds the batch's gradients to those gathered and returns its loss.
-func (r *run) gradients(b *Batch) (value float64, err error) {
-	if err := b.check(true); err != nil {
+func (r *run) gradients(b *feed.Batch) (value float64, err error) {
+	if err := b.Check(true); err != nil {
 		return 0, err
 	}
 	err = inScope(func() {
-		loss := nn.CrossEntropy(r.scores(r.input(b)), b.targets(r.opt.Device))
+		loss := nn.CrossEntropy(r.scores(r.input(b)), targets(b, r.opt.Device))
 		value = item(loss)
 		if w := r.accumulator.weight(b.N); w != 1 {
 			loss = nn.MulScalar(loss, w)
@@ -320,7 +315,7 @@ func (r *run) gradients(b *Batch) (value float64, err error) {
 }
 
 // input returns a batch's images as the model takes them.
-func (t *Trainer) input(b *Batch) torch.Tensor {
+func (t *Trainer) input(b *feed.Batch) torch.Tensor {
 	return t.opt.Input.tensor(b, t.opt.Device, t.opt.DType)
 }
 
@@ -336,20 +331,20 @@ func (t *Trainer) scores(x torch.Tensor) torch.Tensor {
 }
 
 // validate returns the mean loss and Dice over all images of a source.
-func (r *run) validate(ctx context.Context, valid Source) (loss, dice float64, err error) {
+func (r *run) validate(ctx context.Context, valid feed.Source) (loss, dice float64, err error) {
 	nn.Eval(r.model, func() { loss, dice, err = r.scoreAll(ctx, valid) })
 	return loss, dice, err
 }
 
-func (r *run) scoreAll(ctx context.Context, valid Source) (loss, dice float64, err error) {
+func (r *run) scoreAll(ctx context.Context, valid feed.Source) (loss, dice float64, err error) {
 	var losses, dices metric.Mean
 	n := 0
-	for b, err := range valid.Epoch(0) {
+	for b, err := range valid.Epoch(0, 0) {
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err == nil {
-			err = b.check(true)
+			err = b.Check(true)
 		}
 		if err != nil {
 			return 0, 0, fmt.Errorf("batch %d: %w", n, err)
@@ -359,7 +354,7 @@ func (r *run) scoreAll(ctx context.Context, valid Source) (loss, dice float64, e
 		var prob []float32
 		err = inScope(func() {
 			scores := r.scores(r.input(b))
-			value = item(nn.CrossEntropy(scores, b.targets(r.opt.Device)))
+			value = item(nn.CrossEntropy(scores, targets(b, r.opt.Device)))
 			prob = slice(foreground(scores))
 		})
 		if err != nil {

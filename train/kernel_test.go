@@ -10,6 +10,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -92,7 +93,7 @@ func protocol(golden []fastaiEvent) []event {
 
 // follow trains as golden/scripts/b3.py does, two epochs frozen and two full, and
 // returns the protocol. It calls atStep after each step.
-func follow(t *testing.T, model train.Model, opt train.Options, rate float64, source, valid train.Source, atStep func(step int)) []event {
+func follow(t *testing.T, model train.Model, opt train.Options, rate float64, source, valid feed.Source, atStep func(step int)) []event {
 	t.Helper()
 	var events []event
 	var step []event // under way: the observer hears of a batch after its step
@@ -203,7 +204,7 @@ func (v kernelVariant) run(t *testing.T, model train.Model, atStep func(step int
 	if v.torch11 {
 		epsilon = nn.EpsilonBefore
 	}
-	var valid train.Source
+	var valid feed.Source
 	if !v.noValid {
 		valid = formulaBatches("b3.valid", 3, 2, 8, 0.3)
 	}

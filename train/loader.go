@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/hcunet/hcunet/augment"
+	"github.com/hcunet/hcunet/feed"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -26,7 +27,7 @@ type LoaderOptions struct {
 	DropLast bool
 }
 
-// A Loader is a Source over images in memory: it transforms them on other
+// A Loader is a [feed.Source] over images in memory: it transforms them on other
 // goroutines, two batches ahead. Its images have one channel, values in [0, 1].
 type Loader struct {
 	images *Images
@@ -61,11 +62,17 @@ func (l *Loader) Batches() int {
 // prefetch is how many batches are made ahead.
 const prefetch = 2
 
-// Epoch yields the batches of an epoch. A batch is the receiver's own.
-func (l *Loader) Epoch(epoch int) iter.Seq2[*Batch, error] {
-	return func(yield func(*Batch, error) bool) {
+// Len returns the number of images.
+func (l *Loader) Len() int { return l.images.Len() }
+
+// Name returns the name of an image.
+func (l *Loader) Name(image int) string { return l.images.Names[image] }
+
+// Epoch yields the batches of an epoch, the first one being from. A batch is the receiver's own.
+func (l *Loader) Epoch(epoch, from int) iter.Seq2[*feed.Batch, error] {
+	return func(yield func(*feed.Batch, error) bool) {
 		type result struct {
-			batch *Batch
+			batch *feed.Batch
 			err   error
 		}
 		results := make(chan result, prefetch)
@@ -74,7 +81,7 @@ func (l *Loader) Epoch(epoch int) iter.Seq2[*Batch, error] {
 		go func() {
 			defer close(results)
 			order := l.order(epoch)
-			for b := range l.Batches() {
+			for b := from; b < l.Batches(); b++ {
 				batch, err := l.batch(epoch, order[b*l.opt.Batch:min((b+1)*l.opt.Batch, len(order))])
 				select {
 				case results <- result{batch, err}:
@@ -103,13 +110,13 @@ func (l *Loader) order(epoch int) []int {
 	return order
 }
 
-func (l *Loader) batch(epoch int, indices []int) (*Batch, error) {
+func (l *Loader) batch(epoch int, indices []int) (*feed.Batch, error) {
 	h, w := l.images.Height, l.images.Width
 	if l.opt.Size > 0 {
 		h, w = l.opt.Size, l.opt.Size
 	}
 	area := h * w
-	b := &Batch{N: len(indices), C: 1, H: h, W: w, Images: make([]float32, len(indices)*area)}
+	b := &feed.Batch{Indices: indices, N: len(indices), C: 1, H: h, W: w, Images: make([]float32, len(indices)*area)}
 	if l.images.Masks != nil {
 		b.Targets = make([]uint8, len(indices)*area)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 )
@@ -42,7 +43,7 @@ type RatePoint struct {
 // depend on the rate. Find rates under [Default].
 //
 // Source: fastai 1.0.54, train.py, lr_find; callbacks/lr_finder.py.
-func (t *Trainer) FindRate(ctx context.Context, source Source, opt *FindOptions) (points []RatePoint, err error) {
+func (t *Trainer) FindRate(ctx context.Context, source feed.Source, opt *FindOptions) (points []RatePoint, err error) {
 	o := FindOptions{}
 	if opt != nil {
 		o = *opt
@@ -82,7 +83,7 @@ func (t *Trainer) FindRate(ctx context.Context, source Source, opt *FindOptions)
 }
 
 // search is FindRate without the way back.
-func (r *run) search(ctx context.Context, source Source, o FindOptions) (points []RatePoint, err error) {
+func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (points []RatePoint, err error) {
 	nn.SetTraining(r.model, true)
 	var (
 		micro   = r.opt.Accumulate // micro-batches an iteration
@@ -95,7 +96,7 @@ func (r *run) search(ctx context.Context, source Source, o FindOptions) (points 
 	}
 	for e := 0; ; e++ {
 		epochStart := batches
-		for b, err := range source.Epoch(e) {
+		for b, err := range source.Epoch(e, 0) {
 			var loss float64
 			if err == nil {
 				err = ctx.Err()
@@ -133,7 +134,7 @@ func (r *run) search(ctx context.Context, source Source, o FindOptions) (points 
 }
 
 // searchBatch trains on one micro-batch and returns its loss.
-func (r *run) searchBatch(b *Batch) (loss float64, err error) {
+func (r *run) searchBatch(b *feed.Batch) (loss float64, err error) {
 	r.stepper.norm = math.NaN()
 	if r.opt.Recipe == Kernel {
 		return r.gradients(b)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -129,7 +130,7 @@ func TestFindRateErrors(t *testing.T) {
 	source := formulaBatches("b3.train", 4, 2, 8, 0.3)
 	for name, c := range map[string]struct {
 		opt    train.FindOptions
-		source train.Source
+		source feed.Source
 		want   string
 	}{
 		"no batches":       {source: batches{}, want: "no training batch"},
@@ -163,13 +164,15 @@ func TestFindRateErrors(t *testing.T) {
 // lying claims batches and has none.
 type lying struct{}
 
-func (lying) Batches() int { return 3 }
-func (lying) Epoch(int) iter.Seq2[*train.Batch, error] {
-	return func(func(*train.Batch, error) bool) {}
+func (lying) Len() int        { return 3 }
+func (lying) Batches() int    { return 3 }
+func (lying) Name(int) string { return "" }
+func (lying) Epoch(int, int) iter.Seq2[*feed.Batch, error] {
+	return func(func(*feed.Batch, error) bool) {}
 }
 
 // wrongClass is a batch with a class that a network for two does not know.
-func wrongClass() *train.Batch {
+func wrongClass() *feed.Batch {
 	b := *formulaBatches("b3.train", 1, 2, 8, 0.3)[0]
 	b.Targets = append([]uint8{}, b.Targets...)
 	b.Targets[70] = 5

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -23,19 +24,19 @@ type Prediction struct {
 // the foreground, averaged over the image and its mirror image (the notebook's
 // flip averaging) unless noFlip, and passes it to each. An error of each ends the
 // work.
-func (t *Trainer) Predict(ctx context.Context, source Source, noFlip bool, each func(Prediction) error) (err error) {
+func (t *Trainer) Predict(ctx context.Context, source feed.Source, noFlip bool, each func(Prediction) error) (err error) {
 	nn.Eval(t.model, func() { err = t.predict(ctx, source, noFlip, each) })
 	return err
 }
 
-func (t *Trainer) predict(ctx context.Context, source Source, noFlip bool, each func(Prediction) error) error {
+func (t *Trainer) predict(ctx context.Context, source feed.Source, noFlip bool, each func(Prediction) error) error {
 	index, batch := 0, 0
-	for b, err := range source.Epoch(0) {
+	for b, err := range source.Epoch(0, 0) {
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err == nil {
-			err = b.check(b.Targets != nil)
+			err = b.Check(b.Targets != nil)
 		}
 		if err != nil {
 			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", batch, index, err)
@@ -69,7 +70,7 @@ func (t *Trainer) predict(ctx context.Context, source Source, noFlip bool, each 
 
 // probability returns the foreground's probability (N, H, W) for a batch, or for
 // its mirror images.
-func (t *Trainer) probability(b *Batch, flip bool) torch.Tensor {
+func (t *Trainer) probability(b *feed.Batch, flip bool) torch.Tensor {
 	x := t.input(b)
 	if flip {
 		x = nn.FlipLR(x)

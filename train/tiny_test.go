@@ -1,12 +1,13 @@
 package train_test
 
 import (
+	"fmt"
 	"iter"
 	"testing"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
-	"github.com/hcunet/hcunet/train"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -48,13 +49,22 @@ func (m *tiny) LayerGroups() [][]nn.Named {
 }
 
 // batches is a source that yields the same batches each epoch.
-type batches []*train.Batch
+type batches []*feed.Batch
+
+func (b batches) Len() (n int) {
+	for _, x := range b {
+		n += x.N
+	}
+	return n
+}
 
 func (b batches) Batches() int { return len(b) }
 
-func (b batches) Epoch(int) iter.Seq2[*train.Batch, error] {
-	return func(yield func(*train.Batch, error) bool) {
-		for _, x := range b {
+func (b batches) Name(image int) string { return fmt.Sprintf("image %d", image) }
+
+func (b batches) Epoch(_, from int) iter.Seq2[*feed.Batch, error] {
+	return func(yield func(*feed.Batch, error) bool) {
+		for _, x := range b[from:] {
 			if !yield(x, nil) {
 				return
 			}
@@ -74,7 +84,7 @@ func formulaBatches(tag string, n, size, side int, threshold float32) batches {
 	}
 	b := make(batches, n)
 	for i := range b {
-		b[i] = &train.Batch{N: size, C: 3, H: side, W: side,
+		b[i] = &feed.Batch{N: size, C: 3, H: side, W: side,
 			Images:  images[i*size*3*side*side : (i+1)*size*3*side*side],
 			Targets: targets[i*size*side*side : (i+1)*size*side*side]}
 	}

@@ -3,7 +3,7 @@
 // then with discriminative rates, gradients accumulated over micro-batches and
 // clipped, Adam with decoupled weight decay; and it predicts with flip averaging.
 //
-// It knows a [Model] and a [Source] of batches, not any particular network.
+// It knows a [Model] and a [feed.Source] of batches, not any particular network.
 //
 // # Recipes
 //
@@ -18,6 +18,7 @@ package train
 import (
 	"fmt"
 
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -58,24 +59,6 @@ func (r Recipe) String() string {
 	return "default"
 }
 
-// A Batch is some images and their masks.
-type Batch struct {
-	N, C, H, W int
-	Images     []float32 // (N, C, H, W) as the model's [Input] takes them
-	Targets    []uint8   // (N, H, W), classes; nil if they are not known
-}
-
-// check reports slices that do not have the sizes the batch claims.
-func (b *Batch) check(targets bool) error {
-	if want := b.N * b.C * b.H * b.W; want == 0 || len(b.Images) != want {
-		return fmt.Errorf("train: batch of %dx%dx%dx%d has %d image values", b.N, b.C, b.H, b.W, len(b.Images))
-	}
-	if targets && len(b.Targets) != b.N*b.H*b.W {
-		return fmt.Errorf("train: batch of %d images of %dx%d has %d target values", b.N, b.H, b.W, len(b.Targets))
-	}
-	return nil
-}
-
 // Input maps a batch's values to what a network was made for: (x - Mean)/Std per
 // channel, in float32. Images of one channel are spread over as many as Mean has.
 // The zero Input changes nothing.
@@ -96,7 +79,7 @@ func (in Input) check() error {
 }
 
 // tensor returns the batch's images on a device, normalized.
-func (in Input) tensor(b *Batch, d nn.Device, dtype nn.DType) torch.Tensor {
+func (in Input) tensor(b *feed.Batch, d nn.Device, dtype nn.DType) torch.Tensor {
 	x := must(nn.FromSlice(d, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
 	x = nn.To(x, d, dtype)
 	if len(in.Mean) == 0 {
@@ -108,8 +91,8 @@ func (in Input) tensor(b *Batch, d nn.Device, dtype nn.DType) torch.Tensor {
 	return nn.Div(nn.Sub(x, constant(in.Mean)), constant(in.Std))
 }
 
-// targets returns the batch's masks as classes (N, H, W).
-func (b *Batch) targets(d nn.Device) torch.Tensor {
+// targets returns a batch's masks as classes (N, H, W).
+func targets(b *feed.Batch, d nn.Device) torch.Tensor {
 	return nn.To(must(nn.FromSlice(d, b.Targets, int64(b.N), int64(b.H), int64(b.W))), d, nn.Long)
 }
 
