@@ -1,13 +1,18 @@
 package data
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
-	"image"
 	"io"
+	"io/fs"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/hcunet/hcunet/data/picture"
 )
 
 // CheckOptions of Check; nil means all defaults.
@@ -18,16 +23,19 @@ type CheckOptions struct {
 }
 
 // Report is what a careful person wants to know of a dataset before training on
-// it. Areas are in pixels of value 255.
+// it. Areas are in pixels of all classes but the background.
 type Report struct {
 	Dir                     string
+	Task                    Task
 	Train, Test             int
 	Width, Height           int
-	Positive                int   // training images whose mask is not empty
-	Areas                   []int // of the positives, ascending
-	Mean, Std               float64
-	StoredMean, StoredStd   float64 // of the statistics file; 0 without one
-	Patients, PatientsOfTwo int     // known patients in train; those with two images or more
+	Positive                int    // training images whose mask is not empty
+	With                    []int  // training images that show a class, for each class
+	Areas                   []int  // of the positives, ascending
+	Mean, Std               Values // of the training images' values in [0, 1], for each channel
+	StoredMean, StoredStd   Values // of the statistics file; nil without one
+	Warnings                []string
+	Patients, PatientsOfTwo int // known patients in train; those with two images or more
 
 	// Findings are what should be looked at, the gravest kind first.
 	Findings []Finding
@@ -54,7 +62,9 @@ const (
 	MaskOutside                         // a mask on what is not film: flat black or white
 	MaskHuge                            // a mask of more than half the image
 	MaskTiny                            // a mask of less than 0.02 % of the image
-	MaskGrey                            // a mask that has grey pixels and none of 255: read as empty
+	MaskGrey                            // a mask that has grey pixels and none of 255, read as empty by WhiteOnly
+	FewLevels                           // an image of fewer than 32 different values
+	StatisticsWrong                     // the statistics file cannot be used
 	StatisticsDiffer                    // the statistics file is not of these images
 	NoPatients                          // nobody knows whose the images are
 )
@@ -62,7 +72,7 @@ const (
 var findingNames = [...]string{
 	"patient in train and test", "same picture, different masks", "same picture in train and test", "same picture twice",
 	"patient in two folds", "image nearly constant", "mask outside the film", "mask huge", "mask tiny", "mask without white",
-	"statistics differ", "patients unknown",
+	"few grey levels", "statistics wrong", "statistics differ", "patients unknown",
 }
 
 func (k FindingKind) String() string { return findingNames[k] }
@@ -74,14 +84,20 @@ const (
 	hugeShare     = 0.5    // of the image; a lung is a quarter
 	tinyShare     = 0.0002 // 13 pixels of 256x256
 	statisticsGap = 0.01   // truncation to bytes moves the mean by 0.002
+
+	// FewestLevels is the number of different values below which an image is
+	// reported: a film of fewer has lost its contrast on the way.
+	FewestLevels = 32
 )
 
 // look is what one image and its mask say.
 type look struct {
-	sum, sumSq float64 // of values in [0, 1]
+	sum, sumSq []float64 // of values in [0, 1], for each channel
+	levels     int
 	area       int
-	flat       int // pixels of the mask with flat surroundings
-	grey       int // pixels of the mask neither 0 nor 255
+	with       []bool // the classes that are there
+	flat       int    // pixels of the mask with flat surroundings
+	grey       int    // pixels that WhiteOnly makes background
 	err        error
 }
 
@@ -91,35 +107,48 @@ func Check(d *Dataset, opt *CheckOptions) (*Report, error) {
 	if opt == nil {
 		opt = &CheckOptions{}
 	}
-	r := &Report{Dir: d.Dir, Train: len(d.Train), Test: len(d.Test), Width: d.Width, Height: d.Height, StoredMean: d.Mean, StoredStd: d.Std}
+	r := &Report{Dir: d.Dir, Task: d.Task, Train: len(d.Train), Test: len(d.Test), Width: d.Width, Height: d.Height,
+		Warnings: d.Warnings, With: make([]int, len(d.Task.Classes))}
 	samples := slices.Concat(d.Train, d.Test)
 	looks := make([]look, len(samples))
-	parallel(len(samples), opt.Workers, func(i int) { looks[i] = lookAt(samples[i]) })
+	parallel(len(samples), opt.Workers, func(i int) { looks[i] = lookAt(samples[i], d.Task) })
 	for _, l := range looks {
 		if l.err != nil {
 			return nil, l.err
 		}
 	}
 	n := float64(d.Width * d.Height)
-	var sum, sumSq float64
+	sum, sumSq := make([]float64, d.Task.Channels), make([]float64, d.Task.Channels)
 	for i, l := range looks {
 		s, test := samples[i], i >= len(d.Train)
-		mean := l.sum / n
-		if std := math.Sqrt(max(l.sumSq/n-mean*mean, 0)); std < constantStd {
-			r.find(Constant, inside(s, test), "standard deviation %.3f of [0, 1]", std)
+		constant := true
+		for c := range sum {
+			constant = constant && deviation(l.sum[c], l.sumSq[c], n) < constantStd
+		}
+		if constant {
+			r.find(Constant, inside(s, test), "standard deviation below %.2f of [0, 1]", constantStd)
+		}
+		if s.Levels > 0 && s.Levels < FewestLevels {
+			r.find(FewLevels, inside(s, test), "its film has %d different values", s.Levels)
+		} else if l.levels < FewestLevels {
+			r.find(FewLevels, inside(s, test), "%d different values", l.levels)
 		}
 		if test {
 			continue
 		}
-		sum, sumSq = sum+l.sum, sumSq+l.sumSq
+		for c := range sum {
+			sum[c] += l.sum[c]
+			sumSq[c] += l.sumSq[c]
+		}
 		r.checkMask(s, l, n)
 	}
 	slices.Sort(r.Areas)
-	r.Mean = sum / (n * float64(r.Train))
-	r.Std = math.Sqrt(max(sumSq/(n*float64(r.Train))-r.Mean*r.Mean, 0))
-	if r.StoredStd > 0 && (math.Abs(r.Mean-r.StoredMean) > statisticsGap || math.Abs(r.Std-r.StoredStd) > statisticsGap) {
-		r.find(StatisticsDiffer, StatisticsFile, "it says mean %.3f, standard deviation %.3f; the images have %.3f, %.3f", r.StoredMean, r.StoredStd, r.Mean, r.Std)
+	n *= float64(r.Train)
+	for c := range sum {
+		r.Mean = append(r.Mean, sum[c]/n)
+		r.Std = append(r.Std, deviation(sum[c], sumSq[c], n))
 	}
+	r.checkStatistics(d)
 	r.checkDuplicates(d)
 	if err := r.checkPatients(d, cmp.Or(opt.Folds, 4), cmp.Or(opt.Seed, KernelSeed)); err != nil {
 		return nil, err
@@ -128,6 +157,39 @@ func Check(d *Dataset, opt *CheckOptions) (*Report, error) {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.File, b.File))
 	})
 	return r, nil
+}
+
+// deviation returns the standard deviation of n values.
+func deviation(sum, sumSq, n float64) float64 {
+	mean := sum / n
+	return math.Sqrt(max(sumSq/n-mean*mean, 0))
+}
+
+// checkStatistics compares the statistics file with the images, whether or not
+// Open has read it.
+func (r *Report) checkStatistics(d *Dataset) {
+	st, err := ReadStatistics(filepath.Join(d.Dir, StatisticsFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err == nil && len(st.Mean) != len(r.Mean):
+		err = fmt.Errorf("it has %d channels, the images have %d", len(st.Mean), len(r.Mean))
+	}
+	if err != nil {
+		r.find(StatisticsWrong, StatisticsFile, "%v", err)
+		return
+	}
+	r.StoredMean, r.StoredStd = st.Mean, st.Std
+	for c := range r.Mean {
+		if math.Abs(r.Mean[c]-st.Mean[c]) > statisticsGap || math.Abs(r.Std[c]-st.Std[c]) > statisticsGap {
+			r.find(StatisticsDiffer, StatisticsFile, "it says mean %.3f, standard deviation %.3f; the images have %.3f, %.3f", st.Mean[c], st.Std[c], r.Mean[c], r.Std[c])
+		}
+	}
+}
+
+// Statistics returns what the statistics file of these images should be.
+func (r *Report) Statistics() Statistics {
+	return Statistics{Mean: r.Mean, Std: r.Std, Films: r.Train, Size: r.Width, Made: "computed from the images of the folder"}
 }
 
 // inside returns the image's path inside the dataset's folder.
@@ -142,54 +204,54 @@ func (r *Report) find(kind FindingKind, file, format string, args ...any) {
 	r.Findings = append(r.Findings, Finding{kind, file, fmt.Sprintf(format, args...)})
 }
 
-func lookAt(s Sample) look {
-	img, err := OpenImage(s.Image, nil)
+func lookAt(s Sample, task Task) (l look) {
+	img, targets, err := s.Load(task)
 	if err != nil {
 		return look{err: err}
 	}
-	var l look
-	var histogram [256]int
-	for _, v := range img.Pix {
-		histogram[v]++
+	n := img.Width * img.Height
+	for c := range img.Channels {
+		var sum, sumSq float64
+		for i := range n {
+			v := img.At(c*n + i)
+			sum += v
+			sumSq += v * v
+		}
+		l.sum, l.sumSq = append(l.sum, sum), append(l.sumSq, sumSq)
 	}
-	for v, n := range histogram {
-		x := float64(v) / 255
-		l.sum += x * float64(n)
-		l.sumSq += x * x * float64(n)
-	}
-	if s.Mask == "" {
+	l.levels = levels(img)
+	if targets == nil {
 		return l
 	}
-	mask, err := OpenImage(s.Mask, nil)
-	if err != nil {
-		return look{err: err}
-	}
-	if mask.Rect != img.Rect {
-		return look{err: fmt.Errorf("data: %s is %s, but %s is %s; prepare the folder again", s.Mask, size(mask), s.Image, size(img))}
-	}
-	w := img.Rect.Dx()
-	for i, v := range mask.Pix {
-		switch v {
-		case 0:
-		case 255:
-			l.area++
-			if flat(img, i%w, i/w) {
-				l.flat++
-			}
-		default:
-			l.grey++
+	l.with = make([]bool, len(task.Classes))
+	for i, class := range targets {
+		if class == 0 || class == Ignored {
+			continue
 		}
+		l.with[class] = true
+		l.area++
+		if flat(img, i%img.Width, i/img.Width) {
+			l.flat++
+		}
+	}
+	if task.Masks == WhiteOnly && l.area == 0 {
+		mask, err := picture.OpenMask(s.Mask, nil)
+		if err != nil {
+			return look{err: err}
+		}
+		l.grey = len(mask.Pix) - bytes.Count(mask.Pix, []byte{0})
 	}
 	return l
 }
 
 // flat says whether a pixel and its neighbours have one value: film has grain,
 // padding has not.
-func flat(img *image.Gray, x, y int) bool {
-	v := img.Pix[y*img.Stride+x]
-	for j := max(y-1, 0); j <= min(y+1, img.Rect.Max.Y-1); j++ {
-		for i := max(x-1, 0); i <= min(x+1, img.Rect.Max.X-1); i++ {
-			if img.Pix[j*img.Stride+i] != v {
+func flat(img *picture.Image, x, y int) bool {
+	w, h := img.Width, img.Height
+	v := img.At(y*w + x)
+	for j := max(y-1, 0); j <= min(y+1, h-1); j++ {
+		for i := max(x-1, 0); i <= min(x+1, w-1); i++ {
+			if img.At(j*w+i) != v {
 				return false
 			}
 		}
@@ -206,6 +268,11 @@ func (r *Report) checkMask(s Sample, l look, n float64) {
 		return
 	}
 	r.Positive++
+	for class, there := range l.with {
+		if there {
+			r.With[class]++
+		}
+	}
 	r.Areas = append(r.Areas, l.area)
 	share := float64(l.area) / n
 	switch {
@@ -302,9 +369,17 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 		}
 		line("mask area", "%.2f / %.2f / %.2f / %.2f / %.2f %% of the image (least, quartiles, most)", share(0), share(0.25), share(0.5), share(0.75), share(1))
 	}
+	if len(r.Task.Classes) > 2 {
+		for class, n := range r.With[1:] {
+			line("", "%s in %d of %d", r.Task.Classes[1+class], n, r.Train)
+		}
+	}
 	line("values", "mean %.4f, standard deviation %.4f", r.Mean, r.Std)
-	if r.StoredStd > 0 {
+	if r.StoredStd != nil {
 		line("", "%s: mean %.4f, standard deviation %.4f", StatisticsFile, r.StoredMean, r.StoredStd)
+	}
+	for _, w := range r.Warnings {
+		line("warning", "%s", w)
 	}
 	if r.Patients > 0 {
 		line("patients", "%d known, %d with two images or more", r.Patients, r.PatientsOfTwo)

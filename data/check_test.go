@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hcunet/hcunet/data/internal/sketch"
 	"github.com/stretchr/testify/require"
 )
 
@@ -15,39 +16,39 @@ import (
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	add := func(name string, img, mask *image.Gray) {
-		writePNG(t, img, dir, TrainDir, name+".png")
-		writePNG(t, mask, dir, MasksDir, name+".png")
+		sketch.WritePNG(t, img, dir, TrainDir, name+".png")
+		sketch.WritePNG(t, mask, dir, MasksDir, name+".png")
 	}
 	const w, h = 96, 64
-	mask := func(box image.Rectangle) *image.Gray { return boxMask(w, h, box) }
+	mask := func(box image.Rectangle) *image.Gray { return sketch.Box(w, h, box) }
 	none := mask(image.Rectangle{})
-	add("a", plain(w, h, 1), mask(image.Rect(10, 10, 30, 20)))
-	add("a-again", plain(w, h, 1), none)
-	add("b", plain(w, h, 2), none)
-	add("b-again", plain(w, h, 2), none)
-	add("c", plain(w, h, 3), none)
+	add("a", sketch.Plain(w, h, 1), mask(image.Rect(10, 10, 30, 20)))
+	add("a-again", sketch.Plain(w, h, 1), none)
+	add("b", sketch.Plain(w, h, 2), none)
+	add("b-again", sketch.Plain(w, h, 2), none)
+	add("c", sketch.Plain(w, h, 3), none)
 	flat := image.NewGray(image.Rect(0, 0, w, h))
 	for i := range flat.Pix {
 		flat.Pix[i] = uint8(100 + i%2)
 	}
 	add("constant", flat, none)
-	padded := plain(w, h, 4)
+	padded := sketch.Plain(w, h, 4)
 	for y := range h {
 		clear(padded.Pix[y*w : y*w+w/2])
 	}
 	add("outside", padded, mask(image.Rect(20, 10, 60, 50)))
-	add("huge", plain(w, h, 5), mask(image.Rect(0, 0, w, h-10)))
-	add("tiny", plain(w, h, 6), mask(image.Rect(50, 50, 51, 51)))
+	add("huge", sketch.Plain(w, h, 5), mask(image.Rect(0, 0, w, h-10)))
+	add("tiny", sketch.Plain(w, h, 6), mask(image.Rect(50, 50, 51, 51)))
 	grey := mask(image.Rectangle{})
 	grey.Pix[77] = 191
-	add("grey", plain(w, h, 7), grey)
-	writePNG(t, plain(w, h, 3), dir, TestDir, "c-too.png")
-	writePNG(t, plain(w, h, 8), dir, TestDir, "t.png")
-	films := "split,name,patient\ntrain,a,Ada\ntrain,b,Bo\ntrain,grey,Bo\ntest,t,Ada\n"
+	add("grey", sketch.Plain(w, h, 7), grey)
+	sketch.WritePNG(t, sketch.Plain(w, h, 3), dir, TestDir, "c-too.png")
+	sketch.WritePNG(t, sketch.Plain(w, h, 8), dir, TestDir, "t.png")
+	films := "split,name,patient,levels\ntrain,a,Ada,\ntrain,b,Bo,31\ntrain,grey,Bo,200\ntest,t,Ada,32\n"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, FilmsFile), []byte(films), 0o666))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, StatisticsFile), []byte(`{"mean":0.1,"std":0.2}`), 0o666))
 
-	d, err := Open(dir, nil)
+	d, err := Open(dir, &Options{Task: Task{Masks: WhiteOnly}})
 	require.NoError(t, err)
 	folds, err := KFold(10, 4, KernelSeed)
 	require.NoError(t, err)
@@ -80,6 +81,8 @@ func TestCheck(t *testing.T) {
 		"mask huge: masks/huge.png",
 		"mask tiny: masks/tiny.png",
 		"mask without white: masks/grey.png",
+		"few grey levels: train/b.png",
+		"few grey levels: train/constant.png",
 		"statistics differ: statistics.json",
 	}, got)
 	require.Equal(t, []int{10, 2, 4}, []int{r.Train, r.Test, r.Positive})
@@ -109,15 +112,15 @@ func TestCheckSound(t *testing.T) {
 	// Mean and deviation by the definition, from the bytes.
 	var sum, sumSq, n float64
 	for _, s := range d.Train {
-		img, _, err := s.Load()
+		img, _, err := s.Load(d.Task)
 		require.NoError(t, err)
-		for _, v := range img.Pix {
+		for _, v := range img.Pix8 {
 			x := float64(v) / 255
 			sum, sumSq, n = sum+x, sumSq+x*x, n+1
 		}
 	}
-	require.InDelta(t, sum/n, r.Mean, 1e-12)
-	require.InDelta(t, sumSq/n-sum/n*sum/n, r.Std*r.Std, 1e-12)
+	require.InDelta(t, sum/n, r.Mean[0], 1e-12)
+	require.InDelta(t, sumSq/n-sum/n*sum/n, r.Std[0]*r.Std[0], 1e-12)
 }
 
 // A file that changed since Open is an error, not a panic.
@@ -125,10 +128,10 @@ func TestCheckChanged(t *testing.T) {
 	dir := smallDataset(t)
 	d, err := Open(dir, nil)
 	require.NoError(t, err)
-	writePNG(t, plain(8, 8, 1), dir, MasksDir, "b.png")
+	sketch.WritePNG(t, sketch.Plain(8, 8, 1), dir, MasksDir, "b.png")
 	_, err = Check(d, nil)
 	require.ErrorContains(t, err, "b.png")
-	_, _, err = d.Train[1].Load()
+	_, _, err = d.Train[1].Load(d.Task)
 	require.ErrorContains(t, err, "b.png is 8x8")
 	require.NoError(t, os.Remove(filepath.Join(dir, TrainDir, "a.png")))
 	_, err = Check(d, nil)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/hcunet/hcunet/data/picture"
 )
 
 // Names inside a dataset's folder. The first three are the notebook's; the rest
@@ -22,14 +24,23 @@ const (
 
 	StatisticsFile = "statistics.json" // see Statistics
 	FilmsFile      = "films.csv"       // where each image came from, its patient
+	ClassesFile    = "classes.txt"     // names of the classes, see ReadClasses
 	IndexFile      = "index.csv"       // what Open has seen; may be deleted at any time
 )
 
 // Options of Open; nil means all defaults.
 type Options struct {
+	// Task is what the images are about. Where it has no classes, those of the
+	// classes file are taken, or without one a background and a mask; 0 channels
+	// mean 1.
+	Task Task
+
 	// Multiple is what width and height must be multiples of; 0 means 32, the
 	// stride of a five-stage encoder, and 1 allows any size.
 	Multiple int
+
+	// NoStatistics leaves the statistics file unread, wrong as it may be.
+	NoStatistics bool
 
 	// NoIndex neither reads nor writes the index file.
 	NoIndex bool
@@ -39,15 +50,20 @@ type Options struct {
 }
 
 // Dataset is a folder of images and masks that have been looked at: every file
-// decodes, every image has its mask, and all have one size.
+// decodes, every image has its mask, all have one size, and every value of a mask
+// is known to the task.
 type Dataset struct {
 	Dir           string
+	Task          Task
 	Train, Test   []Sample // sorted by Name, byte by byte
 	Width, Height int      // pixels of every image and mask
 
 	// Mean and Std are those of the training images' values in [0, 1] as the
-	// statistics file has them; both are 0 where there is none.
-	Mean, Std float64
+	// statistics file has them, for each channel; nil where there is none.
+	Mean, Std Values
+
+	// Warnings say what is lost when the images are loaded.
+	Warnings []string
 
 	// Duplicates are the groups of images whose pixels are all the same, as
 	// paths inside Dir ("train/a.png"), sorted.
@@ -62,33 +78,48 @@ type Sample struct {
 	Image   string // path
 	Mask    string // path; empty in the test set
 	Patient string // empty where it is not known
+
+	// What the films file knows of the film that the image was made of.
+	Film   image.Point // width and height in pixels; zero where it is not known
+	Levels int         // number of different values; 0 where it is not known
 }
 
-// Load reads the image as grey values, and the mask as 0 and 255; the mask is nil
-// for a sample without one. As in the notebook only the mask value 255 is mask:
-// the grey edge that resizing leaves becomes 0.
-func (s Sample) Load() (img, mask *image.Gray, err error) {
-	if img, err = OpenImage(s.Image, nil); err != nil {
+// Load reads the image, with the channels that the task says and the bits that the
+// file has, and the mask as the number of each pixel's class, row-major; the mask is
+// nil for a sample without one.
+func (s Sample) Load(task Task) (img *picture.Image, mask []uint8, err error) {
+	if err := task.checkFiles(); err != nil {
+		return nil, nil, err
+	}
+	if img, err = picture.Open(s.Image, &picture.Options{Channels: task.Channels}); err != nil {
 		return nil, nil, err
 	}
 	if s.Mask == "" {
 		return img, nil, nil
 	}
-	if mask, err = OpenImage(s.Mask, nil); err != nil {
+	m, err := picture.OpenMask(s.Mask, nil)
+	if err != nil {
 		return nil, nil, err
 	}
-	if mask.Rect != img.Rect {
-		return nil, nil, fmt.Errorf("data: %s is %s, but %s is %s; prepare the folder again", s.Mask, size(mask), s.Image, size(img))
+	if w, h := m.Rect.Dx(), m.Rect.Dy(); w != img.Width || h != img.Height {
+		return nil, nil, fmt.Errorf("data: %s is %dx%d, but %s is %dx%d; prepare the folder again", s.Mask, w, h, s.Image, img.Width, img.Height)
 	}
-	for i, v := range mask.Pix {
-		if v != 255 {
-			mask.Pix[i] = 0
-		}
+	if err := task.Targets(m.Pix); err != nil {
+		return nil, nil, fmt.Errorf("data: %s: %w", s.Mask, err)
 	}
-	return img, mask, nil
+	return img, m.Pix, nil
 }
 
-func size(img *image.Gray) string { return fmt.Sprintf("%dx%d", img.Rect.Dx(), img.Rect.Dy()) }
+// checkFiles returns an error if the task is wrong or no picture can serve it.
+func (t Task) checkFiles() error {
+	if err := t.Check(); err != nil {
+		return err
+	}
+	if t.Channels != 1 && t.Channels != 3 {
+		return fmt.Errorf("data: the task has %d channels; picture files have 1 (grey) or 3 (red, green, blue)", t.Channels)
+	}
+	return nil
+}
 
 // Open reads the folder dir in the notebook's layout: train/, masks/ and, if there
 // is one, test/, all of PNG files. Hidden files and files that are no pictures
@@ -99,18 +130,21 @@ func size(img *image.Gray) string { return fmt.Sprintf("%dx%d", img.Rect.Dx(), i
 //
 // The error names one file and what to do: no such folder, nothing in train/, an
 // image without a mask or the reverse, another size than the others, a size that
-// is no multiple of Options.Multiple, a picture that is no PNG or is broken, masks
-// of 0 and 1.
+// is no multiple of Options.Multiple, a picture that is no PNG or is broken, a mask
+// with values that the task does not know.
 func Open(dir string, opt *Options) (*Dataset, error) {
 	if opt == nil {
 		opt = &Options{}
 	}
-	d := &Dataset{Dir: dir}
+	d := &Dataset{Dir: dir, Task: opt.Task}
 	if err := isDir(dir, "make one with examples/prepare, or with examples/phantom first"); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(dir, unfinishedFile)); err == nil {
 		return nil, fmt.Errorf("data: %s is only partly prepared; run the command that makes it again, it goes on where it was", dir)
+	}
+	if err := d.completeTask(); err != nil {
+		return nil, err
 	}
 	train, err := listPNG(dir, TrainDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -135,16 +169,19 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 		return nil, err
 	}
 
-	patients, err := readPatients(filepath.Join(dir, FilmsFile))
+	films, err := readFilms(filepath.Join(dir, FilmsFile))
 	if err != nil {
 		return nil, err
 	}
 	sample := func(split, file string) Sample {
 		name := strings.TrimSuffix(file, filepath.Ext(file))
+		film := films[split+"/"+name]
 		return Sample{
 			Name:    name,
 			Image:   filepath.Join(dir, split, file),
-			Patient: patients[split+"/"+name],
+			Patient: film.patient,
+			Levels:  film.levels,
+			Film:    film.size,
 		}
 	}
 	for i, file := range train {
@@ -172,14 +209,40 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 	if err := d.checkMaskValues(masks); err != nil {
 		return nil, err
 	}
+	d.checkColours(files)
 	d.findDuplicates(files)
 
+	if opt.NoStatistics {
+		return d, nil
+	}
 	st, err := ReadStatistics(filepath.Join(dir, StatisticsFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	if n := len(st.Mean); n > 0 && n != d.Task.Channels {
+		return nil, fmt.Errorf("data: %s has the statistics of %d channels, but the task has %d; delete it, or prepare the folder again", filepath.Join(dir, StatisticsFile), n, d.Task.Channels)
+	}
 	d.Mean, d.Std = st.Mean, st.Std
 	return d, nil
+}
+
+// completeTask fills in what the options leave to the folder.
+func (d *Dataset) completeTask() error {
+	file := filepath.Join(d.Dir, ClassesFile)
+	classes, err := ReadClasses(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch {
+	case len(d.Task.Classes) == 0 && classes != nil:
+		d.Task.Classes = classes
+	case len(d.Task.Classes) == 0:
+		d.Task.Classes = Binary("mask").Classes
+	case classes != nil && !slices.Equal(classes, d.Task.Classes):
+		return fmt.Errorf("data: the task has the classes %s, but %s has %s; make them the same", some(d.Task.Classes, 5), file, some(classes, 5))
+	}
+	d.Task.Channels = cmp.Or(d.Task.Channels, 1)
+	return d.Task.checkFiles()
 }
 
 func splitOrder(file string) int {
@@ -274,24 +337,29 @@ func (d *Dataset) checkSizes(file string, width, height int, opt *Options) error
 	return nil
 }
 
-// checkMaskValues refuses a folder whose masks are drawn with another value than
-// 255: to the notebook's rule all of them would be empty.
+// checkMaskValues returns an error for the first mask with a value that the task
+// does not know.
 func (d *Dataset) checkMaskValues(masks []string) error {
-	odd := ""
 	for _, m := range masks {
 		e := d.index[MasksDir+"/"+m]
-		if e.white > 0 {
-			return nil
+		if err := d.Task.checkValues(&e.values); err != nil {
+			return fmt.Errorf("data: %s: %w", filepath.Join(d.Dir, MasksDir, m), err)
 		}
-		if e.max == 1 && odd == "" {
-			odd = m
-		}
-	}
-	if odd != "" {
-		return fmt.Errorf("data: %s has values 0 and 1, wanted 0 and 255; multiply the masks by 255 or let examples/prepare read them",
-			filepath.Join(d.Dir, MasksDir, odd))
 	}
 	return nil
+}
+
+// checkColours notes which images lose their colours.
+func (d *Dataset) checkColours(files []string) {
+	var coloured []string
+	for _, f := range files {
+		if !strings.HasPrefix(f, MasksDir) && d.index[f].channels > 1 {
+			coloured = append(coloured, f)
+		}
+	}
+	if n := len(coloured); n > 0 && d.Task.Channels == 1 {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("%s, which become grey, as the task has one channel: %s", count(n, "image has colours", "images have colours"), some(coloured, 5)))
+	}
 }
 
 func (d *Dataset) findDuplicates(files []string) {
@@ -314,15 +382,29 @@ func (d *Dataset) findDuplicates(files []string) {
 // Statistics say what the values of a set of prepared images are, and how the
 // images were made.
 type Statistics struct {
-	Mean  float64 `json:"mean"`  // of all values of the training images, in [0, 1]
-	Std   float64 `json:"std"`   // sqrt(E[x²] - mean²) of the same
-	Films int     `json:"films"` // training images
-	Size  int     `json:"size"`  // width and height in pixels
-	Made  string  `json:"made"`  // by what chain, in words
+	Mean  Values `json:"mean"`  // of all values of the training images, in [0, 1], for each channel
+	Std   Values `json:"std"`   // sqrt(E[x²] - mean²) of the same
+	Films int    `json:"films"` // training images
+	Size  int    `json:"size"`  // width and height in pixels
+	Made  string `json:"made"`  // by what chain, in words
+}
+
+// CheckMoments returns an error if mean and standard deviation, one of each for
+// each channel, are not those of values in [0, 1].
+func CheckMoments(mean, std Values) error {
+	if len(mean) == 0 || len(mean) != len(std) {
+		return fmt.Errorf("%d means and %d standard deviations; wanted one of each for each channel", len(mean), len(std))
+	}
+	for c := range mean {
+		if !(mean[c] >= 0 && mean[c] <= 1 && std[c] > 0 && std[c] <= 1) {
+			return fmt.Errorf("mean %v and standard deviation %v; wanted those of values in [0, 1], so divide those of bytes by 255", mean[c], std[c])
+		}
+	}
+	return nil
 }
 
 // ReadStatistics reads a statistics file. It fails if there is none, or if its
-// numbers are not those of grey values in [0, 1].
+// numbers are not those of values in [0, 1].
 func ReadStatistics(path string) (Statistics, error) {
 	var s Statistics
 	b, err := os.ReadFile(path)
@@ -332,8 +414,8 @@ func ReadStatistics(path string) (Statistics, error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return Statistics{}, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
 	}
-	if !(s.Mean >= 0 && s.Mean <= 1 && s.Std > 0 && s.Std <= 1) {
-		return Statistics{}, fmt.Errorf("data: %s: mean %v and standard deviation %v are not those of values in [0, 1]; delete it, or prepare the folder again", path, s.Mean, s.Std)
+	if err := CheckMoments(s.Mean, s.Std); err != nil {
+		return Statistics{}, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
 	}
 	return s, nil
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/hcunet/hcunet/data/internal/sketch"
 )
 
 // BenchmarkOpen opens 500 images of 256x256 with their masks, for the first time
@@ -13,8 +15,8 @@ import (
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
 	for i := range 500 {
-		writePNG(b, plain(256, 256, i), dir, TrainDir, fmt.Sprintf("%04d.png", i))
-		writePNG(b, boxMask(256, 256, image.Rect(i%50, 20, 100, 90)), dir, MasksDir, fmt.Sprintf("%04d.png", i))
+		sketch.WritePNG(b, sketch.Plain(256, 256, i), dir, TrainDir, fmt.Sprintf("%04d.png", i))
+		sketch.WritePNG(b, sketch.Box(256, 256, image.Rect(i%50, 20, 100, 90)), dir, MasksDir, fmt.Sprintf("%04d.png", i))
 	}
 	for _, first := range []bool{true, false} {
 		b.Run(map[bool]string{true: "first", false: "index"}[first], func(b *testing.B) {

@@ -2,12 +2,11 @@ package data
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/hcunet/hcunet/data/picture"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
@@ -28,13 +28,15 @@ type index map[string]entry
 type entry struct {
 	bytes, mtime  int64  // of the file; mtime in nanoseconds since 1970
 	width, height int    // pixels
-	hash          string // of the grey values, 32 hexadecimal digits
-	max           int    // highest value
-	white         int    // number of pixels of value 255
+	hash          string // of the values, 32 hexadecimal digits
+
+	channels int      // of an image, 1 if all its pixels are grey
+	levels   int      // of an image: different values
+	values   valueSet // of a mask
 }
 
 // indexHeader also dates the format: a file with another header is not read.
-var indexHeader = []string{"file", "bytes", "mtime_ns", "width", "height", "pixels_sha256_128", "max", "white"}
+var indexHeader = []string{"file", "bytes", "mtime_ns", "width", "height", "pixels_sha256_128", "channels", "levels", "mask_values"}
 
 // scan brings the index of a folder up to date for the given files, in three
 // passes: what the index file still vouches for; the headers of the rest, each
@@ -56,7 +58,7 @@ func scan(dir string, files []string, opt *Options, check func(file string, widt
 		e, ok := old[f]
 		if !ok || e.bytes != st.Size() || e.mtime != st.ModTime().UnixNano() {
 			e = entry{bytes: st.Size(), mtime: st.ModTime().UnixNano()}
-			if e.width, e.height, err = imageSize(path); err != nil {
+			if e.width, e.height, err = picture.Size(path); err != nil {
 				return nil, fmt.Errorf("%w; replace the file or remove it with its counterpart", err)
 			}
 			fresh = append(fresh, f)
@@ -90,21 +92,55 @@ func lookAtAll(dir string, files []string, workers int) ([]entry, error) {
 	entries, errs := make([]entry, len(files)), make([]error, len(files))
 	parallel(len(files), workers, func(i int) {
 		path := filepath.Join(dir, filepath.FromSlash(files[i]))
-		img, err := OpenImage(path, nil)
-		if err != nil {
-			errs[i] = fmt.Errorf("%w; replace the file or remove it with its counterpart", err)
-			return
+		if entries[i], errs[i] = lookAtFile(path, strings.HasPrefix(files[i], MasksDir)); errs[i] != nil {
+			errs[i] = fmt.Errorf("%w; replace the file or remove it with its counterpart", errs[i])
 		}
-		e := entry{width: img.Rect.Dx(), height: img.Rect.Dy(), hash: pixelHash(img.Pix, img.Rect.Dx())}
-		for _, v := range img.Pix {
-			e.max = max(e.max, int(v))
-			if v == 255 {
-				e.white++
-			}
-		}
-		entries[i] = e
 	})
 	return entries, firstError(errs)
+}
+
+func lookAtFile(path string, mask bool) (entry, error) {
+	if mask {
+		m, err := picture.OpenMask(path, nil)
+		if err != nil {
+			return entry{}, err
+		}
+		e := entry{width: m.Rect.Dx(), height: m.Rect.Dy(), channels: 1}
+		e.hash = pixelHash(m.Pix, "mask", e.width)
+		for _, v := range m.Pix {
+			e.values[v] = true
+		}
+		return e, nil
+	}
+	m, err := picture.Open(path, nil)
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{width: m.Width, height: m.Height, channels: m.Channels, levels: levels(m)}
+	if m.Pix16 != nil {
+		e.hash = pixelHash(m.Pix16, "16 bits", e.width)
+	} else {
+		e.hash = pixelHash(m.Pix8, "8 bits", e.width)
+	}
+	return e, nil
+}
+
+// levels returns how many different values an image has.
+func levels(m *picture.Image) (n int) {
+	seen := make([]bool, 1<<16)
+	note := func(v int) {
+		if !seen[v] {
+			seen[v] = true
+			n++
+		}
+	}
+	for _, v := range m.Pix8 {
+		note(int(v))
+	}
+	for _, v := range m.Pix16 {
+		note(int(v))
+	}
+	return n
 }
 
 func firstError(errs []error) error {
@@ -137,11 +173,12 @@ func parallel(n, workers int, f func(i int)) {
 	wg.Wait()
 }
 
-// pixelHash returns the same text for the same pixels in the same shape.
-func pixelHash(pix []uint8, width int) string {
+// pixelHash returns the same text for the same values of the same kind in the same
+// shape.
+func pixelHash[T uint8 | uint16](pix []T, kind string, width int) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%d ", width)
-	h.Write(pix)
+	fmt.Fprintf(h, "%s %d ", kind, width)
+	_ = binary.Write(h, binary.LittleEndian, pix) // a hash takes everything
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
@@ -173,7 +210,11 @@ func readIndex(path string) index {
 				return nil
 			}
 		}
-		x[strings.Clone(row[0])] = entry{n[1], n[2], int(n[3]), int(n[4]), strings.Clone(row[5]), int(n[6]), int(n[7])}
+		values, ok := decodeValues(row[8])
+		if !ok {
+			return nil
+		}
+		x[strings.Clone(row[0])] = entry{n[1], n[2], int(n[3]), int(n[4]), strings.Clone(row[5]), int(n[6]), int(n[7]), values}
 	}
 }
 
@@ -190,46 +231,9 @@ func (x index) write(path string) error {
 		n := func(v int64) string { return strconv.FormatInt(v, 10) }
 		for _, f := range files {
 			e := x[f]
-			c.Write([]string{f, n(e.bytes), n(e.mtime), n(int64(e.width)), n(int64(e.height)), e.hash, n(int64(e.max)), n(int64(e.white))})
+			c.Write([]string{f, n(e.bytes), n(e.mtime), n(int64(e.width)), n(int64(e.height)), e.hash, n(int64(e.channels)), n(int64(e.levels)), e.values.encode()})
 		}
 		c.Flush()
 		return c.Error()
 	})
-}
-
-// readPatients reads the films file and returns the patient of each image, by
-// "train/NAME" or "test/NAME". No file is no patients.
-func readPatients(path string) (map[string]string, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("data: %w", err)
-	}
-	defer f.Close()
-	r := csv.NewReader(f)
-	r.FieldsPerRecord = -1
-	head, err := r.Read()
-	if err != nil {
-		return nil, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
-	}
-	split, name, patient := slices.Index(head, "split"), slices.Index(head, "name"), slices.Index(head, "patient")
-	if split < 0 || name < 0 || patient < 0 {
-		return nil, fmt.Errorf("data: %s: wanted columns split, name and patient, got %s; delete it, or prepare the folder again", path, strings.Join(head, ","))
-	}
-	patients := map[string]string{}
-	for {
-		row, err := r.Read()
-		if err == io.EOF {
-			return patients, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
-		}
-		if len(row) <= max(split, name, patient) {
-			line, _ := r.FieldPos(0)
-			return nil, fmt.Errorf("data: %s:%d: %d columns, wanted %d; delete the file, or prepare the folder again", path, line, len(row), len(head))
-		}
-		patients[row[split]+"/"+row[name]] = row[patient]
-	}
 }

@@ -10,52 +10,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/data/internal/sketch"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/stretchr/testify/require"
 )
-
-// writePNG makes a PNG file, and the folders above it.
-func writePNG(t testing.TB, img image.Image, path ...string) string {
-	t.Helper()
-	p := filepath.Join(path...)
-	require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o777))
-	f, err := os.Create(p)
-	require.NoError(t, err)
-	require.NoError(t, png.Encode(f, img))
-	require.NoError(t, f.Close())
-	return p
-}
-
-// plain returns a w x h image whose pixels differ from place to place and from
-// one seed to the next, with all values below 255.
-func plain(w, h int, seed int) *image.Gray {
-	img := image.NewGray(image.Rect(0, 0, w, h))
-	for i := range img.Pix {
-		img.Pix[i] = uint8((i*7 + i/w*13 + seed*29) % 251)
-	}
-	return img
-}
-
-// boxMask returns a w x h mask, 255 in the given box.
-func boxMask(w, h int, box image.Rectangle) *image.Gray {
-	m := image.NewGray(image.Rect(0, 0, w, h))
-	for y := box.Min.Y; y < box.Max.Y; y++ {
-		for x := box.Min.X; x < box.Max.X; x++ {
-			m.SetGray(x, y, color.Gray{Y: 255})
-		}
-	}
-	return m
-}
 
 // smallDataset makes a sound folder of 64x32 pixels: train a, b, b2 with masks,
 // test t.
 func smallDataset(t testing.TB) string {
 	dir := t.TempDir()
 	for i, n := range []string{"a", "b", "b2"} {
-		writePNG(t, plain(64, 32, i), dir, TrainDir, n+".png")
-		writePNG(t, boxMask(64, 32, image.Rect(3, 5, 3+4*i, 9)), dir, MasksDir, n+".png")
+		sketch.WritePNG(t, sketch.Plain(64, 32, i), dir, TrainDir, n+".png")
+		sketch.WritePNG(t, sketch.Box(64, 32, image.Rect(3, 5, 3+4*i, 9)), dir, MasksDir, n+".png")
 	}
-	writePNG(t, plain(64, 32, 9), dir, TestDir, "t.png")
+	sketch.WritePNG(t, sketch.Plain(64, 32, 9), dir, TestDir, "t.png")
 	return dir
 }
 
@@ -69,7 +37,7 @@ func TestOpen(t *testing.T) {
 		d, err := Open(dir, nil)
 		require.NoError(t, err, when)
 		require.Equal(t, []int{64, 32}, []int{d.Width, d.Height})
-		require.Equal(t, []float64{0.5, 0.25}, []float64{d.Mean, d.Std})
+		require.Equal(t, []Values{{0.5}, {0.25}}, []Values{d.Mean, d.Std})
 		var names []string
 		for _, s := range append(d.Train, d.Test...) {
 			names = append(names, s.Name+":"+s.Patient)
@@ -77,23 +45,16 @@ func TestOpen(t *testing.T) {
 		require.Equal(t, "a: b:P7 b2: t:P9", strings.Join(names, " "))
 		require.Empty(t, d.Test[0].Mask)
 		require.Empty(t, d.Duplicates)
-		img, mask, err := d.Train[1].Load()
+		img, mask, err := d.Train[1].Load(d.Task)
 		require.NoError(t, err)
-		require.Equal(t, plain(64, 32, 1).Pix, img.Pix)
-		require.Equal(t, boxMask(64, 32, image.Rect(3, 5, 7, 9)).Pix, mask.Pix)
+		require.Equal(t, sketch.Plain(64, 32, 1).Pix, img.Pix8)
+		box := sketch.Box(64, 32, image.Rect(3, 5, 7, 9)).Pix
+		for i := range box {
+			box[i] /= 255
+		}
+		require.Equal(t, box, mask)
 		require.FileExists(t, filepath.Join(dir, IndexFile))
 	}
-}
-
-// Only 255 is mask: fastai divides the bytes by 255 and truncates.
-func TestLoadDropsGreyEdge(t *testing.T) {
-	dir := t.TempDir()
-	img := writePNG(t, plain(3, 2, 0), dir, "i.png")
-	m := image.NewGray(image.Rect(0, 0, 3, 2))
-	copy(m.Pix, []uint8{0, 1, 128, 254, 255, 191})
-	_, mask, err := Sample{Image: img, Mask: writePNG(t, m, dir, "m.png")}.Load()
-	require.NoError(t, err)
-	require.Equal(t, []uint8{0, 0, 0, 0, 255, 0}, mask.Pix)
 }
 
 func TestOpenErrors(t *testing.T) {
@@ -116,31 +77,46 @@ func TestOpenErrors(t *testing.T) {
 			[]string{"train/b2.png has no mask"}},
 		{"mask without image", func(t *testing.T, dir string) { os.Remove(path(dir, "train", "a.png")) },
 			[]string{"masks/a.png has no image", "train/a.png"}},
-		{"two sizes", func(t *testing.T, dir string) { writePNG(t, plain(32, 64, 1), dir, "train", "b.png") },
+		{"two sizes", func(t *testing.T, dir string) { sketch.WritePNG(t, sketch.Plain(32, 64, 1), dir, "train", "b.png") },
 			[]string{"train/b.png is 32x64", "train/a.png is 64x32"}},
-		{"mask of another size", func(t *testing.T, dir string) { writePNG(t, plain(32, 64, 1), dir, "masks", "a.png") },
+		{"mask of another size", func(t *testing.T, dir string) { sketch.WritePNG(t, sketch.Plain(32, 64, 1), dir, "masks", "a.png") },
 			[]string{"masks/a.png is 32x64"}},
-		{"test image of another size", func(t *testing.T, dir string) { writePNG(t, plain(64, 64, 1), dir, "test", "t.png") },
+		{"test image of another size", func(t *testing.T, dir string) { sketch.WritePNG(t, sketch.Plain(64, 64, 1), dir, "test", "t.png") },
 			[]string{"test/t.png is 64x64"}},
-		{"no multiple of 32", func(t *testing.T, dir string) { writePNG(t, plain(64, 40, 1), dir, "train", "a.png") },
+		{"no multiple of 32", func(t *testing.T, dir string) { sketch.WritePNG(t, sketch.Plain(64, 40, 1), dir, "train", "a.png") },
 			[]string{"train/a.png is 64x40", "multiples of 32", "-size"}},
 		{"not a picture", func(t *testing.T, dir string) { os.WriteFile(path(dir, "train", "b.png"), []byte("hello"), 0o666) },
 			[]string{"train/b.png", "not a PNG or JPEG", "replace"}},
 		{"empty file", func(t *testing.T, dir string) { os.Truncate(path(dir, "train", "b.png"), 0) },
 			[]string{"train/b.png", "empty file"}},
 		{"cut short", func(t *testing.T, dir string) { os.Truncate(path(dir, "masks", "b.png"), 60) },
-			[]string{"data: ", "masks/b.png: png: ", "replace"}},
-		{"two of one name", func(t *testing.T, dir string) { writePNG(t, plain(64, 32, 1), dir, "train", "b.PNG") },
+			[]string{"picture: ", "masks/b.png: png: ", "replace"}},
+		{"two of one name", func(t *testing.T, dir string) { sketch.WritePNG(t, sketch.Plain(64, 32, 1), dir, "train", "b.PNG") },
 			[]string{"b.PNG", "b.png", "one name"}},
 		{"JPEG", func(t *testing.T, dir string) { os.WriteFile(path(dir, "train", "c.jpg"), nil, 0o666) },
 			[]string{"train/c.jpg is no PNG"}},
-		{"masks of 1", func(t *testing.T, dir string) {
-			for _, n := range []string{"a", "b", "b2"} {
-				m := image.NewGray(image.Rect(0, 0, 64, 32))
-				m.Pix[7] = 1
-				writePNG(t, m, dir, "masks", n+".png")
-			}
-		}, []string{"masks/a.png has values 0 and 1"}},
+		{"masks of 2", func(t *testing.T, dir string) {
+			m := image.NewGray(image.Rect(0, 0, 64, 32))
+			m.Pix[7] = 2
+			sketch.WritePNG(t, m, dir, "masks", "b.png")
+		}, []string{"masks/b.png", "values 0, 2", "0 and 255, or 0 and 1"}},
+		{"masks of 128", func(t *testing.T, dir string) {
+			m := image.NewGray(image.Rect(0, 0, 64, 32))
+			m.Pix[7] = 128
+			sketch.WritePNG(t, m, dir, "masks", "b.png")
+		}, []string{"masks/b.png", "values 0, 128"}},
+		{"masks of grey edges", func(t *testing.T, dir string) {
+			m := image.NewGray(image.Rect(0, 0, 64, 32))
+			copy(m.Pix[7:], []uint8{64, 255, 191})
+			sketch.WritePNG(t, m, dir, "masks", "b.png")
+		}, []string{"masks/b.png", "values 0, 64, 191, 255", "white_only"}},
+		{"masks in colours", func(t *testing.T, dir string) {
+			m := image.NewRGBA(image.Rect(0, 0, 64, 32))
+			m.Set(7, 7, color.RGBA{R: 255, A: 255})
+			sketch.WritePNG(t, m, dir, "masks", "b.png")
+		}, []string{"masks/b.png", "the mask has colours"}},
+		{"classes", func(t *testing.T, dir string) { sketch.WriteText(t, "lung\n", dir, "classes.txt") },
+			[]string{"classes.txt", "1 classes"}},
 		{"statistics", func(t *testing.T, dir string) {
 			os.WriteFile(path(dir, "statistics.json"), []byte(`{"mean":117,"std":40}`), 0o666)
 		},
@@ -163,8 +139,8 @@ func TestOpenErrors(t *testing.T) {
 
 func TestOpenAnySize(t *testing.T) {
 	dir := t.TempDir()
-	writePNG(t, plain(33, 7, 1), dir, TrainDir, "a.png")
-	writePNG(t, boxMask(33, 7, image.Rectangle{}), dir, MasksDir, "a.png")
+	sketch.WritePNG(t, sketch.Plain(33, 7, 1), dir, TrainDir, "a.png")
+	sketch.WritePNG(t, sketch.Box(33, 7, image.Rectangle{}), dir, MasksDir, "a.png")
 	d, err := Open(dir, &Options{Multiple: 1})
 	require.NoError(t, err)
 	require.Equal(t, []int{33, 7}, []int{d.Width, d.Height})
@@ -175,7 +151,7 @@ func TestDuplicates(t *testing.T) {
 	// The same pixels packed differently are the same picture.
 	f, err := os.Create(filepath.Join(dir, TestDir, "again.png"))
 	require.NoError(t, err)
-	require.NoError(t, (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(f, plain(64, 32, 1)))
+	require.NoError(t, (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(f, sketch.Plain(64, 32, 1)))
 	require.NoError(t, f.Close())
 	for range 2 {
 		d, err := Open(dir, nil)
@@ -219,7 +195,7 @@ func TestIndex(t *testing.T) {
 	}
 
 	// A changed file is read again.
-	writePNG(t, plain(64, 32, 1), dir, TrainDir, "a.png")
+	sketch.WritePNG(t, sketch.Plain(64, 32, 1), dir, TrainDir, "a.png")
 	d, err = Open(dir, nil)
 	require.NoError(t, err)
 	require.Len(t, d.Duplicates, 1)
@@ -228,7 +204,7 @@ func TestIndex(t *testing.T) {
 	for i, seed := range []int{5, 1} {
 		f, err := os.Create(filepath.Join(dir, TrainDir, "a.png"))
 		require.NoError(t, err)
-		require.NoError(t, (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(f, plain(64, 32, seed)))
+		require.NoError(t, (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(f, sketch.Plain(64, 32, seed)))
 		require.NoError(t, f.Close())
 		later := time.Now().Add(time.Duration(i+1) * time.Second)
 		require.NoError(t, os.Chtimes(f.Name(), later, later))

@@ -39,12 +39,12 @@ func ExamplePrepare() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	img, mask, err := set.Train[0].Load()
+	img, mask, err := set.Train[0].Load(set.Task)
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(set.Train[0].Name, set.Train[0].Patient, img.Bounds().Max, mask.Bounds().Max)
+	fmt.Println(set.Train[0].Name, set.Train[0].Patient, img.Width, img.Height, len(mask))
 	// Output:
 	// 8 training films, 2 positive, 1 test film
-	// phantom-0-00000 PHANTOM-0-00000 (64,64) (64,64)
+	// phantom-0-00000 PHANTOM-0-00000 64 64 4096
 }

@@ -20,8 +20,8 @@ const (
 type MaskScaling int
 
 const (
-	// Linear is the notebook's: bilinear with grey values at the borders, of which
-	// Load counts only 255 as mask, so that an object loses a thin rim.
+	// Linear is the notebook's: bilinear, and what is not quite 255 afterwards
+	// becomes 0, so that an object loses a thin rim. It is for two classes.
 	Linear  MaskScaling = iota
 	Nearest             // each pixel is 0 or 255, from the nearest one
 )
@@ -45,8 +45,17 @@ func FitMask(mask *image.Gray, w, h int, fit Fit, scaling MaskScaling) (*image.G
 	if scaling == Nearest {
 		return rle.Resize(mask, w, h), nil
 	}
-	return resize.Mask(mask, w, h)
+	small, err := resize.Mask(mask, w, h)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range small.Pix {
+		small.Pix[i] = v / 255 * 255
+	}
+	return small, nil
 }
+
+func size(img *image.Gray) string { return fmt.Sprintf("%dx%d", img.Rect.Dx(), img.Rect.Dy()) }
 
 // shape returns img with the proportions of w x h: itself, or in the middle of a
 // black area as little larger as whole pixels allow.

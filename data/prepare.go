@@ -50,7 +50,7 @@ type PrepareOptions struct {
 	MaskScaling MaskScaling // see there
 	NoCLAHE     bool        // leaves the contrast as it is
 	VOI         bool        // applies a DICOM file's window first
-	Stretch16   bool        // see ImageOptions.Stretch
+	Stretch16   bool        // see picture.Options.Stretch
 
 	Unlabelled Unlabelled
 	KeepGoing  bool // passes over films that cannot be read; Summary names them

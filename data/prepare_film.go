@@ -12,6 +12,7 @@ import (
 
 	"github.com/hcunet/hcunet/data/clahe"
 	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/picture"
 	"github.com/hcunet/hcunet/rle"
 )
 
@@ -81,7 +82,7 @@ func (c *chain) prepare(f *film) (*record, error) {
 func (c *chain) read(f *film, rec *record) (*image.Gray, error) {
 	rec.Patient = f.patient
 	if f.kind != dicomFile {
-		return OpenImage(f.path, &ImageOptions{Stretch: c.opt.Stretch16})
+		return picture.OpenGray(f.path, &picture.Options{Stretch: c.opt.Stretch16})
 	}
 	d, err := dicom.Open(f.path, &dicom.Options{ApplyVOI: c.opt.VOI})
 	if err != nil {
@@ -144,7 +145,7 @@ func (c *chain) writeMask(f *film, img *image.Gray, rec *record) error {
 func (c *chain) drawMask(f *film, img *image.Gray) (*image.Gray, error) {
 	w, h := img.Rect.Dx(), img.Rect.Dy()
 	if f.label.path != "" {
-		m, err := OpenImage(f.label.path, nil)
+		m, err := picture.OpenGray(f.label.path, nil)
 		if err != nil {
 			return nil, fmt.Errorf("its mask: %w", bareError{err, ""})
 		}
@@ -182,7 +183,7 @@ func turnLike(m *image.Gray, path string) (*image.Gray, error) {
 	if err != nil || len(b) < 8 {
 		return m, err
 	}
-	return orient(m, orientation(b)), nil
+	return picture.Turn(m, picture.Orientation(b)), nil
 }
 
 // writeWhole writes one prepared file: whole or not at all, however the process

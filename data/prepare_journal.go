@@ -284,7 +284,7 @@ func (j *journal) finish(opt *PrepareOptions, films []*film, sum *Summary) error
 		return fmt.Errorf("data: none of the %d films could be read; the first error is %s: %w", len(films), sum.Failed[0].Path, sum.Failed[0].Err)
 	}
 	if sum.Train > 0 {
-		sum.Statistics = Statistics{Mean: stats.Mean(), Std: stats.Std(), Films: sum.Train, Size: opt.Size, Made: opt.made()}
+		sum.Statistics = Statistics{Mean: Values{stats.Mean()}, Std: Values{stats.Std()}, Films: sum.Train, Size: opt.Size, Made: opt.made()}
 	}
 	if j.file == nil {
 		return nil // all was there before

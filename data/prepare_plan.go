@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/picture"
 )
 
 type fileKind int
@@ -151,7 +152,7 @@ func kindOf(path string) (fileKind, error) {
 		return otherFile, err
 	}
 	head = head[:n]
-	if decode, _ := decoder(head); decode != nil {
+	if picture.Is(head) {
 		return pictureFile, nil
 	}
 	if n == 132 && bytes.Equal(head[128:], []byte("DICM")) && !strings.EqualFold(filepath.Base(path), "DICOMDIR") {

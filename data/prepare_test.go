@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/internal/sketch"
+	"github.com/hcunet/hcunet/data/picture"
+	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/rle"
 	"github.com/stretchr/testify/require"
@@ -48,14 +51,6 @@ func writeDICOM(t testing.TB, img *image.Gray, uid, patient string, path ...stri
 	return p
 }
 
-func writeText(t testing.TB, text string, path ...string) string {
-	t.Helper()
-	p := filepath.Join(path...)
-	require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o777))
-	require.NoError(t, os.WriteFile(p, []byte(text), 0o666))
-	return p
-}
-
 // source makes a folder in with n DICOM films "f00", "f01", ... in folders of their own, of
 // which each third has two overlapping boxes as its mask, and test films "t0", "t1".
 func source(t testing.TB, n int) (dir string, opt PrepareOptions) {
@@ -70,7 +65,7 @@ func source(t testing.TB, n int) (dir string, opt PrepareOptions) {
 			continue
 		}
 		for _, box := range []image.Rectangle{image.Rect(5, 10, 40, 50), image.Rect(30, 30, 60, 70)} {
-			fmt.Fprintf(&table, "%s, %s\n", name, rle.Encode(boxMask(88, 80, box), nil))
+			fmt.Fprintf(&table, "%s, %s\n", name, rle.Encode(sketch.Box(88, 80, box), nil))
 		}
 	}
 	for i := range 2 {
@@ -79,7 +74,7 @@ func source(t testing.TB, n int) (dir string, opt PrepareOptions) {
 	return dir, PrepareOptions{
 		Images: []string{filepath.Join(dir, "in")},
 		Test:   []string{filepath.Join(dir, "in-test")},
-		RLE:    writeText(t, table.String(), dir, "rle.csv"),
+		RLE:    sketch.WriteText(t, table.String(), dir, "rle.csv"),
 		Out:    filepath.Join(dir, "out"),
 		Size:   32,
 	}
@@ -135,16 +130,25 @@ func TestPrepareGolden(t *testing.T) {
 	opt.Test = nil
 	sum, err := Prepare(context.Background(), opt)
 	require.NoError(t, err)
-	img, err := OpenImage(filepath.Join(opt.Out, "train", "f00.png"), nil)
+	img, err := picture.OpenGray(filepath.Join(opt.Out, "train", "f00.png"), nil)
 	require.NoError(t, err)
 	require.Equal(t, "4d6774a366c72f49bce40ef2fe8471b6", hash32(img.Pix))
-	mask, err := OpenImage(filepath.Join(opt.Out, "masks", "f00.png"), nil)
+	mask, err := picture.OpenGray(filepath.Join(opt.Out, "masks", "f00.png"), nil)
 	require.NoError(t, err)
-	require.Equal(t, "cbfaf9ccaf498114090d68439dfb46e7", hash32(mask.Pix))
+	full := sketch.Box(88, 80, image.Rect(5, 10, 40, 50))
+	for i, v := range sketch.Box(88, 80, image.Rect(30, 30, 60, 70)).Pix {
+		full.Pix[i] |= v
+	}
+	grey, err := resize.Mask(full, 32, 32)
+	require.NoError(t, err)
+	require.Equal(t, "cbfaf9ccaf498114090d68439dfb46e7", hash32(grey.Pix))
+	for i, v := range grey.Pix {
+		require.Equal(t, v/255*255, mask.Pix[i]) // the notebook counts 255 alone
+	}
 	require.Equal(t, 344, bytes.Count(mask.Pix, []byte{255}))
 	// Sums of 1024 values in another order.
-	require.InDelta(t, 0.5261072958669355, sum.Statistics.Mean, 1e-14)
-	require.InDelta(t, 0.28301661902320624, sum.Statistics.Std, 1e-14)
+	require.InDelta(t, 0.5261072958669355, sum.Statistics.Mean[0], 1e-14)
+	require.InDelta(t, 0.28301661902320624, sum.Statistics.Std[0], 1e-14)
 	films, err := os.ReadFile(filepath.Join(opt.Out, FilmsFile))
 	require.NoError(t, err)
 	require.Equal(t, "name,split,patient,age,sex,view,width,height,mask_pixels,source\n"+
@@ -196,11 +200,11 @@ func TestPrepareSIIM(t *testing.T) {
 	d, err := Open(out, nil)
 	require.NoError(t, err)
 	for _, s := range d.Train {
-		official, err := OpenImage(filepath.Join(dir, "masks", s.Name+".png"), nil)
+		official, err := picture.OpenGray(filepath.Join(dir, "masks", s.Name+".png"), nil)
 		require.NoError(t, err)
 		want, err := FitMask(official, 256, 256, Stretch, Linear)
 		require.NoError(t, err)
-		got, err := OpenImage(s.Mask, nil)
+		got, err := picture.OpenGray(s.Mask, nil)
 		require.NoError(t, err)
 		require.Equal(t, want.Pix, got.Pix, s.Name)
 	}
@@ -236,9 +240,9 @@ func TestPrepareLungs(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, d.Train, films)
 		for _, s := range d.Train {
-			img, err := OpenImage(s.Image, nil)
+			img, err := picture.OpenGray(s.Image, nil)
 			require.NoError(t, err)
-			ref, err := OpenImage(filepath.Join(want, TrainDir, set+"_"+s.Name+".png"), nil)
+			ref, err := picture.OpenGray(filepath.Join(want, TrainDir, set+"_"+s.Name+".png"), nil)
 			require.NoError(t, err)
 			hash, ok := byPillow[s.Name]
 			if !ok {
@@ -270,29 +274,31 @@ func TestPrepareErrors(t *testing.T) {
 			[]string{"holds no DICOM, PNG or JPEG"}},
 		{"out holds in", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Out = dir }, []string{"holds the input"}},
 		{"broken CSV", func(t *testing.T, dir string, opt *PrepareOptions) {
-			opt.RLE = writeText(t, "ImageId, EncodedPixels\nf00, 3 4 x\n", dir, "b.csv")
+			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nf00, 3 4 x\n", dir, "b.csv")
 		}, []string{"b.csv", "line 2"}},
 		{"another CSV", func(t *testing.T, dir string, opt *PrepareOptions) {
-			opt.RLE = writeText(t, "ImageId, EncodedPixels\nother, -1\n", dir, "b.csv")
+			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nother, -1\n", dir, "b.csv")
 		}, []string{"none of the 4 films has a row in", "b.csv", "f00.dcm"}},
 		{"films without a row", func(t *testing.T, dir string, opt *PrepareOptions) {
-			opt.RLE = writeText(t, "ImageId, EncodedPixels\nf02, -1\n", dir, "b.csv")
+			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nf02, -1\n", dir, "b.csv")
 		}, []string{"3 of 4 films have no row in", "f00.dcm", "f03.dcm", "-unlabelled skip"}},
 		{"runs outside", func(t *testing.T, dir string, opt *PrepareOptions) {
-			opt.RLE = writeText(t, "ImageId, EncodedPixels\nf00,-1\nf01,7000 41\nf02,-1\nf03,-1\n", dir, "b.csv")
+			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nf00,-1\nf01,7000 41\nf02,-1\nf03,-1\n", dir, "b.csv")
 		}, []string{"f01.dcm", "88x80", "b.csv", "line 3", "-keep-going"}},
 		{"broken DICOM", func(t *testing.T, dir string, opt *PrepareOptions) {
 			os.Truncate(filepath.Join(dir, "in/f02/series/f02.dcm"), 900)
 		}, []string{"f02.dcm", "-keep-going"}},
 		{"DICOM that is none", func(t *testing.T, dir string, opt *PrepareOptions) {
-			writeText(t, "hello", dir, "in/f02/series/f02.dcm")
+			sketch.WriteText(t, "hello", dir, "in/f02/series/f02.dcm")
 		}, []string{"f02.dcm", "-keep-going"}},
 		{"two of one name", func(t *testing.T, dir string, opt *PrepareOptions) {
-			writePNG(t, formula(1), dir, "in", "f01.png")
+			sketch.WritePNG(t, formula(1), dir, "in", "f01.png")
 		}, []string{"f01.dcm", "f01.png", "one name"}},
-		{"out is a file", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Out = writeText(t, "", dir, "o") },
+		{"out is a file", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Out = sketch.WriteText(t, "", dir, "o") },
 			[]string{"output folder"}},
-		{"out of somebody else", func(t *testing.T, dir string, opt *PrepareOptions) { writeText(t, "", opt.Out, "train", "mine.png") },
+		{"out of somebody else", func(t *testing.T, dir string, opt *PrepareOptions) {
+			sketch.WriteText(t, "", opt.Out, "train", "mine.png")
+		},
 			[]string{"prepare has not made", "train/mine.png"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -326,8 +332,8 @@ func TestPrepareErrors(t *testing.T) {
 func TestPrepareKeepGoing(t *testing.T) {
 	dir, opt := source(t, 5)
 	opt.KeepGoing = true
-	bad := writeText(t, "hello", dir, "in/f01/series/f01.dcm")
-	worse := writeText(t, "\x89PNG\r\n\x1a\nnot quite", dir, "in", "f04.dcm")
+	bad := sketch.WriteText(t, "hello", dir, "in/f01/series/f01.dcm")
+	worse := sketch.WriteText(t, "\x89PNG\r\n\x1a\nnot quite", dir, "in", "f04.dcm")
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, "in/f04")))
 	sum, err := Prepare(context.Background(), opt)
 	require.NoError(t, err)
@@ -350,7 +356,7 @@ func TestPrepareKeepGoing(t *testing.T) {
 
 	_, opt = source(t, 1)
 	opt.KeepGoing, opt.Test = true, nil
-	writeText(t, "hello", opt.Images[0], "f00/series/f00.dcm")
+	sketch.WriteText(t, "hello", opt.Images[0], "f00/series/f00.dcm")
 	_, err = Prepare(context.Background(), opt)
 	require.ErrorContains(t, err, "none of the 1 films could be read")
 }
@@ -362,7 +368,7 @@ func TestPrepareUnlabelled(t *testing.T) {
 	}{{Skip, 2}, {Empty, 4}} {
 		dir, opt := source(t, 4)
 		opt.Unlabelled = c.what
-		opt.RLE = writeText(t, "ImageId, EncodedPixels\ngone,-1\nf02,-1\nf03,7 30\nf03,7 30\n", dir, "b.csv")
+		opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\ngone,-1\nf02,-1\nf03,7 30\nf03,7 30\n", dir, "b.csv")
 		sum, err := Prepare(context.Background(), opt)
 		require.NoError(t, err)
 		require.Equal(t, []int{c.train, 1}, []int{sum.Train, sum.Positive})
@@ -382,7 +388,7 @@ func TestPrepareUnlabelled(t *testing.T) {
 // A DICOM file under another name still knows its UID.
 func TestPrepareRenamed(t *testing.T) {
 	dir, opt := source(t, 1)
-	opt.RLE = writeText(t, "ImageId, EncodedPixels\n1.2.3.0,-1\n", dir, "b.csv")
+	opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\n1.2.3.0,-1\n", dir, "b.csv")
 	_, err := Prepare(context.Background(), opt)
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(opt.Out, "train", "1.2.3.0.png"))
@@ -393,19 +399,19 @@ func TestPrepareRenamed(t *testing.T) {
 func TestPrepareMasks(t *testing.T) {
 	dir := t.TempDir()
 	img := formula(3)
-	writePNG(t, img, dir, "images", "a.png")
-	ones := boxMask(88, 80, image.Rect(5, 10, 40, 50))
+	sketch.WritePNG(t, img, dir, "images", "a.png")
+	ones := sketch.Box(88, 80, image.Rect(5, 10, 40, 50))
 	for i := range ones.Pix {
 		ones.Pix[i] /= 255
 	}
-	writePNG(t, ones, dir, "masks", "a.png")
-	turned := withEXIF(t, img, "png", exif(binary.BigEndian, 6))
-	stored, seen := boxMask(88, 80, image.Rect(5, 10, 40, 50)), orient(boxMask(88, 80, image.Rect(5, 10, 40, 50)), 6)
+	sketch.WritePNG(t, ones, dir, "masks", "a.png")
+	turned := sketch.WithEXIF(t, img, "png", sketch.EXIF(binary.BigEndian, 6))
+	stored, seen := sketch.Box(88, 80, image.Rect(5, 10, 40, 50)), picture.Turn(sketch.Box(88, 80, image.Rect(5, 10, 40, 50)), 6)
 	for name, m := range map[string]*image.Gray{"b": stored, "c": seen} {
-		writeText(t, string(turned), dir, "images", name+".png")
-		writePNG(t, m, dir, "masks", name+".png")
+		sketch.WriteText(t, string(turned), dir, "images", name+".png")
+		sketch.WritePNG(t, m, dir, "masks", name+".png")
 	}
-	writeText(t, "image,patient\nb,Anna\n", dir, "patients.csv")
+	sketch.WriteText(t, "image,patient\nb,Anna\n", dir, "patients.csv")
 	opt := PrepareOptions{Images: []string{filepath.Join(dir, "images")}, Masks: filepath.Join(dir, "masks"),
 		Patients: filepath.Join(dir, "patients.csv"), Out: filepath.Join(dir, "out"), Size: 32, MaskScaling: Nearest}
 	_, err := Prepare(context.Background(), opt)
@@ -417,12 +423,13 @@ func TestPrepareMasks(t *testing.T) {
 	for i, m := range []*image.Gray{stored, seen, seen} {
 		want, err := FitMask(m, 32, 32, Stretch, Nearest)
 		require.NoError(t, err)
-		_, got, err := d.Train[i].Load()
+		_, got, err := d.Train[i].Load(d.Task)
 		require.NoError(t, err)
-		require.Equal(t, want.Pix, got.Pix, d.Train[i].Name)
+		d.Task.Values(got)
+		require.Equal(t, want.Pix, got, d.Train[i].Name)
 	}
 
-	writePNG(t, plain(87, 80, 1), dir, "masks", "a.png")
+	sketch.WritePNG(t, sketch.Plain(87, 80, 1), dir, "masks", "a.png")
 	_, err = Prepare(context.Background(), opt)
 	require.ErrorContains(t, err, "images/a.png: it has 88x80 pixels, but its mask")
 	require.NoError(t, os.Remove(filepath.Join(dir, "masks", "a.png")))
@@ -471,7 +478,7 @@ func TestPrepareDamaged(t *testing.T) {
 	for _, cut := range []int{bytes.IndexByte(journal, 10) + 1, len(journal) / 2, len(journal) - 2} {
 		require.NoError(t, os.Remove(filepath.Join(opt.Out, journalFile)))
 		require.NoError(t, os.WriteFile(filepath.Join(opt.Out, unfinishedFile), journal[:cut], 0o666))
-		writeText(t, "part of a", opt.Out, "train", ".f03.png.123.tmp")
+		sketch.WriteText(t, "part of a", opt.Out, "train", ".f03.png.123.tmp")
 		sum, err := Prepare(context.Background(), opt)
 		require.NoError(t, err, cut)
 		require.Less(t, sum.Kept, 7)
@@ -498,7 +505,7 @@ func TestPrepareChanged(t *testing.T) {
 	writeDICOM(t, formula(55), "1.2.3.1", "P0", dir, "in/f01/series/f01.dcm")
 	rows, err := os.ReadFile(opt.RLE)
 	require.NoError(t, err)
-	writeText(t, strings.Replace(string(rows), "f02,-1", "f02,100 800", 1), opt.RLE)
+	sketch.WriteText(t, strings.Replace(string(rows), "f02,-1", "f02,100 800", 1), opt.RLE)
 	sum, err := Prepare(context.Background(), opt)
 	require.NoError(t, err)
 	require.Equal(t, []int{4, 3}, []int{sum.Kept, sum.Positive})

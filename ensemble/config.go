@@ -18,8 +18,9 @@ import (
 
 // Config are the choices of a run. [Notebook] gives the notebook's.
 type Config struct {
-	Data string // folder in the notebook's layout: train/, masks/, test/
-	Out  string // folder to make; nothing is written before the input is known to be good
+	Data  string        // folder in the notebook's layout: train/, masks/, test/
+	Masks data.MaskRule // how the values of its masks become classes
+	Out   string        // folder to make; nothing is written before the input is known to be good
 
 	Arch string // encoder: resnet34 or resnet18
 
@@ -99,6 +100,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("learning rate %v, wanted a positive number", c.Rate)
 	case (c.Mean == 0) != (c.Std == 0) || c.Std < 0:
 		return fmt.Errorf("mean %v with standard deviation %v; give both or neither", c.Mean, c.Std)
+	case c.Mean < 0 || c.Mean > 1 || c.Std > 1:
+		return fmt.Errorf("mean %v and standard deviation %v; wanted those of values in [0, 1], so divide those of bytes by 255", c.Mean, c.Std)
 	case !(c.Threshold >= 0 && c.Threshold < 1):
 		return fmt.Errorf("threshold %v, wanted a probability below 1", c.Threshold)
 	}
@@ -117,17 +120,17 @@ func (c *Config) noise() float64 {
 }
 
 // statistics returns mean and standard deviation of the input: the given ones, or
-// those that prepare left beside the data, or the notebook's for 128x128 and
-// 256x256, or else those of the training images.
+// those that prepare left beside the data, or under the kernel recipe the notebook's
+// for 128x128 and 256x256, or else those of the training images.
 func (c *Config) statistics(ds *data.Dataset, images *train.Images) (mean, std float64) {
 	switch {
 	case c.Std > 0:
 		return c.Mean, c.Std
-	case ds.Std > 0:
-		return ds.Mean, ds.Std
-	case c.Size == 256:
+	case ds.Std != nil:
+		return ds.Mean[0], ds.Std[0]
+	case c.Recipe == train.Kernel && c.Size == 256:
 		return 0.540, 0.264 // the notebook, cell 2
-	case c.Size == 128:
+	case c.Recipe == train.Kernel && c.Size == 128:
 		return 0.615, 0.291
 	}
 	return images.Statistics()

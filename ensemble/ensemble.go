@@ -116,7 +116,7 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	ds, err := data.Open(cfg.Data, &data.Options{Multiple: 1})
+	ds, err := data.Open(cfg.Data, &data.Options{Multiple: 1, Task: data.Task{Masks: cfg.Masks}})
 	if err != nil {
 		return nil, err
 	}
@@ -130,13 +130,13 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	if r.weights, err = cfg.encoderWeights(ctx); err != nil {
 		return nil, err
 	}
-	if r.images, err = train.LoadImages(ds.Train); err != nil {
+	if r.images, err = train.LoadImages(ds.Train, ds.Task); err != nil {
 		return nil, err
 	}
 	for _, s := range ds.Train {
 		r.patients = append(r.patients, s.Patient)
 	}
-	if r.test, err = train.LoadImages(ds.Test); err != nil {
+	if r.test, err = train.LoadImages(ds.Test, ds.Task); err != nil {
 		return nil, err
 	}
 	mean, std := cfg.statistics(ds, r.images)
@@ -175,12 +175,12 @@ func split(cfg Config, ds *data.Dataset) (data.Folds, error) {
 	areas := make([]float64, len(ds.Train))
 	patients := make([]string, len(ds.Train))
 	for i, s := range ds.Train {
-		_, mask, err := s.Load()
+		_, mask, err := s.Load(ds.Task)
 		if err != nil {
 			return nil, err
 		}
-		for _, v := range mask.Pix {
-			areas[i] += float64(v / 255)
+		for _, v := range mask {
+			areas[i] += float64(v)
 		}
 		patients[i] = s.Patient
 	}

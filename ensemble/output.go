@@ -50,7 +50,7 @@ func (c *Config) notes() []note {
 	}
 	return []note{
 		{"command", strings.Join(c.Command, " ")},
-		{"data", c.Data}, {"arch", c.Arch}, {"weights", c.Weights}, {"recipe", c.Recipe.String()},
+		{"data", c.Data}, {"masks", c.Masks.String()}, {"arch", c.Arch}, {"weights", c.Weights}, {"recipe", c.Recipe.String()},
 		{"device", c.Device.String()}, {"bf16", c.BF16}, {"threads", nn.Threads()},
 		{"size", c.Size}, {"batch", c.Batch}, {"accumulate", c.Accumulate}, {"clip", c.Clip},
 		{"folds", c.Folds}, {"split", c.Split}, {"seed", c.Seed},

@@ -23,7 +23,7 @@ func Example_films() {
 	}
 	ds, err := data.Open("siim-256", nil)
 	check(err)
-	images, err := train.LoadImages(ds.Train)
+	images, err := train.LoadImages(ds.Train, ds.Task)
 	check(err)
 	folds, err := data.KFold(images.Len(), 4, data.KernelSeed)
 	check(err)

@@ -19,7 +19,7 @@ type Images struct {
 }
 
 // LoadImages reads samples of one size into memory, on all cores.
-func LoadImages(samples []data.Sample) (*Images, error) {
+func LoadImages(samples []data.Sample, task data.Task) (*Images, error) {
 	n := len(samples)
 	s := &Images{Names: make([]string, n), Pixels: make([][]uint8, n)}
 	masks := make([][]uint8, n)
@@ -28,17 +28,14 @@ func LoadImages(samples []data.Sample) (*Images, error) {
 	g.SetLimit(runtime.NumCPU())
 	for i, sample := range samples {
 		g.Go(func() error {
-			img, mask, err := sample.Load()
+			img, mask, err := sample.Load(task)
 			if err != nil {
 				return err
 			}
-			s.Names[i], s.Pixels[i], sizes[i] = sample.Name, packed(img), img.Bounds().Size()
-			if mask != nil {
-				masks[i] = packed(mask)
-				for j, v := range masks[i] {
-					masks[i][j] = v / 255
-				}
+			if img.Channels != 1 || img.Pix8 == nil {
+				return fmt.Errorf("train: %s has %d channels of %d bits, wanted 1 of 8", sample.Image, img.Channels, img.Bits())
 			}
+			s.Names[i], s.Pixels[i], sizes[i], masks[i] = sample.Name, img.Pix8, image.Pt(img.Width, img.Height), mask
 			return nil
 		})
 	}
@@ -60,16 +57,6 @@ func LoadImages(samples []data.Sample) (*Images, error) {
 		}
 	}
 	return s, nil
-}
-
-// packed returns the pixels of an image without gaps between the rows.
-func packed(img *image.Gray) []uint8 {
-	size := img.Bounds().Size()
-	out := make([]uint8, 0, size.X*size.Y)
-	for y := range size.Y {
-		out = append(out, img.Pix[y*img.Stride:y*img.Stride+size.X]...)
-	}
-	return out
 }
 
 // Len returns the number of images.

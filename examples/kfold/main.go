@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/ensemble"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
@@ -42,6 +43,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("kfold", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
 	flags.StringVar(&c.Data, "data", "", "`folder` with train/, masks/ and test/ (see examples/prepare)")
+	flags.TextVar(&c.Masks, "masks", c.Masks, "how the values of masks become classes: `exact` (0 and 255, or 0 and 1), or white_only, where 255 counts and all else is background, as recipe kernel does without being told")
 	flags.StringVar(&c.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "`encoder`: resnet34 or resnet18")
 	flags.StringVar(&c.Weights, "weights", "", "weights to start from, of the encoder or of a whole network: a `file`, or resnet34 to fetch torchvision's; without, everything starts at random and nothing is frozen")
@@ -58,7 +60,7 @@ func run(args []string) error {
 	flags.IntVar(&c.FullEpochs, "epochs-full", c.FullEpochs, "`epochs` of the whole network")
 	flags.Float64Var(&c.Rate, "rate", c.Rate, "highest learning `rate` of the frozen epochs; of the others it goes from rate/80 in the encoder's first layers to rate/2")
 	flags.Float64Var(&c.Clip, "clip", c.Clip, "largest `norm` of a gradient, 0 for none")
-	flags.Float64Var(&c.Mean, "mean", 0, "`mean` of the input; with -std, default those prepare left beside the data, or the notebook's for 128 and 256 pixels")
+	flags.Float64Var(&c.Mean, "mean", 0, "`mean` of the input; with -std, default those prepare left beside the data, or those of the images, or with recipe kernel the notebook's for 128 and 256 pixels")
 	flags.Float64Var(&c.Std, "std", 0, "`standard deviation` of the input")
 	flags.Float64Var(&c.Threshold, "threshold", c.Threshold, "`probability` above which the Dice after each epoch counts a pixel")
 	flags.Float64Var(&c.Noise, "noise", c.Noise, "`pixels` below which a prediction counts as empty; negative means the notebook's 75 at 128x128, in proportion to the area")
@@ -78,6 +80,9 @@ func run(args []string) error {
 	var err error
 	if c.Recipe, err = train.ParseRecipe(*recipe); err != nil {
 		return err
+	}
+	if c.Recipe == train.Kernel {
+		c.Masks = data.WhiteOnly
 	}
 	if c.Device, err = nn.ParseDevice(*device); err != nil {
 		return err

@@ -1,26 +1,17 @@
-package data
+package picture
 
 import (
 	"bytes"
 	"encoding/binary"
 	"image"
-	"image/color"
 )
 
-const pngHeader = "\x89PNG\r\n\x1a\n"
-
-// greyOf returns a colour's luma without its transparency.
-func greyOf(c color.Color) uint8 {
-	n := color.NRGBAModel.Convert(c).(color.NRGBA)
-	return luma(n.R, n.G, n.B)
-}
-
-// orientation returns the EXIF orientation, 1 to 8, of a PNG or JPEG file; 1,
+// Orientation returns the EXIF orientation, 1 to 8, of a PNG or JPEG file; 1,
 // "as stored", where there is none or it cannot be read: a picture is not lost
 // for its camera's notes.
 //
 // Source: CIPA DC-008 (Exif 2.32), 4.6.4 and 4.7.2; PNG third edition, 11.3.2.8.
-func orientation(file []byte) int {
+func Orientation(file []byte) int {
 	if bytes.HasPrefix(file, []byte(pngHeader)) {
 		for b := file[8:]; len(b) >= 12; {
 			n := int64(binary.BigEndian.Uint32(b))
@@ -87,10 +78,14 @@ func tiffOrientation(b []byte) int {
 	return 1
 }
 
-// orient undoes an EXIF orientation: it returns the picture as it is to be seen.
-// Orientations 5 to 8 exchange width and height.
-func orient(img *image.Gray, orientation int) *image.Gray {
-	w, h := img.Rect.Dx(), img.Rect.Dy()
+// Turn undoes an EXIF orientation: it returns a grey image or a mask as it is to be
+// seen. Orientations 5 to 8 exchange width and height.
+func Turn(img *image.Gray, orientation int) *image.Gray {
+	return planes(img, 1).turned(orientation).Gray(false)
+}
+
+func (m *Image) turned(orientation int) *Image {
+	w, h := m.Width, m.Height
 	// from gives the stored place of the seen pixel (x, y).
 	var from func(x, y int) (int, int)
 	switch orientation {
@@ -109,18 +104,33 @@ func orient(img *image.Gray, orientation int) *image.Gray {
 	case 8: // the stored top row is the seen left side
 		from = func(x, y int) (int, int) { return w - 1 - y, x }
 	default:
-		return img
+		return m
 	}
-	dw, dh := w, h
+	to := *m
 	if orientation >= 5 {
-		dw, dh = h, w
+		to.Width, to.Height = h, w
 	}
-	dst := image.NewGray(image.Rect(0, 0, dw, dh))
-	for y := range dh {
-		for x := range dw {
+	at := make([]int, 0, w*h)
+	for y := range to.Height {
+		for x := range to.Width {
 			sx, sy := from(x, y)
-			dst.Pix[y*dw+x] = img.Pix[sy*img.Stride+sx]
+			at = append(at, sy*w+sx)
 		}
 	}
-	return dst
+	to.Pix8, to.Pix16 = moved(m.Pix8, at), moved(m.Pix16, at)
+	return &to
+}
+
+// moved returns planes whose element i is element at[i] of the given ones.
+func moved[T value](pix []T, at []int) []T {
+	if pix == nil {
+		return nil
+	}
+	to := make([]T, 0, len(pix))
+	for plane := 0; plane < len(pix); plane += len(at) {
+		for _, i := range at {
+			to = append(to, pix[plane+i])
+		}
+	}
+	return to
 }

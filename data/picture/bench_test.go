@@ -1,4 +1,4 @@
-package data
+package picture
 
 import (
 	"bytes"
@@ -7,15 +7,16 @@ import (
 	"image/jpeg"
 	"testing"
 
+	"github.com/hcunet/hcunet/data/internal/sketch"
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkReadImageJPEG reads a grey and a coloured picture of 1024x1024 pixels,
+// BenchmarkReadGrayJPEG reads a grey and a coloured picture of 1024x1024 pixels,
 // both full of edges, which makes JPEG slow;
 // "standard library" is image/jpeg alone.
-func BenchmarkReadImageJPEG(b *testing.B) {
+func BenchmarkReadGrayJPEG(b *testing.B) {
 	r := image.Rect(0, 0, 1024, 1024)
-	grey, colour := plain(1024, 1024, 1), image.NewYCbCr(r, image.YCbCrSubsampleRatio420)
+	grey, colour := sketch.Plain(1024, 1024, 1), image.NewYCbCr(r, image.YCbCrSubsampleRatio420)
 	copy(colour.Y, grey.Pix)
 	for i := range colour.Cb {
 		colour.Cb[i], colour.Cr[i] = uint8(i/512), uint8(i)
@@ -24,7 +25,7 @@ func BenchmarkReadImageJPEG(b *testing.B) {
 		var file bytes.Buffer
 		require.NoError(b, jpeg.Encode(&file, img, &jpeg.Options{Quality: 90}))
 		for decoder, read := range map[string]func() error{
-			"ReadImage":        func() error { _, err := ReadImage(bytes.NewReader(file.Bytes()), nil); return err },
+			"ReadGray":         func() error { _, err := ReadGray(bytes.NewReader(file.Bytes()), nil); return err },
 			"standard library": func() error { _, err := jpeg.Decode(bytes.NewReader(file.Bytes())); return err },
 		} {
 			b.Run(fmt.Sprintf("%s/%s", name, decoder), func(b *testing.B) {

@@ -1,0 +1,74 @@
+package data
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// filmFacts is what the films file says of one image.
+type filmFacts struct {
+	patient string
+	size    image.Point
+	levels  int
+}
+
+// maxFilmSide bounds what the file may say: no more pixels are read of any film.
+const maxFilmSide = 1 << 27
+
+// readFilms reads the films file: what is known of each image, by "train/NAME" or
+// "test/NAME". No file is no facts. The columns width, height and levels may be
+// missing, in a file that was made by hand.
+func readFilms(path string) (map[string]filmFacts, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	defer f.Close()
+	const remedy = "delete it, or prepare the folder again"
+	r := csv.NewReader(f)
+	r.FieldsPerRecord = -1
+	head, err := r.Read()
+	if err != nil {
+		return nil, fmt.Errorf("data: %s: %w; %s", path, err, remedy)
+	}
+	column := func(name string) int { return slices.Index(head, name) }
+	split, name, patient := column("split"), column("name"), column("patient")
+	if split < 0 || name < 0 || patient < 0 {
+		return nil, fmt.Errorf("data: %s: wanted columns split, name and patient, got %s; %s", path, strings.Join(head, ","), remedy)
+	}
+	films := map[string]filmFacts{}
+	for {
+		row, err := r.Read()
+		if err == io.EOF {
+			return films, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("data: %s: %w; %s", path, err, remedy)
+		}
+		line, _ := r.FieldPos(0)
+		if len(row) != len(head) {
+			return nil, fmt.Errorf("data: %s:%d: %d columns, wanted %d; %s", path, line, len(row), len(head), remedy)
+		}
+		facts := filmFacts{patient: row[patient]}
+		for what, to := range map[string]*int{"width": &facts.size.X, "height": &facts.size.Y, "levels": &facts.levels} {
+			at := column(what)
+			if at < 0 || row[at] == "" {
+				continue
+			}
+			if *to, err = strconv.Atoi(row[at]); err != nil || *to < 1 || *to > maxFilmSide {
+				return nil, fmt.Errorf("data: %s:%d: %s %q; wanted a number from 1 to %d; %s", path, line, what, row[at], maxFilmSide, remedy)
+			}
+		}
+		films[row[split]+"/"+row[name]] = facts
+	}
+}

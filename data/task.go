@@ -1,0 +1,279 @@
+package data
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// A Task says what the images and masks of a data set are about. It is part of what
+// describes a model, and goes to JSON and back.
+type Task struct {
+	// Classes are the names of what a pixel can be, the background first; at least
+	// two and at most 255. The number of a class is its index here.
+	Classes []string `json:"classes"`
+
+	Channels int    `json:"channels"` // of an image: 1 for grey, 3 for colours
+	Output   Output `json:"output"`
+
+	Masks MaskRule `json:"masks"`
+
+	// Ignore says that the value 255 of a mask stands for pixels of which nobody
+	// knows the class: they count neither in training nor in scores. A mask of two
+	// classes then has the values 0, 1 and 255.
+	Ignore bool `json:"ignore,omitempty"`
+}
+
+// Ignored stands in a target for a pixel of unknown class, where Task.Ignore
+// allows it.
+const Ignored = 255
+
+const maxClasses = 255
+
+// Binary returns the task of telling one thing from the background in grey images.
+func Binary(name string) Task {
+	return Task{Classes: []string{"background", name}, Channels: 1}
+}
+
+// Output says how the scores of the classes become probabilities.
+type Output int
+
+const (
+	Softmax Output = iota // a pixel is one of the classes: softmax over all of them
+	Sigmoid               // each class but the background by itself: a sigmoid for each
+)
+
+// MaskRule says how the values of a mask file become classes.
+type MaskRule int
+
+const (
+	// Exact takes each value as it is: the number of a class; of two classes 0 and
+	// 255 are understood as well. Any other value is an error.
+	Exact MaskRule = iota
+
+	// WhiteOnly is the notebook's rule, for two classes: 255 is the second one,
+	// everything else background, such as the grey edge that resizing leaves.
+	WhiteOnly
+)
+
+var (
+	outputWords = words[Output]{"output", []string{"softmax", "sigmoid"}}
+	maskWords   = words[MaskRule]{"mask rule", []string{"exact", "white_only"}}
+)
+
+// String returns "softmax" or "sigmoid".
+func (o Output) String() string { return outputWords.word(o) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (o Output) MarshalText() ([]byte, error) { return outputWords.marshal(o) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (o *Output) UnmarshalText(b []byte) (err error) { *o, err = outputWords.parse(b); return err }
+
+// String returns "exact" or "white_only".
+func (m MaskRule) String() string { return maskWords.word(m) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (m MaskRule) MarshalText() ([]byte, error) { return maskWords.marshal(m) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *MaskRule) UnmarshalText(b []byte) (err error) { *m, err = maskWords.parse(b); return err }
+
+// Check returns an error that says what is wrong with the task.
+func (t Task) Check() error {
+	if n := len(t.Classes); n < 2 || n > maxClasses {
+		return fmt.Errorf("data: a task of %d classes; wanted 2 to %d, the background being the first", n, maxClasses)
+	}
+	for i, name := range t.Classes {
+		switch {
+		case name == "" || name != strings.TrimSpace(name) || strings.ContainsFunc(name, unicode.IsControl):
+			return fmt.Errorf("data: class %d has the name %q; wanted text without spaces around it or control characters", i, name)
+		case slices.Index(t.Classes, name) < i:
+			return fmt.Errorf("data: classes %d and %d are both called %s", slices.Index(t.Classes, name), i, name)
+		}
+	}
+	switch {
+	case t.Channels < 1 || t.Channels > 1<<10:
+		return fmt.Errorf("data: a task of images with %d channels; wanted 1 to %d", t.Channels, 1<<10)
+	case t.Masks == WhiteOnly && (len(t.Classes) != 2 || t.Ignore):
+		return fmt.Errorf("data: mask rule %s with %d classes, ignore %t; it is for two classes and none that is ignored", t.Masks, len(t.Classes), t.Ignore)
+	}
+	if _, err := t.Output.MarshalText(); err != nil {
+		return err
+	}
+	_, err := t.Masks.MarshalText()
+	return err
+}
+
+// Outputs returns the number of scores that a network has for each pixel: one a
+// class, or with sigmoids one for each but the background.
+func (t Task) Outputs() int {
+	if t.Output == Sigmoid {
+		return len(t.Classes) - 1
+	}
+	return len(t.Classes)
+}
+
+// Targets turns the values of a mask file into the numbers of classes, in place. An
+// error names the values that the task does not know, and nothing is changed.
+func (t Task) Targets(mask []uint8) error {
+	var seen valueSet
+	for _, v := range mask {
+		seen[v] = true
+	}
+	return t.targets(mask, &seen)
+}
+
+func (t Task) targets(mask []uint8, seen *valueSet) error {
+	if err := t.checkValues(seen); err != nil {
+		return err
+	}
+	switch {
+	case t.Masks == WhiteOnly:
+		for i, v := range mask {
+			mask[i] = v / 255
+		}
+	case len(t.Classes) == 2 && !t.Ignore && seen[255]:
+		for i := range mask {
+			mask[i] &= 1
+		}
+	}
+	return nil
+}
+
+// checkValues returns an error if a mask file with these values has one that the
+// task does not know.
+func (t Task) checkValues(seen *valueSet) error {
+	if t.Masks == WhiteOnly {
+		return nil
+	}
+	n := len(t.Classes)
+	var known valueSet
+	for v := range n {
+		known[v] = true
+	}
+	wanted := fmt.Sprintf("0 to %d", n-1)
+	switch {
+	case n == 2 && !t.Ignore:
+		wanted = "0 and 255, or 0 and 1"
+		if seen[255] {
+			known[1], known[255] = false, true
+		}
+	case t.Ignore:
+		wanted += " and 255"
+		known[Ignored] = true
+	}
+	for v := range seen {
+		if seen[v] && !known[v] {
+			remedy := ""
+			if n == 2 && seen[255] {
+				remedy = "; prepare the masks again, or count 255 alone with the mask rule white_only, if the grey is an edge that resizing left"
+			}
+			return fmt.Errorf("it has the values %s; a mask of %s has %s%s", seen, some(t.Classes, 3), wanted, remedy)
+		}
+	}
+	return nil
+}
+
+// Values turns the numbers of classes into the values of a mask file that any
+// program understands, in place: those of two classes into 0 and 255.
+func (t Task) Values(targets []uint8) {
+	if len(t.Classes) != 2 || t.Ignore {
+		return
+	}
+	for i, v := range targets {
+		targets[i] = 255 * v
+	}
+}
+
+// A valueSet says which values a mask has.
+type valueSet [256]bool
+
+// String returns the values as "0, 64, 200-255".
+func (s *valueSet) String() string { return strings.ReplaceAll(s.encode(), " ", ", ") }
+
+// encode returns the values as "0 64 200-255".
+func (s *valueSet) encode() string {
+	var b strings.Builder
+	for v := 0; v < len(s); v++ {
+		if !s[v] {
+			continue
+		}
+		last := v
+		for last+1 < len(s) && s[last+1] {
+			last++
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		switch {
+		case last == v:
+			fmt.Fprint(&b, v)
+		case last == v+1:
+			fmt.Fprint(&b, v, " ", last)
+		default:
+			fmt.Fprintf(&b, "%d-%d", v, last)
+		}
+		v = last
+	}
+	return b.String()
+}
+
+// decodeValues is the inverse of encode. It reports false for anything else.
+func decodeValues(text string) (s valueSet, ok bool) {
+	for _, f := range strings.Fields(text) {
+		var first, last int
+		if n, err := fmt.Sscanf(f, "%d-%d", &first, &last); n == 1 {
+			last = first
+		} else if err != nil {
+			return s, false
+		}
+		if first < 0 || last >= len(s) {
+			return s, false
+		}
+		for v := first; v <= last; v++ {
+			s[v] = true
+		}
+	}
+	return s, s.encode() == text
+}
+
+// ReadClasses reads the names of classes from a text file, one a line, the
+// background first. Empty lines are passed over.
+func ReadClasses(path string) ([]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	b, err = plainText(b)
+	if err != nil {
+		return nil, fmt.Errorf("data: %s: %w", path, err)
+	}
+	var names []string
+	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+		if name := strings.TrimSpace(lines.Text()); name != "" {
+			names = append(names, name)
+		}
+	}
+	t := Task{Classes: names, Channels: 1}
+	if err := t.Check(); err != nil {
+		return nil, fmt.Errorf("data: %s: %s", path, strings.TrimPrefix(err.Error(), "data: "))
+	}
+	return names, nil
+}
+
+// plainText takes off a UTF-8 byte-order mark, and refuses what is no text.
+func plainText(b []byte) ([]byte, error) {
+	switch {
+	case bytes.HasPrefix(b, []byte("\xff\xfe")), bytes.HasPrefix(b, []byte("\xfe\xff")):
+		return nil, errors.New("the text is UTF-16; save it as UTF-8")
+	case bytes.IndexByte(b, 0) >= 0:
+		return nil, errors.New("this is no text file: it has bytes of 0")
+	}
+	return bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), nil
+}
