@@ -179,7 +179,7 @@ func (c *Config) batchNormMomentum() float64 {
 // there are any. It differs between folds, and is the same in every run of a seed.
 func (c *Config) network(fold int, weights *checkpoint.File) (net *unet.Net, err error) {
 	tryErr := nn.Try(func() {
-		in := nn.NewInit(c.Device, uint64(c.Seed)<<8+uint64(fold))
+		in := nn.NewInit(c.Device, uint64(c.Seed), uint64(fold))
 		encoder := resnet.New34
 		if c.Arch == "resnet18" {
 			encoder = resnet.New18

@@ -22,7 +22,6 @@ import (
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
 	"github.com/hcunet/hcunet/train"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // A Result is what a run found out.
@@ -143,7 +142,7 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	r.Mean, r.Std = mean, std
 	r.input = train.Input{Mean: []float64{mean, mean, mean}, Std: []float64{std, std, std}}
 	// Building the first network tells whether the weights fit.
-	nn.Scope(func(func(...torch.Tensor)) { _, err = r.network(0, r.weights) })
+	nn.Scope(func() { _, err = r.network(0, r.weights) })
 	if err != nil {
 		return nil, err
 	}

@@ -14,12 +14,11 @@ import (
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
 	"github.com/hcunet/hcunet/train"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // fold trains and scores one fold. All its tensors go when it is done.
 func (r *run) fold(ctx context.Context, f int) (err error) {
-	nn.Scope(func(func(...torch.Tensor)) { err = r.foldInScope(ctx, f) })
+	nn.Scope(func() { err = r.foldInScope(ctx, f) })
 	return err
 }
 

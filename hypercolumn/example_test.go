@@ -15,14 +15,14 @@ func Example() {
 	columns := hypercolumn.New(in, []int64{8, 4}, 3)
 	decide := nn.NewConv2d(in, columns.Width(), 2, 1, nil)
 
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		maps := []torch.Tensor{
 			nn.Zeros(nn.CPU, nn.Float, 1, 8, 4, 6),
 			nn.Zeros(nn.CPU, nn.Float, 1, 4, 8, 12),
 		}
 		x := nn.Zeros(nn.CPU, nn.Float, 1, 3, 16, 24)
-		fmt.Println(nn.Shape(columns.Forward(maps, x)))
-		fmt.Println(nn.Shape(columns.Project(maps, x, decide.Weight(), decide.Bias)))
+		fmt.Println(nn.Shape(columns.Forward(nn.Eval, maps, x)))
+		fmt.Println(nn.Shape(columns.Project(nn.Eval, maps, x, decide.Weight(nn.Eval), decide.Bias)))
 	})
 	// Output:
 	// [1 9 16 24]

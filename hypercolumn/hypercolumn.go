@@ -47,12 +47,12 @@ func (c *Columns) Width() int64 { return c.width * int64(len(c.factors)+1) }
 // Forward returns the hypercolumns (N, Width, H, W) of x (N, width, H, W): the
 // reduced maps at x's size, and x. It is what Project spares; networks that end
 // in anything but a 1x1 convolution need it.
-func (c *Columns) Forward(maps []torch.Tensor, x torch.Tensor) torch.Tensor {
+func (c *Columns) Forward(mode nn.Mode, maps []torch.Tensor, x torch.Tensor) torch.Tensor {
 	c.check(maps)
 	size := nn.Shape(x)
 	columns := make([]torch.Tensor, 0, len(maps)+1)
 	for i, h := range maps {
-		columns = append(columns, nn.ResizeBilinear(c.factors[i].Forward(h), size[2], size[3]))
+		columns = append(columns, nn.ResizeBilinear(c.factors[i].Forward(mode, h), size[2], size[3]))
 	}
 	return nn.Cat(append(columns, x)...)
 }
@@ -60,7 +60,7 @@ func (c *Columns) Forward(maps []torch.Tensor, x torch.Tensor) torch.Tensor {
 // Project returns the 1x1 convolution of the hypercolumns by weight
 // (K, Width, 1, 1) and bias (K): class scores (N, K, H, W). The hypercolumns
 // themselves never exist. bias may have no handle.
-func (c *Columns) Project(maps []torch.Tensor, x, weight, bias torch.Tensor) torch.Tensor {
+func (c *Columns) Project(mode nn.Mode, maps []torch.Tensor, x, weight, bias torch.Tensor) torch.Tensor {
 	c.check(maps)
 	size := nn.Shape(x)
 	classes := nn.Shape(weight)[0]
@@ -70,9 +70,9 @@ func (c *Columns) Project(maps []torch.Tensor, x, weight, bias torch.Tensor) tor
 	for i, h := range maps {
 		k1, k2 := c.factors[i][0].(*nn.Conv2d), c.factors[i][1].(*nn.Conv2d)
 		w := nn.Reshape(part(i), classes, c.width)
-		folded := nn.Reshape(nn.MatMul(w, nn.Reshape(k2.Weight(), c.width, -1)), classes, c.width, 3, 3)
+		folded := nn.Reshape(nn.MatMul(w, nn.Reshape(k2.Weight(mode), c.width, -1)), classes, c.width, 3, 3)
 		constant := nn.MatMul(w, k2.Bias)
-		s := nn.Conv(k1.Forward(h), folded, constant, 1, 1) // (N, K, h, w)
+		s := nn.Conv(k1.Forward(mode, h), folded, constant, 1, 1) // (N, K, h, w)
 		scores = nn.Add(scores, nn.ResizeBilinear(s, size[2], size[3]))
 	}
 	return scores

@@ -77,7 +77,7 @@ func values(t *testing.T, x torch.Tensor) []float64 {
 func (s scene) gradients(t *testing.T, forward func() torch.Tensor) (out [][]float64) {
 	require.NoError(t, nn.DropGrad(s.leaves()))
 	require.NoError(t, nn.Try(func() {
-		nn.Scope(func(func(...torch.Tensor)) {
+		nn.Scope(func() {
 			y := forward()
 			require.NoError(t, nn.Backward(nn.Sum(nn.Mul(y, y))))
 			out = append(out, values(t, y))
@@ -95,9 +95,9 @@ func (s scene) gradients(t *testing.T, forward func() torch.Tensor) (out [][]flo
 func TestFolding(t *testing.T) {
 	s := newScene(t)
 	slow := s.gradients(t, func() torch.Tensor {
-		return nn.Conv(s.columns.Forward(s.maps, s.x), s.weight, s.bias, 1, 0)
+		return nn.Conv(s.columns.Forward(nn.Eval, s.maps, s.x), s.weight, s.bias, 1, 0)
 	})
-	fast := s.gradients(t, func() torch.Tensor { return s.columns.Project(s.maps, s.x, s.weight, s.bias) })
+	fast := s.gradients(t, func() torch.Tensor { return s.columns.Project(nn.Eval, s.maps, s.x, s.weight, s.bias) })
 	require.Equal(t, len(slow), len(fast))
 	worst := 0.0
 	for i := range slow {
@@ -109,22 +109,22 @@ func TestFolding(t *testing.T) {
 
 func TestWithoutBias(t *testing.T) {
 	s := newScene(t)
-	slow := values(t, nn.Conv(s.columns.Forward(s.maps, s.x), s.weight, torch.Tensor{}, 1, 0))
-	golden.Close(t, "scores", values(t, s.columns.Project(s.maps, s.x, s.weight, torch.Tensor{})), slow, 1e-13)
+	slow := values(t, nn.Conv(s.columns.Forward(nn.Eval, s.maps, s.x), s.weight, torch.Tensor{}, 1, 0))
+	golden.Close(t, "scores", values(t, s.columns.Project(nn.Eval, s.maps, s.x, s.weight, torch.Tensor{})), slow, 1e-13)
 }
 
 func TestWidth(t *testing.T) {
 	s := newScene(t)
 	require.EqualValues(t, 24, s.columns.Width())
-	require.Equal(t, []int64{2, 24, 12, 20}, nn.Shape(s.columns.Forward(s.maps, s.x)))
+	require.Equal(t, []int64{2, 24, 12, 20}, nn.Shape(s.columns.Forward(nn.Eval, s.maps, s.x)))
 }
 
 // The number of maps is the programmer's business, their shapes libtorch's.
 func TestWrongMaps(t *testing.T) {
 	s := newScene(t)
-	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Forward(s.maps[1:], s.x) }) })
-	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Project(s.maps[1:], s.x, s.weight, s.bias) }) })
-	require.ErrorContains(t, nn.Try(func() { s.columns.Project(s.maps, s.x, s.x, s.bias) }), "libtorch")
+	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Forward(nn.Eval, s.maps[1:], s.x) }) })
+	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Project(nn.Eval, s.maps[1:], s.x, s.weight, s.bias) }) })
+	require.ErrorContains(t, nn.Try(func() { s.columns.Project(nn.Eval, s.maps, s.x, s.x, s.bias) }), "libtorch")
 	swapped := []torch.Tensor{s.maps[1], s.maps[0], s.maps[2]}
-	require.Error(t, nn.Try(func() { s.columns.Forward(swapped, s.x) }))
+	require.Error(t, nn.Try(func() { s.columns.Forward(nn.Eval, swapped, s.x) }))
 }

@@ -104,7 +104,7 @@ func (a *Adam) Step(hyper []Hyper) error {
 	}
 	return Try(func() {
 		NoGrad(func() {
-			Scope(func(func(...torch.Tensor)) {
+			Scope(func() {
 				for i, g := range a.groups {
 					a.stepGroup(g, hyper[i])
 				}

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // randomParams returns parameters of the given shapes with values around 0.
@@ -31,7 +30,7 @@ func randomParams(tb testing.TB, dtype DType, shapes ...[]int64) []Named {
 func backward(tb testing.TB, params []Named, scale float64) {
 	tb.Helper()
 	require.NoError(tb, Try(func() {
-		Scope(func(func(...torch.Tensor)) {
+		Scope(func() {
 			for _, p := range params {
 				x := p.Tensor
 				must(Backward(MulScalar(Sum(Mul(Mul(x, x), x)), scale/3)))

@@ -23,10 +23,10 @@ func NewSelfAttention(in *Init, c int64) *SelfAttention {
 }
 
 // Forward returns gamma*attention(x) + x.
-func (a *SelfAttention) Forward(x torch.Tensor) torch.Tensor {
+func (a *SelfAttention) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	size := Shape(x)
 	x = Reshape(x, size[0], size[1], -1) // (N, C, HW)
-	f, g, h := a.query.Forward(x), a.key.Forward(x), a.value.Forward(x)
+	f, g, h := a.query.Forward(mode, x), a.key.Forward(mode, x), a.value.Forward(mode, x)
 	beta := Softmax(MatMul(Transpose(f, 1, 2), g), 1) // (N, HW, HW)
 	o := Add(Mul(a.gamma, MatMul(h, beta)), x)
 	return Reshape(o, size...)
@@ -55,10 +55,9 @@ func newPointwise(in *Init, inC, outC int64) *pointwise {
 }
 
 // Forward maps (N, In, L) to (N, Out, L).
-func (p *pointwise) Forward(x torch.Tensor) torch.Tensor {
-	return MatMul(Reshape(p.weight.value(), p.out, -1), x)
+func (p *pointwise) Forward(mode Mode, x torch.Tensor) torch.Tensor {
+	return MatMul(Reshape(p.weight.value(mode), p.out, -1), x)
 }
 
-func (p *pointwise) Walk(w Walker)                  { p.weight.walk(w, func() {}) }
-func (p *pointwise) SetTraining(on bool) (was bool) { return p.weight.setTraining(on) }
-func (p *pointwise) String() string                 { return "Conv1d" }
+func (p *pointwise) Walk(w Walker)  { p.weight.walk(w, func() {}) }
+func (p *pointwise) String() string { return "Conv1d" }

@@ -33,7 +33,6 @@ type BatchNorm2d struct {
 	weight, bias torch.Tensor
 	mean, var_   torch.Tensor
 	batches      torch.Tensor // int64, counts training batches
-	training     bool
 }
 
 const batchNormEps = 1e-5 // torch.nn.BatchNorm2d
@@ -58,7 +57,6 @@ func NewBatchNorm2d(in *Init, c int64, opt *BatchNormOptions) *BatchNorm2d {
 		mean:     in.buffer(constant(0, c), c),
 		var_:     in.buffer(constant(1, c), c),
 		batches:  Zeros(in.Device, Long),
-		training: true,
 	}
 }
 
@@ -67,12 +65,13 @@ var (
 	opAddScalar_ = shim.NewOp("add_.Scalar")
 )
 
-// Forward normalizes x.
-func (b *BatchNorm2d) Forward(x torch.Tensor) torch.Tensor {
-	if b.training {
+// Forward normalizes x: in Train by its own statistics, which it adds to the
+// running ones, in Eval by the running ones.
+func (b *BatchNorm2d) Forward(mode Mode, x torch.Tensor) torch.Tensor {
+	if mode == Train {
 		run(opAddScalar_, b.batches, 1)
 	}
-	return call(opBatchNorm, x, b.weight, b.bias, b.mean, b.var_, b.training, b.Momentum, batchNormEps, true)
+	return call(opBatchNorm, x, b.weight, b.bias, b.mean, b.var_, mode == Train, b.Momentum, batchNormEps, true)
 }
 
 // Walk shows weight, bias and the running statistics.
@@ -82,12 +81,6 @@ func (b *BatchNorm2d) Walk(w Walker) {
 	w.Buffer("running_mean", b.mean)
 	w.Buffer("running_var", b.var_)
 	w.Buffer("num_batches_tracked", b.batches)
-}
-
-// SetTraining chooses between the batch's statistics and the running ones.
-func (b *BatchNorm2d) SetTraining(on bool) (was bool) {
-	was, b.training = b.training, on
-	return was
 }
 
 func (b *BatchNorm2d) String() string {

@@ -7,7 +7,6 @@ import (
 	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // Sixteen images of 256x256 with three channels, and their masks.
@@ -24,7 +23,7 @@ func BenchmarkWarp(b *testing.B) {
 	y := nn.Zeros(nn.CPU, nn.Byte, n, 1, size, size)
 	b.ReportAllocs()
 	for b.Loop() {
-		nn.Scope(func(func(...torch.Tensor)) {
+		nn.Scope(func() {
 			warp := nn.NewWarp(nn.CPU, params, size, size, nn.WarpReflection)
 			warp.Images(x)
 			warp.Masks(y)
@@ -41,7 +40,7 @@ func BenchmarkAdam(b *testing.B) {
 		nn.SetRequiresGrad(p, true)
 		parameters = append(parameters, nn.Named{Name: "weight", Tensor: p})
 	}
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		for _, p := range parameters {
 			require.NoError(b, nn.Backward(nn.Mean(p.Tensor)))
 		}

@@ -47,13 +47,14 @@ func NewConv2d(in *Init, inC, outC, kernel int64, opt *ConvOptions) *Conv2d {
 }
 
 // Forward convolves x.
-func (c *Conv2d) Forward(x torch.Tensor) torch.Tensor {
-	return Conv(x, c.Weight(), c.Bias, c.stride, c.padding)
+func (c *Conv2d) Forward(mode Mode, x torch.Tensor) torch.Tensor {
+	return Conv(x, c.Weight(mode), c.Bias, c.stride, c.padding)
 }
 
 // Weight returns the kernel in effect, (Out, In, Kernel, Kernel): the parameter
-// itself, or what the weight's norm makes of its parameters.
-func (c *Conv2d) Weight() torch.Tensor { return c.weight.value() }
+// itself, or what the weight's norm makes of its parameters. A spectral norm
+// improves its singular vectors at each call in Train.
+func (c *Conv2d) Weight(mode Mode) torch.Tensor { return c.weight.value(mode) }
 
 // Conv convolves x with a weight (Out, In, kh, kw); bias may have no handle.
 func Conv(x, weight, bias torch.Tensor, stride, padding int64) torch.Tensor {
@@ -68,10 +69,6 @@ func (c *Conv2d) Walk(w Walker) {
 		}
 	})
 }
-
-// SetTraining says whether a spectral norm improves its singular vectors in each
-// forward.
-func (c *Conv2d) SetTraining(on bool) (was bool) { return c.weight.setTraining(on) }
 
 func (c *Conv2d) String() string {
 	s := fmt.Sprintf("Conv2d(%d, %d, kernel_size=(%d, %d), stride=(%d, %d)", c.In, c.Out, c.Kernel, c.Kernel, c.stride, c.stride)

@@ -69,9 +69,9 @@ func NewResBlock(in *Init, c int64, norm Norm, bottle bool) *ResBlock {
 }
 
 // Forward returns x + conv(conv(x)).
-func (r *ResBlock) Forward(x torch.Tensor) torch.Tensor {
-	y := r.layers[0].(*ConvLayer).Forward(x)
-	return Add(x, r.layers[1].(*ConvLayer).Forward(y))
+func (r *ResBlock) Forward(mode Mode, x torch.Tensor) torch.Tensor {
+	y := r.layers[0].(*ConvLayer).Forward(mode, x)
+	return Add(x, r.layers[1].(*ConvLayer).Forward(mode, y))
 }
 
 // Walk shows the layers as fastai's SequentialEx does.

@@ -44,10 +44,10 @@ func ExampleTry() {
 // A step is a scope: what it makes is freed at its end, what it keeps is not.
 func ExampleScope() {
 	var sum torch.Tensor
-	freed := nn.Scope(func(keep func(...torch.Tensor)) {
+	freed := nn.Scope(func() {
 		x := nn.Full(nn.CPU, nn.Float, 2, 3, 4)
 		sum = nn.Sum(nn.Mul(x, x))
-		keep(sum)
+		nn.Keep(sum)
 	})
 	v, err := nn.Item(sum)
 	if err != nil {
@@ -60,7 +60,7 @@ func ExampleScope() {
 
 // A batch of one is mirrored; the mask goes along.
 func ExampleWarp() {
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		image, err := nn.FromSlice(nn.CPU, []float32{0, .25, .5, .75, 1, .5}, 1, 1, 2, 3)
 		if err != nil {
 			log.Fatal(err)

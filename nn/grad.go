@@ -28,7 +28,7 @@ func gradients(params []Named) []torch.Tensor {
 // vector, 0 if there is none.
 func GradNorm(params []Named) (norm float64, err error) {
 	err = Try(func() {
-		Scope(func(func(...torch.Tensor)) { norm = gradNorm(gradients(params)) })
+		Scope(func() { norm = gradNorm(gradients(params)) })
 	})
 	return norm, err
 }
@@ -51,7 +51,7 @@ func gradNorm(grads []torch.Tensor) float64 {
 // min(1, limit/(norm+1e-6)).
 func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 	err = Try(func() {
-		Scope(func(func(...torch.Tensor)) {
+		Scope(func() {
 			grads := gradients(params)
 			norm = gradNorm(grads)
 			if factor := limit / (norm + 1e-6); factor < 1 && !math.IsNaN(norm) {
@@ -65,7 +65,7 @@ func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 // DivGrad divides all gradients of params by n.
 func DivGrad(params []Named, n float64) error {
 	return Try(func() {
-		Scope(func(func(...torch.Tensor)) {
+		Scope(func() {
 			if grads := gradients(params); len(grads) > 0 {
 				NoGrad(func() { run(opForeachDiv_, grads, n) })
 			}
@@ -78,7 +78,7 @@ var opZero_ = shim.NewOp("zero_")
 // ZeroGrad sets the gradients of params to zero; those that do not exist stay so.
 func ZeroGrad(params []Named) error {
 	return Try(func() {
-		Scope(func(func(...torch.Tensor)) {
+		Scope(func() {
 			for _, g := range gradients(params) {
 				run(opZero_, g)
 			}

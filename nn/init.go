@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/hcunet/hcunet/internal/random"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
@@ -14,12 +15,13 @@ import (
 type Init struct {
 	Device Device
 	DType  DType      // 0 means Float
-	Rand   *rand.Rand // nil means a generator seeded with 0
+	Rand   *rand.Rand // nil means that of NewInit with seed 0
 }
 
-// NewInit returns an Init for float32 weights on d, drawn from seed.
-func NewInit(d Device, seed uint64) *Init {
-	return &Init{Device: d, DType: Float, Rand: rand.New(rand.NewPCG(seed, 0))}
+// NewInit returns an Init for float32 weights on d, drawn from a seed's stream of
+// weights. Numbers, such as a fold, name one of several independent streams.
+func NewInit(d Device, seed uint64, numbers ...uint64) *Init {
+	return &Init{Device: d, DType: Float, Rand: random.New(seed, "weights", numbers...)}
 }
 
 // param makes a trained tensor from values.
@@ -51,7 +53,7 @@ func constant(v float32, n int64) []float32 {
 // normal returns n draws of mean 0 and the given standard deviation.
 func (in *Init) normal(n int64, std float64) []float32 {
 	if in.Rand == nil {
-		in.Rand = rand.New(rand.NewPCG(0, 0))
+		in.Rand = NewInit(in.Device, 0).Rand
 	}
 	s := make([]float32, n)
 	for i := range s {

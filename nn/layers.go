@@ -7,19 +7,34 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
+// A Mode says what a forward pass is for. The zero value is Eval.
+type Mode bool
+
+const (
+	Eval  Mode = false // running statistics; nothing is changed or drawn
+	Train Mode = true  // the batch's statistics, which move the running ones
+)
+
+func (m Mode) String() string {
+	if m == Train {
+		return "train"
+	}
+	return "eval"
+}
+
 // A Layer maps one tensor to one tensor.
 type Layer interface {
 	Module
-	Forward(x torch.Tensor) torch.Tensor
+	Forward(mode Mode, x torch.Tensor) torch.Tensor
 }
 
 // A Sequential is a chain of layers, named "0", "1", ...
 type Sequential []Layer
 
 // Forward passes x through the chain.
-func (s Sequential) Forward(x torch.Tensor) torch.Tensor {
+func (s Sequential) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	for _, l := range s {
-		x = l.Forward(x)
+		x = l.Forward(mode, x)
 	}
 	return x
 }
@@ -60,7 +75,7 @@ type Activation struct {
 }
 
 // Forward returns max(x, 0).
-func (a Activation) Forward(x torch.Tensor) torch.Tensor {
+func (a Activation) Forward(_ Mode, x torch.Tensor) torch.Tensor {
 	if a.InPlace {
 		return ReLUInPlace(x)
 	}
@@ -81,7 +96,7 @@ func (a Activation) String() string {
 type MaxPool2d struct{ Kernel, Stride, Padding int64 }
 
 // Forward pools x.
-func (p MaxPool2d) Forward(x torch.Tensor) torch.Tensor {
+func (p MaxPool2d) Forward(_ Mode, x torch.Tensor) torch.Tensor {
 	return call(opMaxPool2d, x, []int64{p.Kernel, p.Kernel}, []int64{p.Stride, p.Stride}, []int64{p.Padding, p.Padding})
 }
 
@@ -96,7 +111,7 @@ func (p MaxPool2d) String() string {
 type SigmoidRange struct{ Low, High float64 }
 
 // Forward returns sigmoid(x)*(High-Low) + Low.
-func (s SigmoidRange) Forward(x torch.Tensor) torch.Tensor {
+func (s SigmoidRange) Forward(_ Mode, x torch.Tensor) torch.Tensor {
 	return AddScalar(MulScalar(Sigmoid(x), s.High-s.Low), s.Low)
 }
 

@@ -21,9 +21,9 @@ type single struct {
 	f func(x torch.Tensor) torch.Tensor
 }
 
-func (s single) Forward(x torch.Tensor) torch.Tensor { return s.f(x) }
-func (single) Walk(nn.Walker)                        {}
-func (single) String() string                        { return "single" }
+func (s single) Forward(_ nn.Mode, x torch.Tensor) torch.Tensor { return s.f(x) }
+func (single) Walk(nn.Walker)                                   {}
+func (single) String() string                                   { return "single" }
 
 func layerCases(t *testing.T) map[string]nn.Layer {
 	bn := nn.NewBatchNorm2d(double(), 2, nil)
@@ -78,10 +78,10 @@ func TestLayers(t *testing.T) {
 				}
 				nn.CopyInto(n.Tensor, float32Tensor(t, v, nn.Shape(n.Tensor)...))
 			}
-			nn.SetTraining(layer, !strings.HasSuffix(name, "_eval"))
+			mode := nn.Mode(!strings.HasSuffix(name, "_eval"))
 			x := nn.To(float32Tensor(t, golden.Unit(name+".x", product(w.In)), w.In...), nn.CPU, nn.Double)
 			nn.SetRequiresGrad(x, true)
-			y := layer.Forward(x)
+			y := layer.Forward(mode, x)
 			require.Equal(t, w.Shape, nn.Shape(y))
 			golden.Close(t, "out", values(t, y), w.Out, tolerance)
 

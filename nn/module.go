@@ -84,40 +84,6 @@ func (eachWalker) Param(string, torch.Tensor)     {}
 func (eachWalker) Buffer(string, torch.Tensor)    {}
 func (f eachWalker) Child(_ string, child Module) { Each(child, f) }
 
-// A Switcher is a layer that behaves differently in training and in evaluation,
-// as batch norm does; a new one is in training. SetTraining returns the mode it
-// was in.
-type Switcher interface {
-	SetTraining(on bool) (was bool)
-}
-
-// SetTraining switches every [Switcher] in m to training or to evaluation.
-func SetTraining(m Module, on bool) {
-	Each(m, func(m Module) {
-		if s, ok := m.(Switcher); ok {
-			s.SetTraining(on)
-		}
-	})
-}
-
-// Eval runs f with m in evaluation mode and without recording for gradients, and
-// puts every layer back into the mode it was in, also when f panics.
-func Eval(m Module, f func()) {
-	var restore []func()
-	Each(m, func(m Module) {
-		if s, ok := m.(Switcher); ok {
-			was := s.SetTraining(false)
-			restore = append(restore, func() { s.SetTraining(was) })
-		}
-	})
-	defer func() {
-		for _, f := range restore {
-			f()
-		}
-	}()
-	NoGrad(f)
-}
-
 // SetBatchNormMomentum sets the weight of a new batch in all running statistics
 // of m.
 func SetBatchNormMomentum(m Module, momentum float64) {

@@ -17,8 +17,19 @@
 //
 // A tensor made inside a [Scope] is freed at its end. A training step and a
 // prediction are scopes; parameters, buffers and optimizer state are made
-// outside of one. Gradient mode, autocast and scopes belong to the thread:
-// one goroutine at a time talks to libtorch.
+// outside of one.
+//
+// # Goroutines
+//
+// No layer remembers whether it is in training: that is an argument of Forward.
+// A forward pass in [Eval] writes nothing but its own result, so any number of
+// goroutines may predict with one network at once. One in [Train] moves running
+// statistics and singular vectors, and a backward pass adds to the gradients: a
+// network that is being trained belongs to one goroutine, and nothing else may
+// use it meanwhile. Different networks may be trained on different goroutines.
+//
+// [Scope], [NoGrad] and [Autocast] hold for the goroutine that called them, which
+// they lock to its thread, and not for goroutines that it starts.
 package nn
 
 import (
@@ -60,8 +71,12 @@ func must(err error) {
 }
 
 // Scope runs f and then frees every tensor made on this thread meanwhile, except
-// those passed to keep. It returns how many were freed.
-func Scope(f func(keep func(...torch.Tensor))) (freed int64) { return shim.Scope(f) }
+// those passed to [Keep]. It returns how many were freed. Scopes nest.
+func Scope(f func()) (freed int64) { return shim.Scope(f) }
+
+// Keep moves tensors of the innermost scope of this thread to the scope around
+// it; where there is none around it, they live until Go's collector frees them.
+func Keep(ts ...torch.Tensor) { shim.Keep(ts...) }
 
 // NoGrad runs f without recording for gradients.
 func NoGrad(f func()) { shim.NoGrad(f) }

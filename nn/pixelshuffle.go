@@ -26,9 +26,9 @@ func NewPixelShuffleICNR(in *Init, inC, outC int64, norm Norm, noBlur bool) *Pix
 }
 
 // Forward upsamples x.
-func (p *PixelShuffleICNR) Forward(x torch.Tensor) torch.Tensor {
-	x = ReLUInPlace(p.conv.Forward(x)) // (N, 4C, H, W)
-	x = call(opPixelShuffle, x, 2)     // (N, C, 2H, 2W)
+func (p *PixelShuffleICNR) Forward(mode Mode, x torch.Tensor) torch.Tensor {
+	x = ReLUInPlace(p.conv.Forward(mode, x)) // (N, 4C, H, W)
+	x = call(opPixelShuffle, x, 2)           // (N, C, 2H, 2W)
 	if p.noBlur {
 		return x
 	}

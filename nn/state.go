@@ -69,7 +69,7 @@ func LoadState(m Module, f *checkpoint.File) error {
 		return &mismatch
 	}
 	return Try(func() {
-		Scope(func(func(...torch.Tensor)) {
+		Scope(func() {
 			for _, n := range state {
 				if t, ok := have[n.Name]; ok {
 					CopyInto(n.Tensor, fromCheckpoint(t))

@@ -27,7 +27,7 @@ func chain(seed uint64) nn.Sequential {
 // State leaves as safetensors and comes back into the tensors that are there.
 func TestStateRoundTrip(t *testing.T) {
 	from, to := chain(1), chain(2)
-	from.Forward(nn.Full(nn.CPU, nn.Float, 0.5, 1, 2, 4, 5)) // moves statistics and count
+	from.Forward(nn.Train, nn.Full(nn.CPU, nn.Float, 0.5, 1, 2, 4, 5)) // moves statistics and count
 	f, err := nn.SaveState(from)
 	require.NoError(t, err)
 	var file bytes.Buffer
@@ -125,38 +125,6 @@ func TestState(t *testing.T) {
 	require.Len(t, nn.Parameters(chain(1)), 6)
 }
 
-// Eval is the same function each time, records nothing, and leaves every layer
-// in the mode it was in, also when its function panics.
-func TestEval(t *testing.T) {
-	net := chain(1)
-	x := nn.Full(nn.CPU, nn.Float, 0.5, 2, 2, 4, 5)
-	training := func() bool { // a forward in training moves the count
-		count := nn.State(net)[8]
-		before := values(t, count.Tensor)[0]
-		net.Forward(x)
-		return values(t, count.Tensor)[0] > before
-	}
-	require.True(t, training(), "a new layer is in training")
-	var first, second torch.Tensor
-	nn.Eval(net, func() {
-		require.False(t, training())
-		first, second = net.Forward(x), net.Forward(x)
-		nn.Eval(net, func() { require.False(t, training()) })
-		require.False(t, training(), "an inner Eval switched training on")
-	})
-	require.Equal(t, values(t, first), values(t, second))
-	require.False(t, nn.RequiresGrad(first))
-	require.True(t, training())
-	require.True(t, nn.RequiresGrad(net.Forward(x)))
-	require.Panics(t, func() { nn.Eval(net, func() { panic("out of it") }) })
-	require.True(t, training())
-	require.True(t, nn.RequiresGrad(net.Forward(x)))
-
-	nn.SetTraining(net, false)
-	nn.Eval(net, func() {})
-	require.False(t, training(), "Eval switched training on")
-}
-
 // Try returns libtorch's complaints and lets everything else go on.
 func TestTry(t *testing.T) {
 	require.NoError(t, nn.Try(func() {}))
@@ -192,7 +160,7 @@ func TestWidths(t *testing.T) {
 
 // Initial values depend on the seed alone.
 func TestInit(t *testing.T) {
-	kernel := func(in *nn.Init) []float64 { return values(t, nn.NewConv2d(in, 2, 3, 3, nil).Weight()) }
+	kernel := func(in *nn.Init) []float64 { return values(t, nn.NewConv2d(in, 2, 3, 3, nil).Weight(nn.Eval)) }
 	require.Equal(t, kernel(nn.NewInit(nn.CPU, 5)), kernel(nn.NewInit(nn.CPU, 5)))
 	require.NotEqual(t, kernel(nn.NewInit(nn.CPU, 5)), kernel(nn.NewInit(nn.CPU, 6)))
 	require.Equal(t, kernel(&nn.Init{}), kernel(nn.NewInit(nn.CPU, 0)), "the zero Init")
@@ -215,7 +183,7 @@ func TestParseDevice(t *testing.T) {
 func TestBatchNormOptions(t *testing.T) {
 	bn := nn.NewBatchNorm2d(&nn.Init{DType: nn.Double}, 2, &nn.BatchNormOptions{Bias: 0.25, Gain: nn.GainZero})
 	x := nn.Full(nn.CPU, nn.Double, 3, 1, 2, 2, 2)
-	require.Equal(t, []float64{.25, .25, .25, .25, .25, .25, .25, .25}, values(t, bn.Forward(x)))
+	require.Equal(t, []float64{.25, .25, .25, .25, .25, .25, .25, .25}, values(t, bn.Forward(nn.Train, x)))
 	nn.SetBatchNormMomentum(nn.Sequential{bn}, 0.4)
 	require.Equal(t, 0.4, bn.Momentum)
 }

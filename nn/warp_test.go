@@ -10,7 +10,6 @@ import (
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // warpOf are the numbers of a plan that does not average.
@@ -73,7 +72,7 @@ func applyWarp(t *testing.T, params []nn.WarpParams, toH, toW int, padding nn.Wa
 	t.Helper()
 	n := int64(len(params))
 	require.NoError(t, nn.Try(func() {
-		nn.Scope(func(func(...torch.Tensor)) {
+		nn.Scope(func() {
 			warp := nn.NewWarp(nn.CPU, params, int64(toH), int64(toW), padding)
 			in, err := nn.FromSlice(nn.CPU, images, n, c, h, w)
 			require.NoError(t, err)

@@ -10,9 +10,8 @@ import (
 // A weight is a kernel and the parameters behind it. walk shows them around the
 // bias in the order of PyTorch's state dict.
 type weight interface {
-	value() torch.Tensor
+	value(mode Mode) torch.Tensor
 	walk(w Walker, bias func())
-	setTraining(on bool) (was bool)
 }
 
 func newWeight(in *Init, norm Norm, values []float32, shape ...int64) weight {
@@ -27,8 +26,7 @@ func newWeight(in *Init, norm Norm, values []float32, shape ...int64) weight {
 
 type plainWeight struct{ w torch.Tensor }
 
-func (p plainWeight) value() torch.Tensor      { return p.w }
-func (p plainWeight) setTraining(on bool) bool { return on }
+func (p plainWeight) value(Mode) torch.Tensor { return p.w }
 func (p plainWeight) walk(w Walker, bias func()) {
 	w.Param("weight", p.w)
 	bias()
@@ -60,8 +58,7 @@ func newWeightNorm(in *Init, values []float32, shape []int64) *weightNorm {
 
 var opWeightNorm = shim.NewOp("_weight_norm")
 
-func (n *weightNorm) value() torch.Tensor      { return call(opWeightNorm, n.v, n.g, 0) }
-func (n *weightNorm) setTraining(on bool) bool { return on }
+func (n *weightNorm) value(Mode) torch.Tensor { return call(opWeightNorm, n.v, n.g, 0) }
 func (n *weightNorm) walk(w Walker, bias func()) {
 	bias()
 	w.Param("weight_g", n.g)
@@ -72,21 +69,19 @@ func (n *weightNorm) walk(w Walker, bias func()) {
 // 2018, https://arxiv.org/abs/1802.05957, as torch.nn.utils.spectral_norm: one
 // power iteration a forward in training, none in evaluation.
 type spectralNorm struct {
-	orig     torch.Tensor // the kernel
-	u, v     torch.Tensor // approximate singular vectors, (Out) and (In*kernel area)
-	shape    []int64
-	training bool
+	orig  torch.Tensor // the kernel
+	u, v  torch.Tensor // approximate singular vectors, (Out) and (In*kernel area)
+	shape []int64
 }
 
 func newSpectralNorm(in *Init, values []float32, shape []int64) *spectralNorm {
 	out := shape[0]
 	row := int64(len(values)) / out
 	s := &spectralNorm{
-		orig:     in.param(values, shape...),
-		u:        in.buffer(unitVector(in.normal(out, 1)), out),
-		v:        in.buffer(unitVector(in.normal(row, 1)), row),
-		shape:    shape,
-		training: true,
+		orig:  in.param(values, shape...),
+		u:     in.buffer(unitVector(in.normal(out, 1)), out),
+		v:     in.buffer(unitVector(in.normal(row, 1)), row),
+		shape: shape,
 	}
 	// 15 iterations, as torch.nn.utils.spectral_norm starts with.
 	NoGrad(func() {
@@ -128,10 +123,10 @@ func normalized(v torch.Tensor) torch.Tensor {
 	return Div(v, call(opClampMin, call(opNorm, v, 2.0, []int64{0}, true), 1e-12))
 }
 
-func (s *spectralNorm) value() torch.Tensor {
+func (s *spectralNorm) value(mode Mode) torch.Tensor {
 	matrix := Reshape(s.orig, s.shape[0], -1)
 	u, v := s.u, s.v
-	if s.training {
+	if mode == Train {
 		NoGrad(func() { s.iterate(matrix) })
 		// The graph must not see the next iteration's in-place update.
 		u, v = call(opClone, u), call(opClone, v)
@@ -140,10 +135,6 @@ func (s *spectralNorm) value() torch.Tensor {
 	return Div(s.orig, sigma)
 }
 
-func (s *spectralNorm) setTraining(on bool) (was bool) {
-	was, s.training = s.training, on
-	return was
-}
 func (s *spectralNorm) walk(w Walker, bias func()) {
 	bias()
 	w.Param("weight_orig", s.orig)

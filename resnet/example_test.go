@@ -5,16 +5,15 @@ import (
 
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // Five maps of an image of one channel, 64 rows and 96 columns.
 func Example() {
 	encoder := resnet.New18(nn.NewInit(nn.CPU, 1), 1)
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		image := nn.Zeros(nn.CPU, nn.Float, 1, 1, 64, 96)
-		nn.Eval(encoder, func() {
-			for _, m := range encoder.Features(image) {
+		nn.NoGrad(func() {
+			for _, m := range encoder.Features(nn.Eval, image) {
 				fmt.Println(nn.Shape(m))
 			}
 		})

@@ -72,10 +72,10 @@ func (e *Encoder) Channels() []int64 {
 }
 
 // Features returns five maps of x, from half its size down to 1/32.
-func (e *Encoder) Features(x torch.Tensor) []torch.Tensor {
+func (e *Encoder) Features(mode nn.Mode, x torch.Tensor) []torch.Tensor {
 	features := make([]torch.Tensor, 0, 5)
 	for i, part := range e.parts {
-		x = part.Forward(x)
+		x = part.Forward(mode, x)
 		if i == 2 || i >= 4 {
 			features = append(features, x)
 		}
@@ -120,10 +120,10 @@ func newBasicBlock(in *nn.Init, inC, c, stride int64) *basicBlock {
 }
 
 // Forward returns relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)).
-func (b *basicBlock) Forward(x torch.Tensor) torch.Tensor {
-	y := nn.ReLUInPlace(b.bn1.Forward(b.conv1.Forward(x)))
-	y = b.bn2.Forward(b.conv2.Forward(y))
-	return nn.ReLUInPlace(nn.Add(y, b.downsample.Forward(x)))
+func (b *basicBlock) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
+	y := nn.ReLUInPlace(b.bn1.Forward(mode, b.conv1.Forward(mode, x)))
+	y = b.bn2.Forward(mode, b.conv2.Forward(mode, y))
+	return nn.ReLUInPlace(nn.Add(y, b.downsample.Forward(mode, x)))
 }
 
 func (b *basicBlock) Walk(w nn.Walker) {

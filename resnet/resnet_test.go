@@ -12,7 +12,6 @@ import (
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/stretchr/testify/require"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // torchvision is testdata/features.json, made by features.py beside it.
@@ -114,11 +113,11 @@ func TestFeatures(t *testing.T) {
 	e := resnet.New18(in, 3)
 	require.NoError(t, e.LoadTorchvision(formula(t, r.ResNet18)))
 	require.EqualValues(t, 3, e.InChannels())
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		x, err := nn.FromSlice(nn.CPU, golden.Fill("image", 3*64*96, 0, 2), 1, 3, 64, 96)
 		require.NoError(t, err)
-		nn.Eval(e, func() {
-			features := e.Features(nn.To(x, nn.CPU, nn.Double))
+		nn.NoGrad(func() {
+			features := e.Features(nn.Eval, nn.To(x, nn.CPU, nn.Double))
 			require.Len(t, features, len(r.Features))
 			for i, f := range features {
 				want := r.Features[i]

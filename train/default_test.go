@@ -28,10 +28,10 @@ func newPlain(t testing.TB) *plain {
 	}}
 }
 
-func (m *plain) Forward(x torch.Tensor) torch.Tensor { return m.layers.Forward(x) }
-func (m *plain) Walk(w nn.Walker)                    { w.Child("layers", m.layers) }
-func (m *plain) String() string                      { return "plain" }
-func (m *plain) LayerGroups() [][]nn.Named           { return [][]nn.Named{nn.Parameters(m)} }
+func (m *plain) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor { return m.layers.Forward(mode, x) }
+func (m *plain) Walk(w nn.Walker)                                  { w.Child("layers", m.layers) }
+func (m *plain) String() string                                    { return "plain" }
+func (m *plain) LayerGroups() [][]nn.Named                         { return [][]nn.Named{nn.Parameters(m)} }
 
 // joined returns b with every n batches, and those that remain, made into one.
 func joined(b batches, n int) batches {

@@ -15,9 +15,9 @@ import (
 // three pixels.
 type edge struct{ conv nn.Sequential }
 
-func (m edge) Forward(x torch.Tensor) torch.Tensor { return m.conv.Forward(x) }
-func (m edge) Walk(w nn.Walker)                    { w.Child("conv", m.conv) }
-func (m edge) String() string                      { return "edge" }
+func (m edge) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor { return m.conv.Forward(mode, x) }
+func (m edge) Walk(w nn.Walker)                                  { w.Child("conv", m.conv) }
+func (m edge) String() string                                    { return "edge" }
 
 // LayerGroups puts all parameters into one group, with one learning rate.
 func (m edge) LayerGroups() [][]nn.Named { return [][]nn.Named{nn.Parameters(m)} }

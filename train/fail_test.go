@@ -24,10 +24,10 @@ import (
 // made smaller and larger again: of an odd size it cannot be.
 type shrinking struct{ conv *nn.Conv2d }
 
-func (m shrinking) Forward(x torch.Tensor) torch.Tensor {
-	down := nn.MaxPool2d{Kernel: 2, Stride: 2}.Forward(x)
+func (m shrinking) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
+	down := nn.MaxPool2d{Kernel: 2, Stride: 2}.Forward(mode, x)
 	size := nn.Shape(down)
-	return m.conv.Forward(nn.Cat(nn.ResizeNearest(down, 2*size[2], 2*size[3]), x))
+	return m.conv.Forward(mode, nn.Cat(nn.ResizeNearest(down, 2*size[2], 2*size[3]), x))
 }
 func (m shrinking) Walk(w nn.Walker)          { w.Child("conv", m.conv) }
 func (m shrinking) String() string            { return "shrinking" }
@@ -177,7 +177,7 @@ func TestHandles(t *testing.T) {
 		for range 4 {
 			runtime.GC()
 			time.Sleep(300 * time.Millisecond)
-			nn.Scope(func(func(...torch.Tensor)) { nn.Zeros(nn.CPU, nn.Float, 1) })
+			nn.Scope(func() { nn.Zeros(nn.CPU, nn.Float, 1) })
 		}
 		return shim.LiveHandles()
 	}

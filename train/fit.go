@@ -152,7 +152,7 @@ func (t *Trainer) Fit(ctx context.Context, p Phase, source, valid feed.Source) (
 // with runs f with a new optimizer, whose averages and the gradients are freed
 // at the end.
 func (t *Trainer) with(frozen bool, s schedule, f func(*run) error) (err error) {
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		groups := t.model.LayerGroups()
 		if err = t.freeze(groups, frozen); err != nil {
 			return
@@ -239,7 +239,6 @@ func (r *run) epoch(ctx context.Context, e int, source, valid feed.Source) (Epoc
 	epoch := r.epochs
 	r.epochs++
 	result := Epoch{Epoch: e, ValidLoss: math.NaN(), Dice: math.NaN()}
-	nn.SetTraining(r.model, true)
 	r.epochEnd = false
 	n := 0
 	for b, err := range source.Epoch(epoch, 0) {
@@ -302,7 +301,7 @@ func (r *run) gradients(b *feed.Batch) (value float64, err error) {
 		return 0, err
 	}
 	err = inScope(func() {
-		loss := nn.CrossEntropy(r.scores(r.input(b)), targets(b, r.opt.Device))
+		loss := nn.CrossEntropy(r.scores(nn.Train, r.input(b)), targets(b, r.opt.Device))
 		value = item(loss)
 		if w := r.accumulator.weight(b.N); w != 1 {
 			loss = nn.MulScalar(loss, w)
@@ -321,18 +320,18 @@ func (t *Trainer) input(b *feed.Batch) torch.Tensor {
 
 // scores returns the class scores of images, in the trainer's element type
 // whatever they were computed in.
-func (t *Trainer) scores(x torch.Tensor) torch.Tensor {
+func (t *Trainer) scores(mode nn.Mode, x torch.Tensor) torch.Tensor {
 	if !t.opt.BFloat16 {
-		return t.model.Forward(x)
+		return t.model.Forward(mode, x)
 	}
 	var y torch.Tensor
-	nn.Autocast(t.opt.Device, nn.BFloat16, func() { y = t.model.Forward(x) })
+	nn.Autocast(t.opt.Device, nn.BFloat16, func() { y = t.model.Forward(mode, x) })
 	return nn.To(y, t.opt.Device, t.opt.DType)
 }
 
 // validate returns the mean loss and Dice over all images of a source.
 func (r *run) validate(ctx context.Context, valid feed.Source) (loss, dice float64, err error) {
-	nn.Eval(r.model, func() { loss, dice, err = r.scoreAll(ctx, valid) })
+	nn.NoGrad(func() { loss, dice, err = r.scoreAll(ctx, valid) })
 	return loss, dice, err
 }
 
@@ -353,7 +352,7 @@ func (r *run) scoreAll(ctx context.Context, valid feed.Source) (loss, dice float
 		var value float64
 		var prob []float32
 		err = inScope(func() {
-			scores := r.scores(r.input(b))
+			scores := r.scores(nn.Eval, r.input(b))
 			value = item(nn.CrossEntropy(scores, targets(b, r.opt.Device)))
 			prob = slice(foreground(scores))
 		})

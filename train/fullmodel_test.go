@@ -111,10 +111,10 @@ func TestKernelFullModel(t *testing.T) {
 			}
 			var logits []float64
 			require.NoError(t, nn.Try(func() {
-				nn.Scope(func(func(...torch.Tensor)) {
+				nn.Scope(func() {
 					x, err := nn.FromSlice(nn.CPU, formulaBatches("b3c.valid", 2, 4, 64, 0.6)[0].Images[:3*64*64], 1, 3, 64, 64)
 					require.NoError(t, err)
-					nn.Eval(net, func() { logits, err = nn.Slice[float64](net.Forward(nn.To(x, nn.CPU, c.dtype))) })
+					nn.NoGrad(func() { logits, err = nn.Slice[float64](net.Forward(nn.Eval, nn.To(x, nn.CPU, c.dtype))) })
 					require.NoError(t, err)
 				})
 			}))

@@ -84,7 +84,6 @@ func (t *Trainer) FindRate(ctx context.Context, source feed.Source, opt *FindOpt
 
 // search is FindRate without the way back.
 func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (points []RatePoint, err error) {
-	nn.SetTraining(r.model, true)
 	var (
 		micro   = r.opt.Accumulate // micro-batches an iteration
 		pending metric.Mean        // their losses

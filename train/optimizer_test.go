@@ -13,7 +13,6 @@ import (
 	"github.com/hcunet/hcunet/train"
 	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 func names(groups [][]nn.Named) [][]string {
@@ -32,7 +31,7 @@ func setGradient(t *testing.T, p nn.Named, values []float64) {
 	t.Helper()
 	require.NoError(t, nn.DropGrad([]nn.Named{p}))
 	require.NoError(t, nn.Try(func() {
-		nn.Scope(func(func(...torch.Tensor)) {
+		nn.Scope(func() {
 			g, err := nn.FromSlice(nn.CPU, values, nn.Shape(p.Tensor)...)
 			require.NoError(t, err)
 			require.NoError(t, nn.Backward(nn.Sum(nn.Mul(p.Tensor, g))))

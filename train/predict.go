@@ -25,7 +25,7 @@ type Prediction struct {
 // flip averaging) unless noFlip, and passes it to each. An error of each ends the
 // work.
 func (t *Trainer) Predict(ctx context.Context, source feed.Source, noFlip bool, each func(Prediction) error) (err error) {
-	nn.Eval(t.model, func() { err = t.predict(ctx, source, noFlip, each) })
+	nn.NoGrad(func() { err = t.predict(ctx, source, noFlip, each) })
 	return err
 }
 
@@ -75,7 +75,7 @@ func (t *Trainer) probability(b *feed.Batch, flip bool) torch.Tensor {
 	if flip {
 		x = nn.FlipLR(x)
 	}
-	return foreground(t.scores(x))
+	return foreground(t.scores(nn.Eval, x))
 }
 
 // foreground returns the probability of the foreground (N, H, W) from class scores.
@@ -85,7 +85,7 @@ func foreground(scores torch.Tensor) torch.Tensor {
 
 // inScope runs f in a scope and returns libtorch's complaint.
 func inScope(f func()) error {
-	return nn.Try(func() { nn.Scope(func(func(...torch.Tensor)) { f() }) })
+	return nn.Try(func() { nn.Scope(f) })
 }
 
 // slice returns the elements of t, for use inside nn.Try.

@@ -29,7 +29,9 @@ func newTiny(t testing.TB, dtype nn.DType) *tiny {
 	return m
 }
 
-func (m *tiny) Forward(x torch.Tensor) torch.Tensor { return m.c.Forward(m.b.Forward(m.a.Forward(x))) }
+func (m *tiny) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
+	return m.c.Forward(mode, m.b.Forward(mode, m.a.Forward(mode, x)))
+}
 
 func (m *tiny) Walk(w nn.Walker) {
 	w.Child("a", m.a)

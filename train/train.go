@@ -27,7 +27,7 @@ import (
 type Model interface {
 	nn.Module
 	// Forward returns class scores (N, K, H, W) for images (N, C, H, W).
-	Forward(images torch.Tensor) torch.Tensor
+	Forward(mode nn.Mode, images torch.Tensor) torch.Tensor
 	// LayerGroups returns the trained tensors in groups that have a learning rate
 	// of their own; the last one is trained while the others are frozen.
 	LayerGroups() [][]nn.Named

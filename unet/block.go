@@ -35,13 +35,13 @@ func newBlock(in *nn.Init, upC, skipC int64, final, noBlur, attention bool, norm
 // Forward takes the map from below (N, upC, h, w) and the skip
 // (N, skipC, 2h, 2w); where an odd size was halved, the former is resized to the
 // latter.
-func (b *block) Forward(x, skip torch.Tensor) torch.Tensor {
-	x = b.up.Forward(x) // (N, upC/2, 2h, 2w)
+func (b *block) Forward(mode nn.Mode, x, skip torch.Tensor) torch.Tensor {
+	x = b.up.Forward(mode, x) // (N, upC/2, 2h, 2w)
 	if have, want := nn.Shape(x), nn.Shape(skip); have[2] != want[2] || have[3] != want[3] {
 		x = nn.ResizeNearest(x, want[2], want[3])
 	}
-	x = nn.ReLUInPlace(nn.Cat(x, b.bn.Forward(skip))) // (N, upC/2 + skipC, 2h, 2w)
-	return b.conv2.Forward(b.conv1.Forward(x))
+	x = nn.ReLUInPlace(nn.Cat(x, b.bn.Forward(mode, skip))) // (N, upC/2 + skipC, 2h, 2w)
+	return b.conv2.Forward(mode, b.conv1.Forward(mode, x))
 }
 
 func (b *block) Walk(w nn.Walker) {

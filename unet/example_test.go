@@ -7,7 +7,6 @@ import (
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/unet"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // The notebook's network: scores of two classes for each pixel.
@@ -18,9 +17,9 @@ func Example() {
 		log.Fatal(err)
 	}
 	err := nn.Try(func() {
-		nn.Scope(func(func(...torch.Tensor)) {
+		nn.Scope(func() {
 			images := nn.Zeros(nn.CPU, nn.Float, 1, 3, 64, 96)
-			nn.Eval(net, func() { fmt.Println(nn.Shape(net.Forward(images))) })
+			nn.NoGrad(func() { fmt.Println(nn.Shape(net.Forward(nn.Eval, images))) })
 		})
 	})
 	if err != nil {

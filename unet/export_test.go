@@ -8,14 +8,14 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Slow is Forward without shortcuts: every layer by itself, in fastai's order,
+// Slow is Forward in nn.Eval without shortcuts: every layer by itself, in fastai's order,
 // and the hypercolumns at full width. record is shown each output under the name
 // of its layer; it must copy what it keeps, as a later step may overwrite it.
 func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) torch.Tensor {
 	x := image
 	var features, maps []torch.Tensor
 	for i, part := range children(n.encoder) {
-		x = part.(nn.Layer).Forward(x)
+		x = part.(nn.Layer).Forward(nn.Eval, x)
 		record(fmt.Sprintf("layers.0.%d", i), x)
 		if i == 2 || i >= 4 {
 			features = append(features, x)
@@ -38,11 +38,11 @@ func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) 
 			x = nn.Cat(x, image)
 		case *hypercolumn.Columns:
 			for j, f := range children(children(l)[0]) {
-				record(fmt.Sprintf("%s.factorization.%d", name, j), f.(nn.Layer).Forward(maps[j]))
+				record(fmt.Sprintf("%s.factorization.%d", name, j), f.(nn.Layer).Forward(nn.Eval, maps[j]))
 			}
-			x = l.Forward(maps, x)
+			x = l.Forward(nn.Eval, maps, x)
 		case nn.Layer:
-			x = l.Forward(x)
+			x = l.Forward(nn.Eval, x)
 		}
 		record(name, x)
 	}
@@ -50,14 +50,14 @@ func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) 
 }
 
 func slowBlock(b *block, x, skip torch.Tensor, name string, record func(string, torch.Tensor)) torch.Tensor {
-	x = b.up.Forward(x)
+	x = b.up.Forward(nn.Eval, x)
 	record(name+".shuf", x)
 	if s := nn.Shape(skip); s[2] != nn.Shape(x)[2] || s[3] != nn.Shape(x)[3] {
 		x = nn.ResizeNearest(x, s[2], s[3])
 	}
-	x = b.conv1.Forward(nn.ReLU(nn.Cat(x, b.bn.Forward(skip))))
+	x = b.conv1.Forward(nn.Eval, nn.ReLU(nn.Cat(x, b.bn.Forward(nn.Eval, skip))))
 	record(name+".conv1", x)
-	return b.conv2.Forward(x)
+	return b.conv2.Forward(nn.Eval, x)
 }
 
 // children returns the parts of m in order.

@@ -62,7 +62,7 @@ func formula(t testing.TB, net nn.Module, shipped map[string]checkpoint.Tensor) 
 			batchNorm[owner] = true
 		}
 	}
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		for _, n := range state {
 			shape, size := []int{}, 1
 			for _, d := range nn.Shape(n.Tensor) {
@@ -110,7 +110,7 @@ func values(t testing.TB, x torch.Tensor) []float64 {
 // scoped runs f in a scope and turns libtorch's complaints into failures.
 func scoped(t testing.TB, f func()) {
 	t.Helper()
-	require.NoError(t, nn.Try(func() { nn.Scope(func(func(...torch.Tensor)) { f() }) }))
+	require.NoError(t, nn.Try(func() { nn.Scope(f) }))
 }
 
 // forward runs net in evaluation mode on the golden input of that name.
@@ -118,7 +118,7 @@ func forward(t testing.TB, net *unet.Net, dtype nn.DType, name string, shape ...
 	t.Helper()
 	scoped(t, func() {
 		x := image(t, dtype, name, shape...)
-		nn.Eval(net, func() { out = values(t, net.Forward(x)) })
+		nn.NoGrad(func() { out = values(t, net.Forward(nn.Eval, x)) })
 	})
 	return out
 }

@@ -29,9 +29,9 @@ func newTinyEncoder(in *nn.Init) tinyEncoder {
 func (e tinyEncoder) InChannels() int64     { return 1 }
 func (e tinyEncoder) Channels() []int64     { return tinyWidths }
 func (e tinyEncoder) Late(name string) bool { return name[0] >= '3' }
-func (e tinyEncoder) Features(x torch.Tensor) (maps []torch.Tensor) {
+func (e tinyEncoder) Features(mode nn.Mode, x torch.Tensor) (maps []torch.Tensor) {
 	for _, conv := range e.Sequential {
-		x = nn.ReLU(conv.Forward(x))
+		x = nn.ReLU(conv.Forward(mode, x))
 		maps = append(maps, x)
 	}
 	return maps
@@ -81,7 +81,7 @@ func TestGradient(t *testing.T) {
 			net := tinyNet(test.cfg, nn.Double)
 			formula(t, net, nil) // new networks have ReLUs of exactly 0, whose slope is anyone's choice
 			x, y := batch(t, nn.Double)
-			loss := func() torch.Tensor { return nn.CrossEntropy(net.Forward(x), y) }
+			loss := func() torch.Tensor { return nn.CrossEntropy(net.Forward(nn.Train, x), y) }
 			scoped(t, func() { require.NoError(t, nn.Backward(loss())) })
 			r := rand.New(rand.NewPCG(9, 0))
 			worst := 0.0
@@ -141,7 +141,7 @@ func TestBlur(t *testing.T) {
 	for _, blur := range []unet.Blur{unet.BlurAll, unet.BlurInner, unet.BlurNone} {
 		net := tinyNet(unet.Config{Blur: blur}, nn.Double)
 		x, _ := batch(t, nn.Double)
-		scoped(t, func() { nn.Eval(net, func() { outs = append(outs, values(t, net.Forward(x))) }) })
+		scoped(t, func() { nn.NoGrad(func() { outs = append(outs, values(t, net.Forward(nn.Eval, x))) }) })
 	}
 	require.NotEqual(t, outs[0], outs[1])
 	require.NotEqual(t, outs[1], outs[2])
@@ -156,7 +156,7 @@ func TestOverfit(t *testing.T) {
 	var first, last float64
 	for i := range 30 {
 		scoped(t, func() {
-			l := nn.CrossEntropy(net.Forward(x), y)
+			l := nn.CrossEntropy(net.Forward(nn.Train, x), y)
 			last = values(t, l)[0]
 			require.NoError(t, nn.Backward(l))
 		})
@@ -176,7 +176,7 @@ func TestRepeatable(t *testing.T) {
 	run := func() (out []float64) {
 		net := tinyNet(unet.Config{SelfAttention: true}, nn.Float)
 		scoped(t, func() {
-			require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(x), y)))
+			require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(nn.Train, x), y)))
 			for _, p := range nn.Parameters(net) {
 				g, ok := nn.Grad(p.Tensor)
 				require.True(t, ok)
@@ -194,8 +194,8 @@ func TestMemory(t *testing.T) {
 	x, y := batch(t, nn.Float)
 	step := func() (freed int64) {
 		require.NoError(t, nn.Try(func() {
-			freed = nn.Scope(func(func(...torch.Tensor)) {
-				require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(x), y)))
+			freed = nn.Scope(func() {
+				require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(nn.Train, x), y)))
 			})
 		}))
 		return freed

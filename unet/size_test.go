@@ -11,7 +11,6 @@ import (
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
-	torch "github.com/wangkuiyi/gotorch"
 )
 
 // smallNet returns a network on a ResNet-18 for images of one channel.
@@ -93,16 +92,16 @@ func TestSizes(t *testing.T) {
 			}
 			scoped(t, func() {
 				x := nn.Zeros(nn.CPU, nn.Float, 1, 1, size[0], size[1])
-				nn.Eval(net, func() {
-					require.Equal(t, []int64{1, classes, size[0], size[1]}, nn.Shape(net.Forward(x)))
+				nn.NoGrad(func() {
+					require.Equal(t, []int64{1, classes, size[0], size[1]}, nn.Shape(net.Forward(nn.Eval, x)))
 				})
 			})
 		}
 	}
 	plain := smallNet(unet.Config{NoHypercolumns: true}, nn.Float)
 	err := nn.Try(func() {
-		nn.Scope(func(func(...torch.Tensor)) {
-			nn.Eval(plain, func() { plain.Forward(nn.Zeros(nn.CPU, nn.Float, 1, 1, 33, 33)) })
+		nn.Scope(func() {
+			nn.NoGrad(func() { plain.Forward(nn.Eval, nn.Zeros(nn.CPU, nn.Float, 1, 1, 33, 33)) })
 		})
 	})
 	require.ErrorContains(t, err, "cat")

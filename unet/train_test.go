@@ -32,7 +32,6 @@ type step struct {
 // loss.
 func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss float64) {
 	t.Helper()
-	nn.SetTraining(net, true)
 	nn.SetBatchNormMomentum(net, 0.025) // 0.1*16/64
 	scoped(t, func() {
 		x := image(t, dtype, "train.input.2", 4, 3, 64, 64)
@@ -44,7 +43,7 @@ func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss
 		}
 		y, err := nn.FromSlice(nn.CPU, target, 4, 64, 64)
 		require.NoError(t, err)
-		scores := net.Forward(x)
+		scores := net.Forward(nn.Train, x)
 		l := nn.CrossEntropy(scores, y)
 		require.NoError(t, nn.Backward(l))
 		out = values(t, scores)

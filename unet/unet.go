@@ -22,7 +22,7 @@ type Encoder interface {
 	// InChannels returns the number of channels of an image.
 	InChannels() int64
 	// Features returns maps at 1/2, 1/4, 1/8, ... of the image's size.
-	Features(x torch.Tensor) []torch.Tensor
+	Features(mode nn.Mode, x torch.Tensor) []torch.Tensor
 	// Channels returns the widths of these maps.
 	Channels() []int64
 	// Late says whether the tensor of that name in the encoder's state belongs to
@@ -125,38 +125,38 @@ func New(in *nn.Init, encoder Encoder, cfg Config) *Net {
 // Forward returns the class scores (N, Classes, H, W) of images (N, C, H, W).
 // With hypercolumns H and W must be multiples of 32, otherwise even; see
 // [Net.CheckSize]. It panics where libtorch refuses; [nn.Try] makes that an error.
-func (n *Net) Forward(image torch.Tensor) torch.Tensor {
-	features := n.encoder.Features(image)
+func (n *Net) Forward(mode nn.Mode, image torch.Tensor) torch.Tensor {
+	features := n.encoder.Features(mode, image)
 	last := len(features) - 1
-	x := nn.ReLUInPlace(n.bn.Forward(features[last])) // (N, 512, H/32, W/32)
-	x = n.middle.Forward(x)
+	x := nn.ReLUInPlace(n.bn.Forward(mode, features[last])) // (N, 512, H/32, W/32)
+	x = n.middle.Forward(mode, x)
 	maps := []torch.Tensor{x}
 	for i, b := range n.blocks {
 		skip := features[last-1-i]
 		if n.detach {
 			skip = nn.Detach(skip)
 		}
-		x = b.Forward(x, skip)
+		x = b.Forward(mode, x, skip)
 		maps = append(maps, x)
 	}
-	x = n.up.Forward(x) // (N, 96, H, W)
+	x = n.up.Forward(mode, x) // (N, 96, H, W)
 	if n.cross != nil {
-		x = n.cross.Forward(nn.Cat(x, image)) // (N, 99, H, W)
+		x = n.cross.Forward(mode, nn.Cat(x, image)) // (N, 99, H, W)
 	}
-	x = n.head(maps, x)
+	x = n.head(mode, maps, x)
 	if n.rng != nil {
-		x = n.rng.Forward(x)
+		x = n.rng.Forward(mode, x)
 	}
 	return x
 }
 
 // head turns the decoder's maps and its full-size output into class scores.
-func (n *Net) head(maps []torch.Tensor, x torch.Tensor) torch.Tensor {
+func (n *Net) head(mode nn.Mode, maps []torch.Tensor, x torch.Tensor) torch.Tensor {
 	if n.columns == nil {
-		return n.final.Forward(x)
+		return n.final.Forward(mode, x)
 	}
-	x = n.columns.Project(maps, x, n.final.Conv.Weight(), n.final.Conv.Bias)
-	return n.final.Sequential[1:].Forward(x)
+	x = n.columns.Project(mode, maps, x, n.final.Conv.Weight(mode), n.final.Conv.Bias)
+	return n.final.Sequential[1:].Forward(mode, x)
 }
 
 // CheckSize says whether the network takes images of h rows and w columns.

@@ -119,7 +119,7 @@ func TestStages(t *testing.T) {
 				var slow []float64
 				scoped(t, func() {
 					x := image(t, nn.Double, "input."+size, shape...)
-					nn.Eval(net, func() {
+					nn.NoGrad(func() {
 						slow = values(t, unet.Slow(net, x, func(layer string, y torch.Tensor) {
 							w, ok := want[layer]
 							if !ok {
@@ -167,7 +167,7 @@ func TestStagesInFull(t *testing.T) {
 	worst, n := 0.0, 0
 	scoped(t, func() {
 		x := image(t, nn.Float, "input.64", 2, 3, 64, 64)
-		nn.Eval(net, func() {
+		nn.NoGrad(func() {
 			unet.Slow(net, x, func(layer string, y torch.Tensor) {
 				if w, ok := want["stage.64."+layer+".f32"]; ok {
 					v, err := w.Float64s()

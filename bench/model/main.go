@@ -78,7 +78,7 @@ func serve() error {
 }
 
 func run(net *unet.Net, adam *nn.Adam, parameters []nn.Named, what string, n, size int64) (answer string, err error) {
-	nn.Scope(func(func(...torch.Tensor)) {
+	nn.Scope(func() {
 		pixels := make([]float32, n*3*size*size)
 		for i := range pixels { // as model.py has it
 			pixels[i] = float32(i%251)/125 - 1
@@ -97,7 +97,7 @@ func run(net *unet.Net, adam *nn.Adam, parameters []nn.Named, what string, n, si
 		switch what {
 		case "scores", "forward":
 			var scores torch.Tensor
-			nn.Eval(net, func() { scores = net.Forward(x) })
+			nn.NoGrad(func() { scores = net.Forward(nn.Eval, x) })
 			answer = seconds()
 			if what == "scores" {
 				var v []float32
@@ -105,7 +105,7 @@ func run(net *unet.Net, adam *nn.Adam, parameters []nn.Named, what string, n, si
 				answer = strings.Trim(fmt.Sprint(v), "[]")
 			}
 		case "step":
-			nn.Scope(func(func(...torch.Tensor)) { err = nn.Backward(nn.CrossEntropy(net.Forward(x), y)) })
+			nn.Scope(func() { err = nn.Backward(nn.CrossEntropy(net.Forward(nn.Train, x), y)) })
 			if err == nil {
 				err = adam.Step([]nn.Hyper{{Rate: 1e-5, Beta1: 0.9}})
 			}

@@ -104,7 +104,7 @@ func TestInspect(t *testing.T) {
 	_, err = Inspect(torch.Tensor{})
 	require.Error(t, err)
 	var emptied torch.Tensor
-	Scope(func(func(...torch.Tensor)) { emptied = filled(t, 1, 2) })
+	Scope(func() { emptied = filled(t, 1, 2) })
 	info, err = Inspect(emptied)
 	require.NoError(t, err)
 	assert.Equal(t, Info{Shape: []int64{}}, info)

@@ -207,7 +207,7 @@ func TestThreadsDefault(t *testing.T) {
 // nilTensors are the ways for a torch.Tensor to have nothing behind it.
 func nilTensors() map[string]torch.Tensor {
 	var emptied torch.Tensor
-	Scope(func(func(...torch.Tensor)) { emptied, _ = FromSlice([]float32{1}, Device{}, 1) })
+	Scope(func() { emptied, _ = FromSlice([]float32{1}, Device{}, 1) })
 	return map[string]torch.Tensor{
 		"no handle":           {},
 		"nil handle":          {T: new(unsafe.Pointer)},

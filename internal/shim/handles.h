@@ -135,18 +135,16 @@ inline void close(at::Tensor* t) {
   bury();
 }
 
-inline Scope* scope_begin() { return innermost = new Scope{innermost, {}}; }
+inline void scope_begin() { innermost = new Scope{innermost, {}}; }
 
-// Moves a handle of scope, or of one inside it, to scope's parent. A handle that
-// scope does not own stays where it is.
-inline void scope_keep(Scope* scope, at::Tensor* t) {
+// Moves a handle of the innermost scope to the one around it. A handle that the
+// innermost scope does not own stays where it is.
+inline void scope_keep(at::Tensor* t) {
   auto* h = static_cast<Handle*>(t);
   std::lock_guard<std::mutex> lock(handles_mutex);
-  Scope* s = h->scope;
-  while (s && s != scope) s = s->parent;
-  if (!s) return;
-  h->scope->leave(h);
-  if (scope->parent) scope->parent->enter(h);
+  if (!innermost || h->scope != innermost) return;
+  innermost->leave(h);
+  if (innermost->parent) innermost->parent->enter(h);
 }
 
 // Empties what the innermost scope still holds and returns how many it were.

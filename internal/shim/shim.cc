@@ -71,8 +71,8 @@ const char* hcunet_torch_version(void) { return TORCH_VERSION; }
 int64_t hcunet_live_handles(void) { return live_handles.load(); }
 char* hcunet_pending(void) { return pending.take(); }
 
-void* hcunet_scope_begin(void) { return scope_begin(); }
-void hcunet_scope_keep(void* scope, void* t) { scope_keep(static_cast<Scope*>(scope), static_cast<at::Tensor*>(t)); }
+void hcunet_scope_begin(void) { scope_begin(); }
+void hcunet_scope_keep(void* t) { scope_keep(static_cast<at::Tensor*>(t)); }
 int64_t hcunet_scope_end(void) { return scope_end(); }
 
 char* hcunet_find(const char* name, const char* overload, void** op, int* returns_list) {

@@ -15,10 +15,10 @@ const char* hcunet_torch_version(void);
 int64_t hcunet_live_handles(void);
 char* hcunet_pending(void);
 
-// Scopes nest per thread.
-void* hcunet_scope_begin(void);
-void hcunet_scope_keep(void* scope, void* tensor);
-int64_t hcunet_scope_end(void);  // ends the innermost
+// Scopes nest per thread; keep and end concern the innermost.
+void hcunet_scope_begin(void);
+void hcunet_scope_keep(void* tensor);
+int64_t hcunet_scope_end(void);
 
 // Operators of libtorch's dispatcher, by schema name such as "aten::conv2d".
 enum {

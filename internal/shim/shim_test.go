@@ -223,7 +223,7 @@ func TestOpIsSafeForGoroutines(t *testing.T) {
 func BenchmarkCallSmall(b *testing.B) {
 	a, _ := FromSlice([]float32{1}, Device{})
 	for b.Loop() {
-		Scope(func(func(...torch.Tensor)) { _, _ = opMul.Call(a, a) })
+		Scope(func() { _, _ = opMul.Call(a, a) })
 	}
 }
 
@@ -231,7 +231,7 @@ func BenchmarkCallConv2dSmall(b *testing.B) {
 	x, _ := FromSlice(make([]float32, 16), Device{}, 1, 1, 4, 4)
 	w, _ := FromSlice(make([]float32, 9), Device{}, 1, 1, 3, 3)
 	for b.Loop() {
-		Scope(func(func(...torch.Tensor)) {
+		Scope(func() {
 			_, _ = opConv2d.Call(x, w, None{}, []int64{1, 1}, []int64{1, 1}, []int64{1, 1}, 1)
 		})
 	}
