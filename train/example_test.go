@@ -114,5 +114,5 @@ func ExampleTrainer_FindRate() {
 	}
 	fmt.Printf("the loss falls fastest at a rate of %.2f\n", rate)
 	// Output:
-	// the loss falls fastest at a rate of 0.25
+	// the loss falls fastest at a rate of 0.63
 }
