@@ -9,10 +9,7 @@
 package checkpoint
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
 	"os"
 )
@@ -70,6 +67,11 @@ type Tensor struct {
 type File struct {
 	Tensors  []Tensor
 	Metadata map[string]string // safetensors only
+
+	// Digest is the SHA-256 that a safetensors file held of itself, as 64
+	// hexadecimal digits, and was found to have; "" where it held none. It
+	// plays no part in writing: every file gets its own.
+	Digest string
 }
 
 // Lookup returns the tensor of that name.
@@ -109,40 +111,24 @@ func (e *UnsupportedError) Error() string {
 
 // Open reads the checkpoint at path, whichever of the formats it has: the
 // content decides, not the name. Of a PyTorch file it returns the state dict;
-// see OpenTorch.
+// see OpenTorch. A file of another kind is a *KindError that says which.
 func Open(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	var head [9]byte
-	n, err := io.ReadFull(f, head[:])
+	head, err := readHead(f)
 	f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	switch {
-	case err != nil && n == 0:
-		return nil, fmt.Errorf("%s: checkpoint: the file is empty or unreadable: %w", path, err)
-	case bytes.HasPrefix(head[:n], []byte("PK\x03\x04")), head[0] == 0x80 && head[8] != '{':
+	case isZip(head), isTar(head), isTorchPickle(head):
 		return OpenTorch(path, nil)
+	case isSafetensors(head):
+		return OpenSafetensors(path)
 	}
-	return OpenSafetensors(path)
-}
-
-// FromFloat32 returns a tensor that holds a copy of v.
-func FromFloat32(name string, v []float32, shape ...int) Tensor {
-	b := make([]byte, 4*len(v))
-	for i, x := range v {
-		binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(x))
-	}
-	return Tensor{Name: name, DType: F32, Shape: shape, Data: b}
-}
-
-// FromInt64 returns a tensor that holds a copy of v.
-func FromInt64(name string, v []int64, shape ...int) Tensor {
-	b := make([]byte, 8*len(v))
-	for i, x := range v {
-		binary.LittleEndian.PutUint64(b[8*i:], uint64(x))
-	}
-	return Tensor{Name: name, DType: I64, Shape: shape, Data: b}
+	return nil, fmt.Errorf("%s: %w", path, unknownKind(head))
 }
 
 // Len returns the number of elements, 1 for a scalar.
@@ -152,89 +138,6 @@ func (t Tensor) Len() int {
 		n *= d
 	}
 	return n
-}
-
-// Float32s returns the elements as float32; F64 and integers are rounded to the
-// nearest. Complex and 8-bit floating types are an error.
-func (t Tensor) Float32s() ([]float32, error) {
-	if err := t.check(); err != nil {
-		return nil, err
-	}
-	if t.DType == F32 {
-		out := make([]float32, len(t.Data)/4)
-		for i := range out {
-			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(t.Data[4*i:]))
-		}
-		return out, nil
-	}
-	// Rounding twice, through float64, is exact for every other type but the
-	// 64-bit integers beyond 2^53, where no weight lies.
-	wide, err := t.Float64s()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]float32, len(wide))
-	for i, v := range wide {
-		out[i] = float32(v)
-	}
-	return out, nil
-}
-
-// Float64s returns the elements as float64, whatever real type they have.
-// Complex and 8-bit floating types are an error.
-func (t Tensor) Float64s() ([]float64, error) {
-	if err := t.check(); err != nil {
-		return nil, err
-	}
-	out := make([]float64, len(t.Data)/t.DType.Size())
-	le := binary.LittleEndian
-	for i := range out {
-		switch t.DType {
-		case F64:
-			out[i] = math.Float64frombits(le.Uint64(t.Data[8*i:]))
-		case F32:
-			out[i] = float64(math.Float32frombits(le.Uint32(t.Data[4*i:])))
-		case F16:
-			out[i] = float64(halfToFloat32(le.Uint16(t.Data[2*i:])))
-		case BF16:
-			out[i] = float64(math.Float32frombits(uint32(le.Uint16(t.Data[2*i:])) << 16))
-		case I64:
-			out[i] = float64(int64(le.Uint64(t.Data[8*i:])))
-		case I32:
-			out[i] = float64(int32(le.Uint32(t.Data[4*i:])))
-		case I16:
-			out[i] = float64(int16(le.Uint16(t.Data[2*i:])))
-		case I8:
-			out[i] = float64(int8(t.Data[i]))
-		case U64:
-			out[i] = float64(le.Uint64(t.Data[8*i:]))
-		case U32:
-			out[i] = float64(le.Uint32(t.Data[4*i:]))
-		case U16:
-			out[i] = float64(le.Uint16(t.Data[2*i:]))
-		case U8, Bool:
-			out[i] = float64(t.Data[i])
-		default:
-			return nil, fmt.Errorf("checkpoint: %q is %s, which has no conversion to real numbers here", t.Name, t.DType)
-		}
-	}
-	return out, nil
-}
-
-// halfToFloat32 widens an IEEE 754 binary16 value, exactly: 1 sign bit, 5 bits
-// of exponent with bias 15, 10 bits of fraction.
-func halfToFloat32(h uint16) float32 {
-	sign := uint32(h>>15) << 31
-	exponent := uint32(h>>10) & 0x1f
-	fraction := uint32(h) & 0x3ff
-	switch exponent {
-	case 0: // zero and subnormal: fraction * 2^-24
-		v := float32(fraction) / (1 << 24)
-		return math.Float32frombits(sign | math.Float32bits(v))
-	case 0x1f: // infinity and NaN
-		return math.Float32frombits(sign | 0xff<<23 | fraction<<13)
-	}
-	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
 }
 
 // check reports a shape that does not describe the data.

@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,23 +18,6 @@ import (
 
 // torchHub is where PyTorch publishes torchvision's weights.
 const torchHub = "https://download.pytorch.org/models/"
-
-// published are the files behind short names: the ones of torchvision before
-// 0.12, which fastai 1 downloads too. The later ones (resnet34-b627a593.pth) can
-// be fetched by their file name.
-//
-// Source: torchvision/models/resnet.py, model_urls.
-var published = map[string]string{
-	"resnet18":  "resnet18-5c106cde.pth",
-	"resnet34":  "resnet34-333f7ec4.pth",
-	"resnet50":  "resnet50-19c8e357.pth",
-	"resnet101": "resnet101-5d3b4d8f.pth",
-	"resnet152": "resnet152-b121ed2d.pth",
-}
-
-// hashedName is a file name that ends in the first digits of its SHA-256, as
-// torch.hub writes and checks them.
-var hashedName = regexp.MustCompile(`^[A-Za-z0-9_.]+-([0-9a-f]{8,64})\.(pth|pt|safetensors)$`)
 
 const (
 	maxAttempts = 4                // that bring no byte, before Fetch gives up
@@ -57,20 +38,19 @@ type FetchOptions struct {
 type HashError struct {
 	File      string
 	Want, Got string // hexadecimal digits of SHA-256, as many as the name has
+	Kind      string // what came in its place, "an HTML page ..."; "" where that is not known
 }
 
 func (e *HashError) Error() string {
-	return fmt.Sprintf("checkpoint: fetch: %s: its SHA-256 begins with %s, the name wants %s; the download was removed, try again or another mirror", e.File, e.Got, e.Want)
-}
-
-// Known reports whether Fetch takes name: a short name such as "resnet34", or
-// the name of a file that ends in its hash, such as "resnet34-333f7ec4.pth".
-func Known(name string) bool {
-	return published[name] != "" || hashedName.MatchString(name)
+	what := ""
+	if e.Kind != "" {
+		what = "it is " + e.Kind + "; "
+	}
+	return fmt.Sprintf("checkpoint: fetch: %s: its SHA-256 begins with %s, the name wants %s; %sthe download was removed, try again or another mirror", e.File, e.Got, e.Want, what)
 }
 
 // Fetch returns the path of published weights in the cache, downloading them
-// first if they are not there. See Known for the names. A file enters the cache
+// first if they are not there. See FindPublished for the names. A file enters the cache
 // only when its SHA-256 begins with the digits in its name, and one that is there
 // is checked again. What an interrupted download brought stays beside it as
 // "<file>.part" and is continued where the server can; a connection that breaks
@@ -80,13 +60,9 @@ func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err 
 	if o != nil {
 		opt = *o
 	}
-	file := name
-	if f, ok := published[name]; ok {
-		file = f
-	}
-	m := hashedName.FindStringSubmatch(file)
-	if m == nil {
-		return "", fmt.Errorf("checkpoint: fetch: %q is neither one of %s nor a file name that ends in its hash", name, strings.Join(shortNames(), ", "))
+	p, ok := FindPublished(name)
+	if !ok {
+		return "", fmt.Errorf("checkpoint: fetch: %q is neither one of %s nor a file name that ends in its hash", name, strings.Join(publishedNames(), ", "))
 	}
 	if opt.Dir == "" {
 		cache, err := os.UserCacheDir()
@@ -104,9 +80,9 @@ func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err 
 	}
 	d := &download{
 		options: opt,
-		url:     strings.TrimSuffix(base, "/") + "/" + file,
-		path:    filepath.Join(opt.Dir, file),
-		digits:  m[1],
+		url:     strings.TrimSuffix(base, "/") + "/" + p.File,
+		path:    filepath.Join(opt.Dir, p.File),
+		digits:  p.digits,
 	}
 	if d.client = opt.Client; d.client == nil {
 		d.client = http.DefaultClient
@@ -118,15 +94,6 @@ func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err 
 		return "", err
 	}
 	return d.path, nil
-}
-
-func shortNames() []string {
-	var out []string
-	for n := range published {
-		out = append(out, n)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // A download brings one file.
@@ -369,7 +336,12 @@ func (d *download) verify(path string) error {
 	}
 	got := hex.EncodeToString(h.Sum(nil))[:len(d.digits)]
 	if got != d.digits {
-		return &HashError{filepath.Base(d.path), d.digits, got}
+		wrong := &HashError{File: filepath.Base(d.path), Want: d.digits, Got: got}
+		var kind *KindError
+		if head, err := readHead(f); err == nil && errors.As(otherKind(head), &kind) {
+			wrong.Kind = kind.Kind
+		}
+		return wrong
 	}
 	return nil
 }

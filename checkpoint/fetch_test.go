@@ -240,7 +240,7 @@ func TestFetchWrongHash(t *testing.T) {
 	var wrong *HashError
 	require.ErrorAs(t, err, &wrong)
 	// printf 'other weights' | sha256sum
-	require.Equal(t, HashError{"resnet34-333f7ec4.pth", "333f7ec4", "53959fa1"}, *wrong)
+	require.Equal(t, HashError{File: "resnet34-333f7ec4.pth", Want: "333f7ec4", Got: "53959fa1", Kind: `text that begins with "other weights"`}, *wrong)
 	left, err := os.ReadDir(o.Dir)
 	require.NoError(t, err)
 	require.Empty(t, left, "neither the file nor its part stays")
@@ -327,23 +327,51 @@ func TestFetchTwice(t *testing.T) {
 	require.Len(t, h.asked(), 1)
 }
 
-func TestFetchNames(t *testing.T) {
-	for name, known := range map[string]bool{
-		"resnet34": true, "resnet18": true, "resnet34-b627a593.pth": true, "x.y_Z-0123456789abcdef.safetensors": true,
-		"resnet35": false, "": false, "resnet34.pth": false, "resnet34-B627A593.pth": false, "resnet34-b627a59.pth": false,
-		"../resnet34-b627a593.pth": false, "a/resnet34-b627a593.pth": false, `a\resnet34-b627a593.pth`: false,
-		"resnet34-b627a593.pth\n": false, "-b627a593.pth": false, "resnet34-b627a593.exe": false,
+func TestFindPublished(t *testing.T) {
+	for name, want := range map[string]Published{
+		"resnet34":                           {Name: "resnet34-333f7ec4", Architecture: "resnet34", File: "resnet34-333f7ec4.pth"},
+		"resnet18":                           {Name: "resnet18-5c106cde", Architecture: "resnet18", File: "resnet18-5c106cde.pth"},
+		"resnet34-333f7ec4":                  {Name: "resnet34-333f7ec4", Architecture: "resnet34", File: "resnet34-333f7ec4.pth"},
+		"resnet34-b627a593":                  {Name: "resnet34-b627a593", Architecture: "resnet34", File: "resnet34-b627a593.pth"},
+		"resnet34-b627a593.pth":              {Name: "resnet34-b627a593", Architecture: "resnet34", File: "resnet34-b627a593.pth"},
+		"resnet18-f37072fd":                  {Name: "resnet18-f37072fd", Architecture: "resnet18", File: "resnet18-f37072fd.pth"},
+		"x.y_Z-0123456789abcdef.safetensors": {Name: "x.y_Z-0123456789abcdef", Architecture: "x.y_Z", File: "x.y_Z-0123456789abcdef.safetensors"},
 	} {
-		assert.Equal(t, known, Known(name), "%q", name)
-		if !known {
-			_, err := Fetch(t.Context(), name, &FetchOptions{Dir: t.TempDir()})
-			assert.ErrorContains(t, err, "resnet18, resnet34")
+		got, ok := FindPublished(name)
+		require.True(t, ok, name)
+		require.True(t, strings.HasPrefix(want.Name, want.Architecture+"-"+got.digits), name)
+		got.digits = ""
+		require.Equal(t, want, got, name)
+	}
+	for _, name := range []string{
+		"resnet35", "", "resnet34.pth", "resnet34-B627A593.pth", "resnet34-b627a59.pth", "../resnet34-b627a593.pth", "a/resnet34-b627a593.pth",
+		`a\resnet34-b627a593.pth`, "resnet34-b627a593.pth\n", "-b627a593.pth", "resnet34-b627a593.exe", "resnet34-b627a593.", "resnet34-b627a593.pth.pth",
+	} {
+		_, ok := FindPublished(name)
+		require.False(t, ok, "%q", name)
+		_, err := Fetch(t.Context(), name, &FetchOptions{Dir: t.TempDir()})
+		require.ErrorContains(t, err, "resnet34, resnet34-333f7ec4, resnet34-b627a593, resnet50")
+	}
+	for architecture, files := range generations {
+		for _, file := range files {
+			p, ok := FindPublished(file)
+			require.True(t, ok, file)
+			require.Equal(t, architecture, p.Architecture)
 		}
 	}
-	for short, file := range published {
-		assert.True(t, Known(file))
-		assert.True(t, strings.HasPrefix(file, short+"-"))
-	}
+}
+
+// A server's page in place of the file is called that.
+func TestFetchPage(t *testing.T) {
+	h := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte("<!DOCTYPE html><html><body>Please log in</body></html>"))
+	})
+	o := options(t, h)
+	_, err := Fetch(t.Context(), weightsName(8), o)
+	var wrong *HashError
+	require.ErrorAs(t, err, &wrong)
+	require.ErrorContains(t, err, "it is an HTML page")
+	require.NoFileExists(t, part(o))
 }
 
 func TestFetchCacheFolder(t *testing.T) {

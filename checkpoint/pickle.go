@@ -36,6 +36,13 @@ type (
 	// global is a name of a class or function. It is never looked up.
 	global struct{ module, name string }
 
+	// variable is a tensor that PyTorch 0.1 made without arguments and gave
+	// its content as a state: see tensorOf.
+	variable struct {
+		by    string
+		state *tuple
+	}
+
 	// opaque stands for whatever else a pickle would have made by calling
 	// something. It has no content.
 	opaque struct{ by string }
@@ -67,15 +74,25 @@ func (d *dict) get(k value) (value, bool) {
 	return d.items[i], true
 }
 
-// A pickleReader is a counted stream of at most limit bytes.
+// A pickleReader reads the bytes [at, limit) of a file in order.
 type pickleReader struct {
-	r     *bufio.Reader
-	at    int64 // bytes consumed
-	limit int64
+	r         *bufio.Reader
+	src       io.ReaderAt
+	start, at int64
+	limit     int64
 }
 
-func newPickleReader(r io.Reader, size int64) *pickleReader {
-	return &pickleReader{r: bufio.NewReader(r), limit: size}
+func newPickleReader(r io.ReaderAt, start, limit int64) *pickleReader {
+	return &pickleReader{
+		r:   bufio.NewReader(io.NewSectionReader(r, start, limit-start)),
+		src: r, start: start, at: start, limit: limit,
+	}
+}
+
+// skip passes over n bytes, which the caller knows to be there.
+func (p *pickleReader) skip(n int64) {
+	p.at += n
+	p.r.Reset(io.NewSectionReader(p.src, p.at, p.limit-p.at))
 }
 
 func (p *pickleReader) fail(format string, args ...any) error {
@@ -398,11 +415,15 @@ func (m *pickleMachine) step(op byte) error {
 		return m.reduce(2)
 	case 0x92: // NEWOBJ_EX: and a dict of keywords
 		return m.reduce(3)
-	case 'b': // BUILD: the state of an object; ours have none
-		if _, err := m.pop(); err != nil {
+	case 'b': // BUILD: the state of an object; of ours only a variable has one
+		state, err := m.pop()
+		if err != nil {
 			return err
 		}
-		_, err := m.top()
+		to, err := m.top()
+		if v, ok := to.(*variable); ok {
+			v.state, _ = state.(*tuple)
+		}
 		return err
 	case 'Q': // BINPERSID
 		id, err := m.pop()

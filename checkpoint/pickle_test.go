@@ -51,7 +51,7 @@ func TestPickleValues(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := &torchReader{}
-			m := pickleMachine{in: newPickleReader(strings.NewReader(c.pickle), int64(len(c.pickle))), ops: 100, call: r.call}
+			m := pickleMachine{in: newPickleReader(strings.NewReader(c.pickle), 0, int64(len(c.pickle))), ops: 100, call: r.call}
 			got, err := m.run()
 			if text, ok := c.want.(string); ok && err != nil {
 				require.ErrorContains(t, err, text)
@@ -66,7 +66,7 @@ func TestPickleValues(t *testing.T) {
 // A dict keeps the order of first insertion and the last value, as Python's.
 func TestPickleDict(t *testing.T) {
 	const text = "}(" + "\x8c\x01bK\x01" + "\x8c\x01aK\x02" + "K\x07K\x03" + "\x8c\x01bK\x04" + "NK\x05" + "u."
-	m := pickleMachine{in: newPickleReader(strings.NewReader(text), int64(len(text))), ops: 100}
+	m := pickleMachine{in: newPickleReader(strings.NewReader(text), 0, int64(len(text))), ops: 100}
 	got, err := m.run()
 	require.NoError(t, err)
 	d := got.(*dict)

@@ -50,8 +50,9 @@ func OpenTorch(path string, o *TorchOptions) (*File, error) {
 }
 
 // ReadTorch reads the tensors of what torch.save wrote, the first size bytes of
-// r, in either of its formats: the zip archive of PyTorch 1.6 and later, and the
-// pickles with storages behind them of 0.2 to 1.5. Parameters come as tensors;
+// r, in any of its formats: the zip archive of PyTorch 1.6 and later, the
+// pickles with storages behind them of 0.2 to 1.5, and the tar archive of 0.1,
+// which torchvision's first weights still are. Parameters come as tensors;
 // views, shared and strided tensors come row-major. Only the storages of the
 // wanted tensors are read; memory stays within a small multiple of size. The
 // order is that of the file.
@@ -62,29 +63,28 @@ func OpenTorch(path string, o *TorchOptions) (*File, error) {
 // an *UnsupportedError, as is a file without tensors, such as a whole pickled
 // module or TorchScript; a broken file is a *FormatError.
 //
-// Source: torch/serialization.py, _legacy_load and _load; torch/_utils.py.
+// Source: torch/serialization.py, _legacy_load, legacy_load within it, and _load;
+// torch/_utils.py.
 func ReadTorch(r io.ReaderAt, size int64, o *TorchOptions) (*File, error) {
 	if o == nil {
 		o = &TorchOptions{}
 	}
-	var head [4]byte
-	if n, err := r.ReadAt(head[:], 0); n < len(head) {
-		if err == io.EOF {
-			return nil, pthError(-1, "%d bytes are no checkpoint", n)
-		}
+	head, err := readHead(r)
+	if err != nil {
 		return nil, err
 	}
 	t := &torchReader{size: size, copies: 4*size + 1<<20, loaded: map[string][]byte{}, element: map[string]int{}}
 	t.machine = pickleMachine{ops: maxPickleOps, work: 1 << 20, persistent: t.persistentID, call: t.call}
 	var root value
-	var err error
 	switch {
-	case string(head[:]) == "PK\x03\x04":
+	case isZip(head):
 		root, err = t.readZip(r)
-	case head[0] == 0x80:
+	case isTar(head):
+		root, err = t.readTar(r)
+	case isTorchPickle(head):
 		root, err = t.readLegacy(r)
 	default:
-		return nil, pthError(0, "neither a zip archive nor a pickle; PyTorch before 0.2 wrote tar files, save those anew")
+		err = unknownKind(head)
 	}
 	if err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ func (t *torchReader) readZip(r io.ReaderAt) (value, error) {
 		}
 	}
 	if prefix == "" {
-		return nil, pthError(-1, "a zip archive without data.pkl is no PyTorch file")
+		return nil, &KindError{fmt.Sprintf("a zip archive without torch.save's data.pkl; it holds %s", entryNames(z))}
 	}
 	if files[prefix+"constants.pkl"] != nil {
 		return nil, &UnsupportedError{"pth", "a TorchScript archive; save the module's state_dict() with torch.save"}
@@ -197,8 +197,24 @@ func (t *torchReader) readZip(r io.ReaderAt) (value, error) {
 		return nil, err
 	}
 	t.load = func(key string) ([]byte, error) { return read(prefix+"data/"+key, t.size) }
-	t.machine.in = newPickleReader(bytes.NewReader(pickled), int64(len(pickled)))
+	t.machine.in = newPickleReader(bytes.NewReader(pickled), 0, int64(len(pickled)))
 	return t.machine.run()
+}
+
+// entryNames lists the first names of an archive.
+func entryNames(z *zip.Reader) string {
+	var names []string
+	for i, f := range z.File {
+		if i == 4 {
+			names = append(names, "...")
+			break
+		}
+		names = append(names, fmt.Sprintf("%.40q", f.Name))
+	}
+	if names == nil {
+		return "nothing"
+	}
+	return strings.Join(names, ", ")
 }
 
 // readEntry reads a stored entry and checks its CRC. Entries may not take more
@@ -241,14 +257,14 @@ const protocolVersion = 1001
 // readLegacy reads the pickles of the old format, and leaves the storages to
 // load.
 func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
-	in := newPickleReader(io.NewSectionReader(r, 0, t.size), min(t.size, maxPickleBytes))
+	in := newPickleReader(r, 0, min(t.size, maxPickleBytes))
 	t.machine.in = in
 	magic, err := t.machine.run()
 	if err != nil {
 		return nil, err
 	}
 	if b, ok := magic.([]byte); !ok || string(b) != magicNumber {
-		return nil, pthError(0, "a pickle, but not one of torch.save")
+		return nil, pthError(0, "a pickle whose first value is not torch.save's magic number")
 	}
 	version, err := t.machine.run()
 	if err != nil {
@@ -272,8 +288,7 @@ func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
 	if !ok {
 		return nil, in.fail("the list of storages is missing")
 	}
-	type span struct{ at, n int64 }
-	places := map[string]span{}
+	places := map[string]place{}
 	at := in.at
 	for _, k := range order.items {
 		key, _ := k.(string)
@@ -290,7 +305,7 @@ func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
 		if n < 0 || n > (t.size-at)/int64(size) {
 			return nil, pthError(at-8, "storage %q has %d elements of %d bytes, %d bytes are left", key, n, size, t.size-at)
 		}
-		places[key] = span{at, n * int64(size)}
+		places[key] = place{at, at + n*int64(size)}
 		at += n * int64(size)
 	}
 	t.load = func(key string) ([]byte, error) {
@@ -298,13 +313,18 @@ func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
 		if !ok {
 			return nil, pthError(-1, "storage %q is missing", key)
 		}
-		b := make([]byte, p.n)
-		if n, err := r.ReadAt(b, p.at); n < len(b) {
-			return nil, pthError(p.at, "storage %q: %v", key, err)
-		}
-		return b, nil
+		return readPlace(r, p, key)
 	}
 	return root, nil
+}
+
+// readPlace reads a storage; the caller has checked that it lies in the file.
+func readPlace(r io.ReaderAt, p place, key string) ([]byte, error) {
+	b := make([]byte, p.hi-p.lo)
+	if n, err := r.ReadAt(b, p.lo); n < len(b) {
+		return nil, pthError(p.lo, "storage %q: %v", key, err)
+	}
+	return b, nil
 }
 
 // persistentID makes a storage of ("storage", type, key, location, elements[,
@@ -384,13 +404,12 @@ func (t *torchReader) call(f *global, args []value) (value, error) {
 		return t.newTensor(args, dtype)
 	case "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
 		"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "torch.autograd.variable.Variable":
-		if len(args) > 0 {
-			switch v := args[0].(type) {
-			case *torchTensor:
-				return v, nil
-			case *opaque:
-				return v, nil
-			}
+		if len(args) == 0 {
+			return &variable{by: f.module + "." + f.name}, nil
+		}
+		switch v := args[0].(type) {
+		case *torchTensor, *variable, *opaque:
+			return v, nil
 		}
 	case "torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type":
 		if len(args) >= 3 {
@@ -401,7 +420,36 @@ func (t *torchReader) call(f *global, args []value) (value, error) {
 			}
 		}
 	}
+	if _, tensor := tensorTypes[f.name]; tensor && f.module == "torch" && len(args) == 0 {
+		return &variable{by: f.module + "." + f.name}, nil
+	}
 	return &opaque{f.module + "." + f.name}, nil
+}
+
+// tensorOf returns the tensor that v is. A variable is one by its state: of four
+// values (storage, offset, size, stride), or of five of which the first is the
+// tensor.
+//
+// Source: torch/_tensor.py, Tensor.__setstate__.
+func (t *torchReader) tensorOf(v value) (*torchTensor, bool) {
+	switch v := v.(type) {
+	case *torchTensor:
+		return v, true
+	case *variable:
+		if v.state == nil {
+			return nil, false
+		}
+		switch len(v.state.items) {
+		case 4:
+			x, err := t.newTensor(v.state.items, nil)
+			tensor, ok := x.(*torchTensor)
+			return tensor, err == nil && ok
+		case 5:
+			tensor, ok := v.state.items[0].(*torchTensor)
+			return tensor, ok
+		}
+	}
+	return nil, false
 }
 
 // newDict makes a dict, of a list of pairs if there is one.
@@ -472,7 +520,7 @@ func (t *torchReader) newTensor(args []value, dtype *global) (value, error) {
 // collect returns the tensors below the subtree of root.
 func (t *torchReader) collect(root value, subtree string) (*File, error) {
 	if subtree == "" {
-		root = stateDict(root)
+		root = t.stateDict(root)
 	} else if subtree != "." {
 		v, ok := descend(root, subtree)
 		if !ok {
@@ -481,7 +529,7 @@ func (t *torchReader) collect(root value, subtree string) (*File, error) {
 		root = v
 	}
 	f := &File{}
-	pickled := int(t.machine.in.at)
+	pickled := int(t.machine.in.at - t.machine.in.start)
 	t.visits, t.names = pickled+1024, 16*pickled+1024
 	if err := t.walk(f, map[string]bool{}, "", root, 0); err != nil {
 		return nil, err
@@ -493,14 +541,14 @@ func (t *torchReader) collect(root value, subtree string) (*File, error) {
 }
 
 // stateDict returns the state dict that root is or holds under a usual key.
-func stateDict(root value) value {
+func (t *torchReader) stateDict(root value) value {
 	d, ok := root.(*dict)
-	if !ok || holdsTensors(d) {
+	if !ok || t.holdsTensors(d) {
 		return root
 	}
 	for _, key := range stateDictKeys {
 		if v, ok := d.get(key); ok {
-			if inner, ok := v.(*dict); ok && holdsTensors(inner) {
+			if inner, ok := v.(*dict); ok && t.holdsTensors(inner) {
 				return inner
 			}
 		}
@@ -508,9 +556,9 @@ func stateDict(root value) value {
 	return root
 }
 
-func holdsTensors(d *dict) bool {
+func (t *torchReader) holdsTensors(d *dict) bool {
 	for _, v := range d.items {
-		if _, ok := v.(*torchTensor); ok {
+		if _, ok := t.tensorOf(v); ok {
 			return true
 		}
 	}
@@ -570,6 +618,8 @@ func describe(v value) string {
 		return "a dict with the keys " + strings.Join(keys, ", ")
 	case *opaque:
 		return fmt.Sprintf("an object of %.80q; save its state_dict() instead", v.by)
+	case *storage:
+		return "a storage without a shape"
 	case *list, *tuple:
 		return "a list"
 	}
@@ -588,8 +638,7 @@ func (t *torchReader) walk(f *File, seen map[string]bool, name string, v value, 
 		}
 		return name + "." + key
 	}
-	switch v := v.(type) {
-	case *torchTensor:
+	if x, ok := t.tensorOf(v); ok {
 		if seen[name] {
 			return pthError(-1, "two tensors are named %.80q", name)
 		}
@@ -597,11 +646,16 @@ func (t *torchReader) walk(f *File, seen map[string]bool, name string, v value, 
 			return pthError(-1, "the names are too long at %.80q", name)
 		}
 		seen[name] = true
-		data, err := t.read(v)
+		data, err := t.read(x)
 		if err != nil {
 			return fmt.Errorf("%.80q: %w", name, err)
 		}
-		f.Tensors = append(f.Tensors, Tensor{Name: name, DType: v.dtype, Shape: append([]int{}, v.shape...), Data: data})
+		f.Tensors = append(f.Tensors, Tensor{Name: name, DType: x.dtype, Shape: append([]int{}, x.shape...), Data: data})
+		return nil
+	}
+	switch v := v.(type) {
+	case *variable:
+		return &UnsupportedError{"pth", fmt.Sprintf("%.80q is a %s whose state is no tensor", name, v.by)}
 	case *dict:
 		for i, k := range v.keys {
 			key, ok := k.(string)

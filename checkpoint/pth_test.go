@@ -222,10 +222,17 @@ func TestTorchDamage(t *testing.T) {
 		b, err := os.ReadFile(path)
 		require.NoError(t, err)
 		for cut := 0; cut < len(b); cut += 1 + len(b)/60 {
-			_, err := ReadTorch(bytes.NewReader(b[:cut]), int64(cut), nil)
+			f, err := ReadTorch(bytes.NewReader(b[:cut]), int64(cut), nil)
+			if err == nil { // a tar archive ends in zeros that nobody needs
+				whole, err := read(b)
+				require.NoError(t, err)
+				require.Equal(t, whole, f, "%s cut at %d", path, cut)
+				continue
+			}
 			var format *FormatError
 			var unsupported *UnsupportedError
-			require.True(t, errors.As(err, &format) || errors.As(err, &unsupported), "%s cut at %d: %v", path, cut, err)
+			var kind *KindError
+			require.True(t, errors.As(err, &format) || errors.As(err, &unsupported) || errors.As(err, &kind), "%s cut at %d: %v", path, cut, err)
 		}
 		for at := 0; at < len(b); at += 1 + len(b)/200 {
 			c := bytes.Clone(b)
@@ -377,7 +384,6 @@ func TestTorchLegacyBroken(t *testing.T) {
 		{"a storage nobody uses", legacy(object, proto+"]"+key("1")+"a."), "belongs to no tensor"},
 		{"another version", bytes.Replace(legacy(object, keys), []byte("M\xe9\x03"), []byte("M\xea\x03"), 1), "protocol version 1002"},
 		{"another number", bytes.Replace(legacy(object, keys), []byte(magicNumber), []byte("0123456789"), 1), "not one of torch.save"},
-		{"a tar file", append([]byte("pickle"), make([]byte, 600)...), "tar"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := read(c.b)
@@ -407,8 +413,8 @@ func TestTorchZipBroken(t *testing.T) {
 	}{
 		{"a bit of a weight flipped", bytes.Replace(good, []byte(fourFloats), []byte("\x01"+fourFloats[1:]), 1), "checksum"},
 		{"big endian", zipped(t, "x/data.pkl", object, "x/byteorder", "big", "x/data/0", fourFloats), `byte order "big"`},
-		{"some other archive", zipped(t, "readme.txt", "hello"), "without data.pkl"},
-		{"data.pkl too deep", zipped(t, "a/b/data.pkl", object), "without data.pkl"},
+		{"some other archive", zipped(t, "readme.txt", "hello"), "without torch.save's data.pkl"},
+		{"data.pkl too deep", zipped(t, "a/b/data.pkl", object), "without torch.save's data.pkl"},
 		{"TorchScript", zipped(t, "x/data.pkl", object, "x/constants.pkl", "", "x/data/0", fourFloats), "TorchScript"},
 		{"compressed", deflated.Bytes(), "is compressed"},
 		{"cut off", good[:len(good)-3], "zip"},

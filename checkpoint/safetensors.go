@@ -3,11 +3,14 @@ package checkpoint
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -22,6 +25,12 @@ import (
 const maxHeader = 100_000_000
 
 const metadataKey = "__metadata__"
+
+// digestKey is the entry of the metadata in which a file written here holds the
+// SHA-256 of itself: of all its bytes, with zeros for the digest's 64 digits.
+const digestKey = "hcunet_sha256"
+
+const digestDigits = 2 * sha256.Size
 
 // maxShape bounds the dimensions of one tensor; PyTorch's own loops end there.
 const maxShape = 64
@@ -50,7 +59,9 @@ func OpenSafetensors(path string) (*File, error) {
 
 // ReadSafetensors reads a safetensors stream to its end. Tensors come back in
 // the order of the header, and share one block of memory in which each starts at
-// its offset in the file's data. What the reference implementation refuses is a
+// its offset in the file's data. A file that was written here carries a digest of
+// itself and is checked against it: any byte that changed is a *DigestError. The
+// digest becomes File.Digest and is no part of Metadata. What the reference implementation refuses is a
 // *FormatError here: a header that is no JSON object in UTF-8 or names something
 // twice, data with holes, overlaps or bytes that belong to no tensor, a size
 // that shape and type do not give. Element types it knows and DType does not are
@@ -67,12 +78,27 @@ func ReadSafetensors(r io.Reader) (*File, error) {
 
 // readSafetensors reads a stream of size bytes, -1 if that is not known.
 func readSafetensors(r io.Reader, size int64) (*File, error) {
-	var prefix [8]byte
-	if n, err := io.ReadFull(r, prefix[:]); err != nil {
-		return nil, readError(err, "%d bytes, wanted at least 8", n)
+	head, err := io.ReadAll(io.LimitReader(r, headSize))
+	if err != nil {
+		return nil, err
 	}
-	n := binary.LittleEndian.Uint64(prefix[:])
+	if len(head) < 8 {
+		return nil, safetensorsError(-1, "%d bytes, wanted at least 8", len(head))
+	}
+	if !isSafetensors(head) {
+		if isZip(head) || isTar(head) || isTorchPickle(head) {
+			return nil, &KindError{"a file of torch.save, which Open and OpenTorch read"}
+		}
+		if kind := otherKind(head); kind != nil {
+			return nil, kind
+		}
+	}
+	r = io.MultiReader(bytes.NewReader(head[8:]), r)
+	n := binary.LittleEndian.Uint64(head)
 	if n > maxHeader {
+		if len(head) > 8 && head[8] != '{' {
+			return nil, unknownKind(head)
+		}
 		return nil, safetensorsError(0, "a header of %d bytes, wanted at most %d", n, maxHeader)
 	}
 	rest := int64(-1)
@@ -100,7 +126,7 @@ func readSafetensors(r io.Reader, size int64) (*File, error) {
 	if err != nil {
 		return nil, readError(err, "the tensors take %d bytes, the file ends before", total)
 	}
-	if n, err := io.ReadFull(r, prefix[:1]); n > 0 {
+	if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 {
 		return nil, safetensorsError(-1, "bytes after the last tensor")
 	} else if err != io.EOF {
 		return nil, err
@@ -108,7 +134,55 @@ func readSafetensors(r io.Reader, size int64) (*File, error) {
 	for i, p := range places {
 		f.Tensors[i].Data = data[p.lo:p.hi:p.hi]
 	}
+	if err := f.verify(header, data); err != nil {
+		return nil, err
+	}
 	return f, nil
+}
+
+// A DigestError says that a file is not what was written: its bytes have another
+// SHA-256 than the one it holds.
+type DigestError struct {
+	Want, Got string // 64 hexadecimal digits
+}
+
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("checkpoint: safetensors: the file is damaged, or another program changed it and kept the entry %q: it says that its SHA-256 is %s, and it is %s", digestKey, e.Want, e.Got)
+}
+
+// verify checks the digest among the metadata, if there is one, and moves it to
+// f.Digest.
+func (f *File) verify(header, data []byte) error {
+	want, ok := f.Metadata[digestKey]
+	if !ok {
+		return nil
+	}
+	if len(want) != digestDigits || bytes.Count(header, []byte(want)) != 1 {
+		return safetensorsError(-1, "the metadata's %s is %.80q, wanted %d hexadecimal digits that stand nowhere else", digestKey, want, digestDigits)
+	}
+	zeroed := bytes.Replace(header, []byte(want), bytes.Repeat([]byte{'0'}, digestDigits), 1)
+	if got := digest(zeroed, data); got != want {
+		return &DigestError{want, got}
+	}
+	if delete(f.Metadata, digestKey); len(f.Metadata) == 0 {
+		f.Metadata = nil
+	}
+	f.Digest = want
+	return nil
+}
+
+// digest returns the SHA-256 of a file: of its length prefix, its header, which
+// has zeros for the digest itself, and its data.
+func digest(header []byte, data ...[]byte) string {
+	h := sha256.New()
+	var prefix [8]byte
+	binary.LittleEndian.PutUint64(prefix[:], uint64(len(header)))
+	h.Write(prefix[:])
+	h.Write(header)
+	for _, b := range data {
+		h.Write(b)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // A place is where a tensor's data lies, [lo, hi) after the header.
@@ -358,7 +432,8 @@ func SaveSafetensors(path string, f *File) error {
 	return atomicfile.Write(path, func(w io.Writer) error { return WriteSafetensors(w, f) })
 }
 
-// WriteSafetensors writes f. The header lists the tensors in the given order;
+// WriteSafetensors writes f, with a digest that ReadSafetensors checks. Equal
+// files give equal bytes. The header lists the tensors in the given order;
 // their data lies by falling element size, and begins at a multiple of eight
 // bytes, so that every element is aligned in a mapped file. A name that is empty
 // of meaning to other readers (used twice, not UTF-8, "__metadata__") and a shape
@@ -368,6 +443,14 @@ func WriteSafetensors(w io.Writer, f *File) error {
 	if err != nil {
 		return err
 	}
+	blocks := make([][]byte, len(order))
+	for k, i := range order {
+		blocks[k] = f.Tensors[i].Data
+	}
+	// The metadata comes first, and the digest first in it.
+	zeros := bytes.Repeat([]byte{'0'}, digestDigits)
+	copy(header[bytes.Index(header, zeros):], digest(header, blocks...))
+
 	var prefix [8]byte
 	binary.LittleEndian.PutUint64(prefix[:], uint64(len(header)))
 	if _, err := w.Write(prefix[:]); err != nil {
@@ -376,8 +459,8 @@ func WriteSafetensors(w io.Writer, f *File) error {
 	if _, err := w.Write(header); err != nil {
 		return err
 	}
-	for _, i := range order {
-		if _, err := w.Write(f.Tensors[i].Data); err != nil {
+	for _, b := range blocks {
+		if _, err := w.Write(b); err != nil {
 			return err
 		}
 	}
@@ -410,21 +493,26 @@ func layOut(f *File) (header []byte, order []int, err error) {
 		end = places[i].hi
 	}
 	var h bytes.Buffer
-	h.WriteByte('{')
-	sep := ""
-	if len(f.Metadata) > 0 {
-		for k, v := range f.Metadata {
-			if !utf8.ValidString(k) || !utf8.ValidString(v) {
-				return nil, nil, fmt.Errorf("checkpoint: the metadata %q = %q is not UTF-8", k, v)
-			}
+	fmt.Fprintf(&h, `{%q:{%q:"%0*d"`, metadataKey, digestKey, digestDigits, 0)
+	for _, k := range slices.Sorted(maps.Keys(f.Metadata)) {
+		v := f.Metadata[k]
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return nil, nil, fmt.Errorf("checkpoint: the metadata %q = %q is not UTF-8", k, v)
 		}
-		m, err := json.Marshal(f.Metadata)
+		if k == digestKey {
+			return nil, nil, fmt.Errorf("checkpoint: the metadata cannot hold %q, which is the digest's name", k)
+		}
+		key, err := json.Marshal(k)
 		if err != nil {
 			return nil, nil, err
 		}
-		fmt.Fprintf(&h, "%q:%s", metadataKey, m)
-		sep = ","
+		value, err := json.Marshal(v)
+		if err != nil {
+			return nil, nil, err
+		}
+		fmt.Fprintf(&h, ",%s:%s", key, value)
 	}
+	h.WriteByte('}')
 	for i, t := range f.Tensors {
 		name, err := json.Marshal(t.Name)
 		if err != nil {
@@ -434,8 +522,7 @@ func layOut(f *File) (header []byte, order []int, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		fmt.Fprintf(&h, `%s%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, sep, name, t.DType, shape, places[i].lo, places[i].hi)
-		sep = ","
+		fmt.Fprintf(&h, `,%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, name, t.DType, shape, places[i].lo, places[i].hi)
 	}
 	h.WriteByte('}')
 	for h.Len()%8 != 0 {

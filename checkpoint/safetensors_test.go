@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -192,6 +190,8 @@ func TestWriteSafetensorsRoundTrip(t *testing.T) {
 	g, err := ReadSafetensors(bytes.NewReader(b.Bytes()))
 	require.NoError(t, err)
 	f.Tensors[2].Shape = []int{} // a nil shape is a scalar's, too
+	require.Len(t, g.Digest, 64)
+	f.Digest = g.Digest
 	require.Equal(t, f, g)
 
 	// Every element is aligned: the places are multiples of the sizes.
@@ -217,6 +217,7 @@ func TestWriteSafetensorsRefuses(t *testing.T) {
 		{"a name twice", File{Tensors: []Tensor{one, one}}, "the name is taken"},
 		{"the metadata's name", File{Tensors: []Tensor{FromFloat32("__metadata__", nil, 0)}}, "the name is taken"},
 		{"a name not UTF-8", File{Tensors: []Tensor{FromFloat32("\xff", nil, 0)}}, "not UTF-8"},
+		{"the digest's name", File{Metadata: map[string]string{"hcunet_sha256": ""}}, "the digest's name"},
 		{"metadata not UTF-8", File{Metadata: map[string]string{"a": "\xff"}}, "not UTF-8"},
 		{"a shape that does not fit", File{Tensors: []Tensor{FromFloat32("a", []float32{1}, 2)}}, "needs 8 bytes, 4 are there"},
 		{"a negative shape", File{Tensors: []Tensor{FromFloat32("a", nil, -1)}}, "has shape [-1]"},
@@ -335,30 +336,6 @@ func TestConversions(t *testing.T) {
 		_, err = x.Float32s()
 		require.ErrorContains(t, err, x.Name)
 	}
-}
-
-func TestOpenRefuses(t *testing.T) {
-	dir := t.TempDir()
-	for name, c := range map[string]struct{ content, want string }{
-		"empty":     {"", "empty"},
-		"html":      {"<!DOCTYPE html><html><body>404</body></html>", "a header of"},
-		"zip":       {"PK\x03\x04 cut off", "zip"},
-		"pickle":    {"\x80\x03}q\x00.", "not one of torch.save"},
-		"one byte":  {"\x80", "bytes"},
-		"gibberish": {strings.Repeat("\x80", 300), "protocol 128"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(dir, name)
-			require.NoError(t, os.WriteFile(path, []byte(c.content), 0o666))
-			_, err := Open(path)
-			require.ErrorContains(t, err, c.want)
-			require.ErrorContains(t, err, path)
-		})
-	}
-	_, err := Open(filepath.Join(dir, "absent"))
-	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = Open(dir)
-	require.Error(t, err)
 }
 
 func ExampleWriteSafetensors() {

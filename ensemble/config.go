@@ -143,7 +143,11 @@ func (c *Config) encoderWeights(ctx context.Context) (*checkpoint.File, error) {
 		return nil, nil
 	}
 	path := c.Weights
-	if _, err := os.Stat(path); err != nil && checkpoint.Known(path) {
+	_, err := os.Stat(path)
+	if p, ok := checkpoint.FindPublished(path); err != nil && ok {
+		if p.Architecture != c.Arch {
+			return nil, fmt.Errorf("%s are weights of a %s, the encoder is a %s; choose the one or the other", path, p.Architecture, c.Arch)
+		}
 		begun := false
 		path, err = checkpoint.Fetch(ctx, path, &checkpoint.FetchOptions{Progress: func(done, total int64) {
 			if !begun {

@@ -1,5 +1,7 @@
 // Package atomicfile writes files that are either there in full or not there at
-// all: into a temporary file in the same folder, synced, then renamed.
+// all: into a temporary file in the same folder, synced, then renamed. (The
+// well-known github.com/google/renameio does not build for Windows, nor sync the
+// folder, nor follow a link.)
 package atomicfile
 
 import (

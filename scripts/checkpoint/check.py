@@ -5,7 +5,7 @@
 
 Needs torch; Debian's python3-torch will do, and torchvision and safetensors are
 used where they can be imported. State dicts are saved by torch in both of its
-formats, converted by our reader and writer (go run ./scripts/checkpoint), and
+formats, and by hand in the tar format of PyTorch 0.1, converted by our reader and writer (go run ./scripts/checkpoint), and
 read back: by the safetensors package, or else by the twenty lines of numpy
 below. Every tensor must come back with its name, place, type, shape and bits.
 With files as arguments (torchvision's, fastai's) the same is done with those.
@@ -15,6 +15,9 @@ import numpy as np
 import torch
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+sys.path.insert(0, os.path.join(ROOT, "checkpoint", "testdata"))
+import make_tar
+
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
          "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "C64": torch.complex64}
 
@@ -65,6 +68,21 @@ def check(what, path, state, subtree=()):
     print(f"{what}: {len(state)} tensors, {elements} elements, every bit equal")
 
 
+def save_tar(state, path):
+    """state in the tar format, a storage a tensor; torch.load must read it back."""
+    tensors, storages, pickled = [], {}, collections.OrderedDict()
+    for i, (name, t) in enumerate(state.items()):
+        t = t.contiguous()
+        kind = getattr(torch, t.storage().pickle_storage_type())
+        storages[2 * i] = (kind, t.numel(), bits(t))
+        x = make_tar.Tensor(2 * i + 1, 2 * i, torch.FloatTensor, tuple(t.shape), t.stride(), 0)
+        tensors.append(x)
+        pickled[name] = make_tar.Parameter(x) if t.is_floating_point() else x
+    make_tar.archive(path, pickled, storages, [], tensors, False)
+    for name, t in torch.load(path).items():
+        assert t.dtype == state[name].dtype and t.shape == state[name].shape and bits(t) == bits(state[name]), name
+
+
 def networks():
     try:
         import torchvision
@@ -91,6 +109,10 @@ def main():
                 check(f"{what}, {form}", path, state)
                 torch.save({"model": state, "opt": {"state": {}, "param_groups": []}}, path, _use_new_zipfile_serialization=new)
                 check(f"{what}, {form}, as fastai saves", path, state, ("model",))
+        with tempfile.TemporaryDirectory() as tmp:
+            path = os.path.join(tmp, "x.pth")
+            save_tar(state, path)
+            check(f"{what}, tar", path, state)
     for path in sys.argv[1:]:
         state = torch.load(path, map_location="cpu")
         for key in ("model", "state_dict"):
