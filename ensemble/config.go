@@ -11,7 +11,7 @@ import (
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
-	"github.com/hcunet/hcunet/resnet"
+	_ "github.com/hcunet/hcunet/resnet" // registers its encoders
 	"github.com/hcunet/hcunet/train"
 	"github.com/hcunet/hcunet/unet"
 )
@@ -184,18 +184,15 @@ func (c *Config) batchNormMomentum() float64 {
 func (c *Config) network(fold int, weights *checkpoint.File) (net *unet.Net, err error) {
 	tryErr := nn.Try(func() {
 		in := nn.NewInit(c.Device, uint64(c.Seed), uint64(fold))
-		encoder := resnet.New34
-		if c.Arch == "resnet18" {
-			encoder = resnet.New18
+		if net, err = unet.Build(in, 3, 2, unet.Config{Encoder: c.Arch, DetachSkips: c.Recipe == train.Kernel}); err != nil {
+			return
 		}
-		e := encoder(in, 3)
-		net = unet.New(in, e, unet.Config{DetachSkips: c.Recipe == train.Kernel})
 		switch {
 		case weights == nil:
 		case strings.HasPrefix(weights.Tensors[0].Name, "layers."):
 			err = nn.LoadState(net, weights)
 		default:
-			err = e.LoadTorchvision(weights)
+			err = net.Encoder().LoadWeights(weights)
 		}
 	})
 	if err != nil {

@@ -1,6 +1,12 @@
 package nn
 
-import torch "github.com/wangkuiyi/gotorch"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
 
 // A Norm is the kind of normalization in a block of layers.
 type Norm int
@@ -12,6 +18,33 @@ const (
 	NormWeight                // weight norm on the convolution
 	NormSpectral              // spectral norm on the convolution
 )
+
+var norms = [...]string{NormNone: "none", NormBatch: "batch", NormBatchZero: "batch_zero", NormWeight: "weight", NormSpectral: "spectral"}
+
+func (n Norm) String() string {
+	if n < 0 || int(n) >= len(norms) {
+		return fmt.Sprintf("Norm(%d)", int(n))
+	}
+	return norms[n]
+}
+
+// MarshalText returns "none", "batch", "batch_zero", "weight" or "spectral".
+func (n Norm) MarshalText() ([]byte, error) {
+	if n < 0 || int(n) >= len(norms) {
+		return nil, fmt.Errorf("nn: unknown norm %d", int(n))
+	}
+	return []byte(norms[n]), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (n *Norm) UnmarshalText(text []byte) error {
+	i := slices.Index(norms[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("nn: norm %q, wanted one of %s", text, strings.Join(norms[:], ", "))
+	}
+	*n = Norm(i)
+	return nil
+}
 
 // ConvLayerOptions are what a ConvLayer may have beside its sizes.
 type ConvLayerOptions struct {
@@ -53,7 +86,7 @@ func NewConvLayer(in *Init, inC, outC, kernel int64, opt ConvLayerOptions) *Conv
 // bottle the inner width is half.
 //
 // Source: fastai 1.0.54, layers.py, res_block.
-type ResBlock struct{ layers List }
+type ResBlock struct{ conv1, conv2 *ConvLayer }
 
 // NewResBlock returns a block of c channels.
 func NewResBlock(in *Init, c int64, norm Norm, bottle bool) *ResBlock {
@@ -61,20 +94,18 @@ func NewResBlock(in *Init, c int64, norm Norm, bottle bool) *ResBlock {
 	if bottle {
 		inner = c / 2
 	}
-	return &ResBlock{List{
+	return &ResBlock{
 		NewConvLayer(in, c, inner, 3, ConvLayerOptions{Norm: norm}),
 		NewConvLayer(in, inner, c, 3, ConvLayerOptions{Norm: norm}),
-		Leaf("MergeLayer()"),
-	}}
+	}
 }
 
 // Forward returns x + conv(conv(x)).
 func (r *ResBlock) Forward(mode Mode, x torch.Tensor) torch.Tensor {
-	y := r.layers[0].(*ConvLayer).Forward(mode, x)
-	return Add(x, r.layers[1].(*ConvLayer).Forward(mode, y))
+	return Add(x, r.conv2.Forward(mode, r.conv1.Forward(mode, x)))
 }
 
 // Walk shows the layers as fastai's SequentialEx does.
-func (r *ResBlock) Walk(w Walker) { w.Child("layers", r.layers) }
+func (r *ResBlock) Walk(w Walker) { w.Child("layers", List{r.conv1, r.conv2, Leaf("MergeLayer()")}) }
 
 func (r *ResBlock) String() string { return "SequentialEx" }

@@ -8,7 +8,8 @@
 // # Errors
 //
 // Operations and layers panic with an [*Error] when libtorch refuses a call (wrong
-// shape, wrong device, out of memory), so that a Forward reads like the equation
+// shape, wrong device, out of memory), and with an [*InputError] where a layer
+// knows better what is wrong, so that a Forward reads like the equation
 // in the paper. [Try] turns that panic into an error, once, at the door of a
 // public call; Backward, the optimizer and everything that reads or writes data
 // return errors themselves.
@@ -43,15 +44,26 @@ import (
 // An Error is what libtorch said of a call that failed.
 type Error = shim.Error
 
+// An InputError is an input that a network or a layer cannot take.
+type InputError struct {
+	Layer string // who refused it, such as "unet"
+	Msg   string // what came and what was wanted
+}
+
+func (e *InputError) Error() string { return e.Layer + ": " + e.Msg }
+
 // Try calls f and returns libtorch's complaint, if any: the panic of an
 // operation of this package or of gotorch, or what a gotorch function without a
-// result left behind. Any other panic goes on, so that a bug stays a bug.
+// result left behind; and the *[InputError] of a layer. Any other panic goes on,
+// so that a bug stays a bug.
 func Try(f func()) (err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
 			err = errors.Join(err, shim.Pending())
 		case *Error:
+			err = r
+		case *InputError:
 			err = r
 		case string: // gotorch panics with libtorch's text
 			err = &Error{Op: "gotorch", Msg: r}

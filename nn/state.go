@@ -25,8 +25,13 @@ func (m *Mismatch) Error() string {
 		what  string
 		names []string
 	}{{"missing", m.Missing}, {"extra", m.Extra}, {"of another shape", m.Misshape}} {
-		if len(part.names) > 0 {
-			fmt.Fprintf(&b, "\n%d %s: %s", len(part.names), part.what, strings.Join(part.names, ", "))
+		if len(part.names) == 0 {
+			continue
+		}
+		const most = 5 // named in the text; all are in m
+		fmt.Fprintf(&b, "\n%d %s: %s", len(part.names), part.what, strings.Join(part.names[:min(most, len(part.names))], ", "))
+		if more := len(part.names) - most; more > 0 {
+			fmt.Fprintf(&b, " and %d more", more)
 		}
 	}
 	return b.String()

@@ -88,6 +88,12 @@ func TestLoadMismatch(t *testing.T) {
 	}
 }
 
+// A long list is cut in the text, not in the error.
+func TestMismatchIsShort(t *testing.T) {
+	err := &nn.Mismatch{Missing: []string{"a", "b", "c", "d", "e", "f", "g"}, Extra: []string{"h", "i", "j", "k", "l"}}
+	require.EqualError(t, err, "nn: the checkpoint does not fit the model:\n7 missing: a, b, c, d, e and 2 more\n5 extra: h, i, j, k, l")
+}
+
 // Counts of batches are newer than some checkpoints.
 func TestLoadWithoutCount(t *testing.T) {
 	f, err := nn.SaveState(chain(2))

@@ -1,4 +1,7 @@
 package resnet
 
-// TorchvisionName is open to the tests.
-var TorchvisionName = torchvisionName
+// Open to the tests.
+var (
+	TorchvisionName = torchvisionName
+	Architecture    = architecture
+)

@@ -12,6 +12,7 @@
 package resnet
 
 import (
+	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -24,24 +25,61 @@ var (
 
 var widths = [4]int64{64, 128, 256, 512}
 
+func init() {
+	encoder.Register(kind("resnet18", blocks18, "resnet18-f37072fd", "resnet18-5c106cde"))
+	encoder.Register(kind("resnet34", blocks34, "resnet34-b627a593", "resnet34-333f7ec4"))
+}
+
+// kind describes a ResNet and torchvision's files of it: of version 0.10 and
+// later, and of those before, which fastai 1 downloads.
+//
+// Source: torchvision/models/resnet.py, model_urls of versions 0.9 and 0.10.
+func kind(name string, blocks [4]int, files ...string) encoder.Kind {
+	k := encoder.Kind{
+		Name:    name,
+		Widths:  []int64{widths[0], widths[0], widths[1], widths[2], widths[3]},
+		Strides: []int64{2, 4, 8, 16, 32},
+		Groups:  2,
+		Group:   group,
+		New:     func(in *nn.Init, channels int64) encoder.Encoder { return newEncoder(in, channels, name, blocks) },
+	}
+	for _, f := range files {
+		k.Weights = append(k.Weights, encoder.Weights{
+			Name: f,
+			Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}, // of ImageNet
+		})
+	}
+	return k
+}
+
+// group is fastai's division of an encoder: the last two stages, by their names in
+// the state dict such as "6.0.conv1.weight", learn faster than what comes before.
+func group(name string) int {
+	if len(name) > 0 && (name[0] == '6' || name[0] == '7') {
+		return 1
+	}
+	return 0
+}
+
 // An Encoder is a ResNet without average pool and classifier. Its parts are
 // named "0" to "7": convolution, batch norm, ReLU, max pool, four stages.
 type Encoder struct {
+	name  string // of its kind
 	inC   int64
 	parts nn.Sequential
 }
 
 // New18 returns a ResNet-18 encoder for images of inC channels with random
 // weights.
-func New18(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, blocks18) }
+func New18(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, "resnet18", blocks18) }
 
 // New34 returns a ResNet-34 encoder for images of inC channels with random
 // weights.
-func New34(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, blocks34) }
+func New34(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, "resnet34", blocks34) }
 
 // Convolutions start as torchvision's: kaiming normal with the fan-out.
-func newEncoder(in *nn.Init, inC int64, blocks [4]int) *Encoder {
-	e := &Encoder{inC, nn.Sequential{
+func newEncoder(in *nn.Init, inC int64, name string, blocks [4]int) *Encoder {
+	e := &Encoder{name, inC, nn.Sequential{
 		nn.NewConv2d(in, inC, widths[0], 7, &nn.ConvOptions{Stride: 2, Padding: 3, NoBias: true, Init: nn.FanOut}),
 		nn.NewBatchNorm2d(in, widths[0], nil),
 		nn.Activation{InPlace: true},
@@ -66,9 +104,13 @@ func newEncoder(in *nn.Init, inC int64, blocks [4]int) *Encoder {
 // InChannels returns the number of channels of an input image.
 func (e *Encoder) InChannels() int64 { return e.inC }
 
-// Channels returns the widths of the maps that Features returns.
-func (e *Encoder) Channels() []int64 {
-	return []int64{widths[0], widths[0], widths[1], widths[2], widths[3]}
+// Kind returns what is known of all encoders of this depth.
+func (e *Encoder) Kind() encoder.Kind {
+	k, err := encoder.Find(e.name)
+	if err != nil {
+		panic(err) // init registered it
+	}
+	return k
 }
 
 // Features returns five maps of x, from half its size down to 1/32.
@@ -83,13 +125,6 @@ func (e *Encoder) Features(mode nn.Mode, x torch.Tensor) []torch.Tensor {
 	return features
 }
 
-// Late says whether a part of the encoder, by its name in the state dict such as
-// "6.0.conv1.weight", belongs to the second of fastai's two layer groups: the
-// last two stages.
-func (e *Encoder) Late(name string) bool {
-	return len(name) > 0 && (name[0] == '6' || name[0] == '7')
-}
-
 // Walk shows the parts.
 func (e *Encoder) Walk(w nn.Walker) { e.parts.Walk(w) }
 
@@ -99,6 +134,7 @@ func (e *Encoder) String() string { return "Sequential" }
 type basicBlock struct {
 	conv1, conv2 *nn.Conv2d
 	bn1, bn2     *nn.BatchNorm2d
+	relu         nn.Activation
 	downsample   nn.Sequential // 1x1 convolution and batch norm; nil where the shape stays
 }
 
@@ -109,6 +145,7 @@ func newBasicBlock(in *nn.Init, inC, c, stride int64) *basicBlock {
 	b := &basicBlock{
 		conv1: conv(inC, stride), bn1: nn.NewBatchNorm2d(in, c, nil),
 		conv2: conv(c, 1), bn2: nn.NewBatchNorm2d(in, c, nil),
+		relu: nn.Activation{InPlace: true},
 	}
 	if stride != 1 || inC != c {
 		b.downsample = nn.Sequential{
@@ -121,15 +158,15 @@ func newBasicBlock(in *nn.Init, inC, c, stride int64) *basicBlock {
 
 // Forward returns relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)).
 func (b *basicBlock) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
-	y := nn.ReLUInPlace(b.bn1.Forward(mode, b.conv1.Forward(mode, x)))
+	y := b.relu.Forward(mode, b.bn1.Forward(mode, b.conv1.Forward(mode, x)))
 	y = b.bn2.Forward(mode, b.conv2.Forward(mode, y))
-	return nn.ReLUInPlace(nn.Add(y, b.downsample.Forward(mode, x)))
+	return b.relu.Forward(mode, nn.Add(y, b.downsample.Forward(mode, x)))
 }
 
 func (b *basicBlock) Walk(w nn.Walker) {
 	w.Child("conv1", b.conv1)
 	w.Child("bn1", b.bn1)
-	w.Child("relu", nn.Activation{InPlace: true})
+	w.Child("relu", b.relu)
 	w.Child("conv2", b.conv2)
 	w.Child("bn2", b.bn2)
 	if b.downsample != nil {

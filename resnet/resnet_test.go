@@ -2,6 +2,7 @@ package resnet_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -87,22 +88,45 @@ func formula(t *testing.T, names [][2]any) *checkpoint.File {
 
 // A checkpoint that lacks a tensor, has one too many or one of another shape is
 // refused with all three named; its classifier does not matter.
-func TestLoadTorchvision(t *testing.T) {
+func TestLoadWeights(t *testing.T) {
 	f := formula(t, reference(t).ResNet18)
 	f.Tensors = append(f.Tensors, checkpoint.FromFloat32("fc.bias", []float32{1, 2}, 2))
-	require.NoError(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadTorchvision(f))
+	require.NoError(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadWeights(f))
 
 	var mismatch *nn.Mismatch
-	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 1).LoadTorchvision(f), &mismatch)
+	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 1).LoadWeights(f), &mismatch)
 	require.Equal(t, &nn.Mismatch{Misshape: []string{"0.weight: [64 3 7 7], wanted [64 1 7 7]"}}, mismatch)
 
 	f.Tensors = append(f.Tensors[1:], checkpoint.FromFloat32("layer5.bias", []float32{1, 2}, 2))
-	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadTorchvision(f), &mismatch)
+	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadWeights(f), &mismatch)
 	require.Equal(t, &nn.Mismatch{Missing: []string{"0.weight"}, Extra: []string{"layer5.bias"}}, mismatch)
 
-	require.ErrorAs(t, resnet.New34(nn.NewInit(nn.CPU, 1), 3).LoadTorchvision(formula(t, reference(t).ResNet18)), &mismatch)
-	require.Empty(t, mismatch.Extra)
-	require.Len(t, mismatch.Missing, (8*2)*5) // eight more blocks of two kernels and two norms of four
+	require.EqualError(t, resnet.New34(nn.NewInit(nn.CPU, 1), 3).LoadWeights(formula(t, reference(t).ResNet18)),
+		"resnet: these are weights of a resnet18, wanted resnet34")
+	require.EqualError(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadWeights(formula(t, reference(t).ResNet34)),
+		"resnet: these are weights of a resnet34, wanted resnet18")
+}
+
+// Deeper ResNets have three convolutions in a block, by which they are told from
+// those with as many blocks.
+func TestArchitecture(t *testing.T) {
+	file := func(conv string, blocks ...int) *checkpoint.File {
+		f := &checkpoint.File{}
+		for stage, n := range blocks {
+			for i := range n {
+				f.Tensors = append(f.Tensors, checkpoint.Tensor{Name: fmt.Sprintf("layer%d.%d.%s.weight", stage+1, i, conv)})
+			}
+		}
+		return f
+	}
+	for want, f := range map[string]*checkpoint.File{
+		"resnet34": file("conv2", 3, 4, 6, 3), "resnet50": file("conv3", 3, 4, 6, 3), "resnet101": file("conv3", 3, 4, 23, 3),
+		"": file("conv1", 1, 1, 1, 1),
+	} {
+		require.Equal(t, want, resnet.Architecture(f))
+	}
+	f := &checkpoint.File{Tensors: []checkpoint.Tensor{{Name: "layer1.99999999.conv1.weight"}, {Name: "layer1.-1.x"}, {Name: "layer1"}, {Name: ""}}}
+	require.Empty(t, resnet.Architecture(f))
 }
 
 // The maps of an image against torchvision's, in float64.
@@ -111,7 +135,7 @@ func TestFeatures(t *testing.T) {
 	in := nn.NewInit(nn.CPU, 1)
 	in.DType = nn.Double
 	e := resnet.New18(in, 3)
-	require.NoError(t, e.LoadTorchvision(formula(t, r.ResNet18)))
+	require.NoError(t, e.LoadWeights(formula(t, r.ResNet18)))
 	require.EqualValues(t, 3, e.InChannels())
 	nn.Scope(func() {
 		x, err := nn.FromSlice(nn.CPU, golden.Fill("image", 3*64*96, 0, 2), 1, 3, 64, 96)
@@ -122,7 +146,7 @@ func TestFeatures(t *testing.T) {
 			for i, f := range features {
 				want := r.Features[i]
 				require.Equal(t, want.Shape, nn.Shape(f))
-				require.Equal(t, e.Channels()[i], want.Shape[1])
+				require.Equal(t, e.Kind().Widths[i], want.Shape[1])
 				v, err := nn.Slice[float64](f)
 				require.NoError(t, err)
 				sum, size := 0.0, 0.0
@@ -141,13 +165,12 @@ func TestFeatures(t *testing.T) {
 }
 
 // The second layer group begins with the last but one stage.
-func TestLate(t *testing.T) {
+func TestGroup(t *testing.T) {
 	e := resnet.New18(nn.NewInit(nn.CPU, 1), 1)
 	for _, n := range nn.State(e) {
 		name, err := resnet.TorchvisionName(n.Name)
 		require.NoError(t, err)
 		late := strings.HasPrefix(name, "layer3.") || strings.HasPrefix(name, "layer4.")
-		require.Equal(t, late, e.Late(n.Name), name)
+		require.Equal(t, late, e.Kind().Group(n.Name) == 1, name)
 	}
-	require.False(t, e.Late(""))
 }

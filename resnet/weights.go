@@ -2,17 +2,22 @@ package resnet
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/nn"
 )
 
-// LoadTorchvision copies torchvision's weights of the same ResNet, such as
-// resnet34-333f7ec4.pth, into e. The classifier ("fc.") is left out; any other
-// difference is a *[nn.Mismatch] that lists all of them under e's names, or as
-// they are where e has none.
-func (e *Encoder) LoadTorchvision(f *checkpoint.File) error {
+// LoadWeights copies torchvision's weights of the same ResNet, such as
+// resnet34-b627a593.pth, into e. The classifier ("fc.") is left out. Weights of
+// another ResNet are an error that names it; any other difference is a
+// *[nn.Mismatch] that lists all of them under e's names, or as they are where e
+// has none.
+func (e *Encoder) LoadWeights(f *checkpoint.File) error {
+	if name := architecture(f); name != "" && name != e.name {
+		return fmt.Errorf("resnet: these are weights of a %s, wanted %s", name, e.name)
+	}
 	ours := map[string]string{}
 	for _, n := range nn.State(e) {
 		name, err := torchvisionName(n.Name)
@@ -32,6 +37,29 @@ func (e *Encoder) LoadTorchvision(f *checkpoint.File) error {
 		renamed.Tensors = append(renamed.Tensors, t)
 	}
 	return nn.LoadState(e, renamed)
+}
+
+// architecture returns the name of the ResNet whose weights torchvision saved in
+// f, or "" if it is none of them.
+func architecture(f *checkpoint.File) string {
+	var blocks [4]int
+	bottleneck := false
+	for _, t := range f.Tensors {
+		stage, rest, _ := strings.Cut(t.Name, ".")
+		number, rest, _ := strings.Cut(rest, ".")
+		s, ok := map[string]int{"layer1": 0, "layer2": 1, "layer3": 2, "layer4": 3}[stage]
+		i, err := strconv.Atoi(number)
+		if !ok || err != nil || i < 0 || i >= len(f.Tensors) {
+			continue
+		}
+		blocks[s] = max(blocks[s], i+1)
+		bottleneck = bottleneck || rest == "conv3.weight"
+	}
+	// He et al., table 1.
+	if bottleneck {
+		return map[[4]int]string{{3, 4, 6, 3}: "resnet50", {3, 4, 23, 3}: "resnet101", {3, 8, 36, 3}: "resnet152"}[blocks]
+	}
+	return map[[4]int]string{blocks18: "resnet18", blocks34: "resnet34"}[blocks]
 }
 
 // torchvisionName returns the name that torchvision's resnet gives a tensor of

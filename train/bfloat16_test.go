@@ -41,7 +41,7 @@ func TestBFloat16FullModel(t *testing.T) {
 		t.Skip("runs the full network")
 	}
 	in := nn.NewInit(nn.CPU, 1)
-	net := unet.New(in, resnet.New34(in, 3), unet.Config{})
+	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 	f := state(t, net)
 	golden.Weights(f, "", nil)
 	require.NoError(t, nn.LoadState(net, f))

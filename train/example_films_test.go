@@ -33,7 +33,7 @@ func Example_films() {
 	check(err)
 
 	in := nn.NewInit(nn.CPU, 2019) // where weights live, and the seed they are drawn from
-	net := unet.New(in, resnet.New34(in, 3), unet.Config{})
+	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 	trainer, err := train.New(net, train.Options{
 		Input:      train.Input{Mean: []float64{0.540, 0.540, 0.540}, Std: []float64{0.264, 0.264, 0.264}},
 		Accumulate: 4, Clip: 1,

@@ -48,7 +48,7 @@ func TestKernelFullModel(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := &nn.Init{DType: c.dtype}
-			net := unet.New(in, resnet.New34(in, 3), unet.Config{DetachSkips: true})
+			net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{DetachSkips: true})
 			f := state(t, net)
 			golden.Weights(f, "", nil)
 			require.NoError(t, nn.LoadState(net, f))

@@ -119,7 +119,7 @@ func TestGroups(t *testing.T) {
 	}
 	golden.JSON(t, "b4_schedule/schedule.json", &want)
 	in := &nn.Init{}
-	net := unet.New(in, resnet.New34(in, 3), unet.Config{})
+	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 	require.Equal(t, want.LayerGroups, names(net.LayerGroups()))
 
 	// Cancelled before its first batch, Fit freezes and does nothing else.

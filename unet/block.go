@@ -13,6 +13,7 @@ type block struct {
 	up           *nn.PixelShuffleICNR
 	bn           *nn.BatchNorm2d
 	conv1, conv2 *nn.ConvLayer
+	relu         relu
 }
 
 // newBlock returns a block for upC channels from below and skipC from the
@@ -40,7 +41,7 @@ func (b *block) Forward(mode nn.Mode, x, skip torch.Tensor) torch.Tensor {
 	if have, want := nn.Shape(x), nn.Shape(skip); have[2] != want[2] || have[3] != want[3] {
 		x = nn.ResizeNearest(x, want[2], want[3])
 	}
-	x = nn.ReLUInPlace(nn.Cat(x, b.bn.Forward(mode, skip))) // (N, upC/2 + skipC, 2h, 2w)
+	x = b.relu.Forward(mode, nn.Cat(x, b.bn.Forward(mode, skip))) // (N, upC/2 + skipC, 2h, 2w)
 	return b.conv2.Forward(mode, b.conv1.Forward(mode, x))
 }
 
@@ -49,7 +50,7 @@ func (b *block) Walk(w nn.Walker) {
 	w.Child("bn", b.bn)
 	w.Child("conv1", b.conv1)
 	w.Child("conv2", b.conv2)
-	w.Child("relu", nn.Activation{})
+	w.Child("relu", b.relu)
 }
 
 func (b *block) String() string { return "UnetBlock" }

@@ -12,7 +12,7 @@ import (
 // The notebook's network: scores of two classes for each pixel.
 func Example() {
 	in := nn.NewInit(nn.CPU, 1)
-	net := unet.New(in, resnet.New34(in, 3), unet.Config{})
+	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 	if err := net.CheckSize(64, 96); err != nil {
 		log.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func Example() {
 // A size the network cannot take, and what to do.
 func ExampleNet_CheckSize() {
 	in := nn.NewInit(nn.CPU, 1)
-	net := unet.New(in, resnet.New18(in, 1), unet.Config{})
+	net := unet.New(in, resnet.New18(in, 1), 2, unet.Config{})
 	fmt.Println(net.CheckSize(250, 256))
 	// Output:
 	// unet: images are 250x256; height and width must be multiples of 32, resize or pad them to 256x256

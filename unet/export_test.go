@@ -21,15 +21,15 @@ func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) 
 			features = append(features, x)
 		}
 	}
-	for i, layer := range n.layers[1:] {
+	for i, s := range n.stages[1:] {
 		name := fmt.Sprintf("layers.%d", i+1)
-		switch l := layer.(type) {
+		switch l := s.Module.(type) {
 		case *block:
 			if len(maps) == 0 {
 				maps = append(maps, x) // of the middle
 			}
 			skip := features[len(features)-1-len(maps)]
-			if n.detach {
+			if n.cfg.DetachSkips {
 				skip = nn.Detach(skip)
 			}
 			x = slowBlock(l, x, skip, name, record)

@@ -48,7 +48,7 @@ func optionNames() []string {
 func kernelNet(cfg unet.Config, dtype nn.DType) *unet.Net {
 	in := nn.NewInit(nn.CPU, 1)
 	in.DType = dtype
-	return unet.New(in, resnet.New34(in, 3), cfg)
+	return unet.New(in, resnet.New34(in, 3), 2, cfg)
 }
 
 // formula overwrites net's state with the reference's formula weights; shipped

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
@@ -16,9 +18,8 @@ type tinyEncoder struct{ nn.Sequential }
 
 var tinyWidths = []int64{3, 4, 5, 6, 8}
 
-func newTinyEncoder(in *nn.Init) tinyEncoder {
+func newTinyEncoder(in *nn.Init, c int64) tinyEncoder {
 	var e tinyEncoder
-	c := int64(1)
 	for _, w := range tinyWidths {
 		e.Sequential = append(e.Sequential, nn.NewConv2d(in, c, w, 3, &nn.ConvOptions{Stride: 2, Padding: 1}))
 		c = w
@@ -26,9 +27,20 @@ func newTinyEncoder(in *nn.Init) tinyEncoder {
 	return e
 }
 
-func (e tinyEncoder) InChannels() int64     { return 1 }
-func (e tinyEncoder) Channels() []int64     { return tinyWidths }
-func (e tinyEncoder) Late(name string) bool { return name[0] >= '3' }
+func (e tinyEncoder) InChannels() int64 { return e.Sequential[0].(*nn.Conv2d).In }
+func (e tinyEncoder) Kind() encoder.Kind {
+	return encoder.Kind{
+		Name: "tiny", Widths: tinyWidths, Strides: []int64{2, 4, 8, 16, 32},
+		Groups: 2, Group: func(name string) int {
+			if name[0] >= '3' {
+				return 1
+			}
+			return 0
+		},
+		New: func(in *nn.Init, channels int64) encoder.Encoder { return newTinyEncoder(in, channels) },
+	}
+}
+func (e tinyEncoder) LoadWeights(f *checkpoint.File) error { return nn.LoadState(e, f) }
 func (e tinyEncoder) Features(mode nn.Mode, x torch.Tensor) (maps []torch.Tensor) {
 	for _, conv := range e.Sequential {
 		x = nn.ReLU(conv.Forward(mode, x))
@@ -40,7 +52,7 @@ func (e tinyEncoder) Features(mode nn.Mode, x torch.Tensor) (maps []torch.Tensor
 func tinyNet(cfg unet.Config, dtype nn.DType) *unet.Net {
 	in := nn.NewInit(nn.CPU, 3)
 	in.DType = dtype
-	return unet.New(in, newTinyEncoder(in), cfg)
+	return unet.New(in, newTinyEncoder(in, 1), 2, cfg)
 }
 
 // batch returns two images of 64x32 and their masks: a bright ellipse, off

@@ -11,83 +11,86 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/hypercolumn"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// An Encoder maps an image to maps at falling sizes. *resnet.Encoder is one.
-type Encoder interface {
-	nn.Module
-	// InChannels returns the number of channels of an image.
-	InChannels() int64
-	// Features returns maps at 1/2, 1/4, 1/8, ... of the image's size.
-	Features(mode nn.Mode, x torch.Tensor) []torch.Tensor
-	// Channels returns the widths of these maps.
-	Channels() []int64
-	// Late says whether the tensor of that name in the encoder's state belongs to
-	// its second layer group, which learns faster than the first.
-	Late(name string) bool
-}
-
-// A Blur says which upsampling steps end in a 2x2 average.
-type Blur int
-
-const (
-	BlurAll   Blur = iota // every step, as fastai 1.0.54 does whatever it is asked for
-	BlurInner             // all but the last block and the final upsampling
-	BlurNone              // none
-)
-
-// Config are the choices of a network. The zero value is the notebook's network
-// for two classes, with gradients through the skips.
-type Config struct {
-	Classes        int64       // 0 means 2: background and foreground
-	NoHypercolumns bool        // a plain U-Net: fastai's DynamicUnet
-	Blur           Blur        // which upsampling steps blur
-	SelfAttention  bool        // self-attention in the second block
-	NoLastCross    bool        // no joining of the image itself, and no residual block, at the end
-	Bottle         bool        // half the width inside the last residual block
-	YRange         *[2]float64 // a sigmoid into this range at the end; nil for none
-	Norm           nn.Norm     // of the decoder's convolutions
-	DetachSkips    bool        // no gradient through the skip connections, as in fastai 1.0.54
-}
-
 const bnBias = 1e-3 // fastai 1.0.54, layers.py, batchnorm_2d
 
-// A Net is a U-Net.
+// A Net is a U-Net: stages in a row, of which some also read what earlier ones
+// left.
 type Net struct {
-	encoder Encoder
-	detach  bool
-	bn      *nn.BatchNorm2d
-	middle  nn.Sequential
-	blocks  []*block
-	up      *nn.PixelShuffleICNR
-	cross   *nn.ResBlock         // nil without the last cross
-	columns *hypercolumn.Columns // nil for a plain U-Net
-	final   *nn.ConvLayer
-	rng     *nn.SigmoidRange // nil without a range
-	layers  nn.List          // all of them, in fastai's order
+	cfg     Config
+	encoder encoder.Encoder
+	stages  []stage
 }
 
-// New returns a network on encoder with random weights.
-func New(in *nn.Init, encoder Encoder, cfg Config) *Net {
-	classes := cfg.Classes
-	if classes == 0 {
-		classes = 2
+// A stage is one of fastai's layers and its part of the forward pass.
+type stage struct {
+	nn.Module
+	run func(nn.Mode, *pass)
+}
+
+// A pass is what the stages of one forward pass work on.
+type pass struct {
+	image torch.Tensor   // (N, C, H, W)
+	skips []torch.Tensor // the encoder's maps that are still to be joined, the deepest last
+	maps  []torch.Tensor // the middle's map, and each block's
+	x     torch.Tensor   // the last stage's result
+}
+
+// layer is the stage of a layer that maps x.
+func layer(l nn.Layer) stage {
+	return stage{l, func(mode nn.Mode, p *pass) { p.x = l.Forward(mode, p.x) }}
+}
+
+// Build returns a network on the encoder that cfg names, for images of some
+// channels, with random weights. The package of the encoder must be imported.
+func Build(in *nn.Init, channels, classes int64, cfg Config) (*Net, error) {
+	kind, err := encoder.Find(cfg.Encoder)
+	if err != nil {
+		return nil, fmt.Errorf("unet: %w", err)
 	}
-	widths := encoder.Channels()
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if channels < 1 || classes < 1 {
+		return nil, fmt.Errorf("unet: %d channels and %d classes, wanted at least one of each", channels, classes)
+	}
+	var net *Net
+	err = nn.Try(func() { net = New(in, kind.New(in, channels), classes, cfg) })
+	return net, err
+}
+
+// New returns a network on an encoder for so many maps of scores, with random
+// weights. cfg's own name of an encoder does not matter. It panics if the encoder
+// does not halve its input with each map, or cfg does not pass Check.
+func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
+	kind := e.Kind()
+	for i, s := range kind.Strides {
+		if s != 2<<i {
+			panic(fmt.Errorf("unet: %s has maps at strides %v, wanted 2, 4, 8, ...", kind.Name, kind.Strides))
+		}
+	}
+	if err := cfg.Check(); err != nil {
+		panic(err)
+	}
+	cfg.Encoder = kind.Name
+	widths := kind.Widths
 	c := widths[len(widths)-1]
-	net := &Net{
-		encoder: encoder,
-		detach:  cfg.DetachSkips,
-		bn:      nn.NewBatchNorm2d(in, c, &nn.BatchNormOptions{Bias: bnBias}),
-		middle: nn.Sequential{
-			nn.NewConvLayer(in, c, 2*c, 3, nn.ConvLayerOptions{Norm: cfg.Norm}),
-			nn.NewConvLayer(in, 2*c, c, 3, nn.ConvLayerOptions{Norm: cfg.Norm}),
-		},
+	net := &Net{cfg: cfg, encoder: e}
+	add := func(s stage) { net.stages = append(net.stages, s) }
+
+	add(stage{e, func(mode nn.Mode, p *pass) { p.skips = e.Features(mode, p.image); p.x = p.pop() }})
+	add(layer(nn.NewBatchNorm2d(in, c, &nn.BatchNormOptions{Bias: bnBias})))
+	add(layer(relu{}))
+	middle := nn.Sequential{
+		nn.NewConvLayer(in, c, 2*c, 3, nn.ConvLayerOptions{Norm: cfg.Norm}),
+		nn.NewConvLayer(in, 2*c, c, 3, nn.ConvLayerOptions{Norm: cfg.Norm}),
 	}
-	net.layers = nn.List{encoder, net.bn, nn.Activation{}, net.middle}
+	add(stage{middle, func(mode nn.Mode, p *pass) { p.x = middle.Forward(mode, p.x); p.maps = append(p.maps, p.x) }})
 
 	skips := len(widths) - 1
 	maps := []int64{c}
@@ -97,73 +100,90 @@ func New(in *nn.Init, encoder Encoder, cfg Config) *Net {
 		attention := cfg.SelfAttention && i == skips-3
 		var b *block
 		b, c = newBlock(in, c, widths[skips-1-i], final, noBlur, attention, cfg.Norm)
-		net.blocks = append(net.blocks, b)
-		net.layers = append(net.layers, b)
 		maps = append(maps, c)
+		add(stage{b, func(mode nn.Mode, p *pass) {
+			skip := p.pop()
+			if cfg.DetachSkips {
+				skip = nn.Detach(skip)
+			}
+			p.x = b.Forward(mode, p.x, skip)
+			p.maps = append(p.maps, p.x)
+		}})
 	}
-	net.up = nn.NewPixelShuffleICNR(in, c, c, cfg.Norm, cfg.Blur != BlurAll)
-	net.layers = append(net.layers, net.up)
+	add(layer(nn.NewPixelShuffleICNR(in, c, c, cfg.Norm, cfg.Blur != BlurAll)))
 	if !cfg.NoLastCross {
-		c += encoder.InChannels()
-		net.cross = nn.NewResBlock(in, c, cfg.Norm, cfg.Bottle)
-		net.layers = append(net.layers, nn.Leaf("MergeLayer()"), net.cross)
+		c += e.InChannels()
+		add(stage{nn.Leaf("MergeLayer()"), func(_ nn.Mode, p *pass) { p.x = nn.Cat(p.x, p.image) }})
+		add(layer(nn.NewResBlock(in, c, cfg.Norm, cfg.Bottle)))
 	}
-	if !cfg.NoHypercolumns {
-		net.columns = hypercolumn.New(in, maps, c)
-		net.layers = append(net.layers, net.columns)
-		c = net.columns.Width()
+	if cfg.NoHypercolumns {
+		add(layer(newHead(in, c, classes, cfg.Norm)))
+	} else {
+		columns := hypercolumn.New(in, maps, c)
+		final := newHead(in, columns.Width(), classes, cfg.Norm)
+		// Columns and the 1x1 convolution behind them are computed as one, see
+		// hypercolumn; what follows the convolution is the next stage.
+		add(stage{columns, func(mode nn.Mode, p *pass) {
+			p.x = columns.Project(mode, p.maps, p.x, final.Conv.Weight(mode), final.Conv.Bias)
+		}})
+		add(stage{final, func(mode nn.Mode, p *pass) { p.x = final.Sequential[1:].Forward(mode, p.x) }})
 	}
-	net.final = nn.NewConvLayer(in, c, classes, 1, nn.ConvLayerOptions{Norm: cfg.Norm, NoActivation: true})
-	net.layers = append(net.layers, net.final)
 	if cfg.YRange != nil {
-		net.rng = &nn.SigmoidRange{Low: cfg.YRange[0], High: cfg.YRange[1]}
-		net.layers = append(net.layers, net.rng)
+		add(layer(nn.SigmoidRange{Low: cfg.YRange[0], High: cfg.YRange[1]}))
 	}
 	return net
 }
 
-// Forward returns the class scores (N, Classes, H, W) of images (N, C, H, W).
-// With hypercolumns H and W must be multiples of 32, otherwise even; see
-// [Net.CheckSize]. It panics where libtorch refuses; [nn.Try] makes that an error.
-func (n *Net) Forward(mode nn.Mode, image torch.Tensor) torch.Tensor {
-	features := n.encoder.Features(mode, image)
-	last := len(features) - 1
-	x := nn.ReLUInPlace(n.bn.Forward(mode, features[last])) // (N, 512, H/32, W/32)
-	x = n.middle.Forward(mode, x)
-	maps := []torch.Tensor{x}
-	for i, b := range n.blocks {
-		skip := features[last-1-i]
-		if n.detach {
-			skip = nn.Detach(skip)
-		}
-		x = b.Forward(mode, x, skip)
-		maps = append(maps, x)
-	}
-	x = n.up.Forward(mode, x) // (N, 96, H, W)
-	if n.cross != nil {
-		x = n.cross.Forward(mode, nn.Cat(x, image)) // (N, 99, H, W)
-	}
-	x = n.head(mode, maps, x)
-	if n.rng != nil {
-		x = n.rng.Forward(mode, x)
-	}
+// newHead is the 1x1 convolution to class scores.
+func newHead(in *nn.Init, c, classes int64, norm nn.Norm) *nn.ConvLayer {
+	return nn.NewConvLayer(in, c, classes, 1, nn.ConvLayerOptions{Norm: norm, NoActivation: true})
+}
+
+// pop returns the deepest map that is still to be joined.
+func (p *pass) pop() torch.Tensor {
+	last := len(p.skips) - 1
+	x := p.skips[last]
+	p.skips = p.skips[:last]
 	return x
 }
 
-// head turns the decoder's maps and its full-size output into class scores.
-func (n *Net) head(mode nn.Mode, maps []torch.Tensor, x torch.Tensor) torch.Tensor {
-	if n.columns == nil {
-		return n.final.Forward(mode, x)
+// A relu overwrites its input, which nothing else needs, where fastai copies.
+type relu struct{}
+
+func (relu) Forward(_ nn.Mode, x torch.Tensor) torch.Tensor { return nn.ReLUInPlace(x) }
+func (relu) Walk(nn.Walker)                                 {}
+func (relu) String() string                                 { return "ReLU()" }
+
+// Forward returns the class scores (N, classes, H, W) of images (N, C, H, W); see
+// [Net.CheckSize]. It panics with an *[nn.InputError] on images it cannot take,
+// and where libtorch refuses; [nn.Try] makes both an error.
+func (n *Net) Forward(mode nn.Mode, image torch.Tensor) torch.Tensor {
+	n.checkImages(image)
+	p := &pass{image: image}
+	for _, s := range n.stages {
+		s.run(mode, p)
 	}
-	x = n.columns.Project(mode, maps, x, n.final.Conv.Weight(mode), n.final.Conv.Bias)
-	return n.final.Sequential[1:].Forward(mode, x)
+	return p.x
 }
 
-// CheckSize says whether the network takes images of h rows and w columns.
+func (n *Net) checkImages(image torch.Tensor) {
+	size := nn.Shape(image)
+	if c := n.encoder.InChannels(); len(size) != 4 || size[1] != c {
+		panic(&nn.InputError{Layer: "unet", Msg: fmt.Sprintf("images of shape %v, wanted (N, %d, H, W)", size, c)})
+	}
+	if err := n.CheckSize(int(size[2]), int(size[3])); err != nil {
+		panic(&nn.InputError{Layer: "unet", Msg: strings.TrimPrefix(err.Error(), "unet: ")})
+	}
+}
+
+// CheckSize says whether the network takes images of h rows and w columns. With
+// hypercolumns both must be multiples of the encoder's largest stride, otherwise
+// of its smallest.
 func (n *Net) CheckSize(h, w int) error {
-	multiple := 2
-	if n.columns != nil {
-		multiple = 1 << len(n.encoder.Channels())
+	strides := n.encoder.Kind().Strides
+	multiple := int(strides[0])
+	if !n.cfg.NoHypercolumns {
+		multiple = int(strides[len(strides)-1])
 	}
 	if h < multiple || w < multiple || h%multiple != 0 || w%multiple != 0 {
 		up := func(v int) int { return max((v+multiple-1)/multiple, 1) * multiple }
@@ -173,29 +193,39 @@ func (n *Net) CheckSize(h, w int) error {
 	return nil
 }
 
-// LayerGroups returns the trained tensors in the three groups that fastai gives
-// their own learning rates: the encoder's early part, its last stages, and the
-// rest.
+// Config returns the choices that the network was made with, and its encoder's
+// name.
+func (n *Net) Config() Config { return n.cfg }
+
+// Encoder returns the network's encoder.
+func (n *Net) Encoder() encoder.Encoder { return n.encoder }
+
+// LayerGroups returns the trained tensors in groups with learning rates of their
+// own: the encoder's, from its earliest on, and then the rest.
 func (n *Net) LayerGroups() [][]nn.Named {
-	groups := make([][]nn.Named, 3)
+	kind := n.encoder.Kind()
+	groups := make([][]nn.Named, kind.Groups+1)
 	for _, p := range nn.Parameters(n) {
-		g := 2
+		g := kind.Groups
 		if name, ok := strings.CutPrefix(p.Name, "layers.0."); ok {
-			g = 0
-			if n.encoder.Late(name) {
-				g = 1
-			}
+			g = kind.Group(name)
 		}
 		groups[g] = append(groups[g], p)
 	}
 	return groups
 }
 
-// Walk shows all layers, in fastai's order and under its names.
-func (n *Net) Walk(w nn.Walker) { w.Child("layers", n.layers) }
+// Walk shows the stages, under fastai's names.
+func (n *Net) Walk(w nn.Walker) {
+	layers := make(nn.List, len(n.stages))
+	for i, s := range n.stages {
+		layers[i] = s.Module
+	}
+	w.Child("layers", layers)
+}
 
 func (n *Net) String() string {
-	if n.columns == nil {
+	if n.cfg.NoHypercolumns {
 		return "DynamicUnet"
 	}
 	return "DynamicUnet_Hcolumns"

@@ -46,7 +46,7 @@ func serve() error {
 		return err
 	}
 	in := nn.NewInit(nn.CPU, 1)
-	net := unet.New(in, resnet.New34(in, 3), unet.Config{DetachSkips: true})
+	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{DetachSkips: true})
 	f, err := checkpoint.OpenSafetensors(os.Args[2])
 	if err != nil {
 		return err
