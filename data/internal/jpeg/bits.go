@@ -48,6 +48,9 @@ func (r *bitReader) overrun() bool { return r.used() > r.size*8 }
 // leftover reports whether whole bytes of the segment are unread.
 func (r *bitReader) leftover() bool { return r.size*8-r.used() >= 8 }
 
+// rest returns the whole bytes of the segment that are unread.
+func (r *bitReader) rest() []byte { return r.buf[(r.used()+7)/8 : r.size] }
+
 // reset starts reading the segment at the head of src. It returns the number
 // of bytes of src that the segment occupies with its stuffing, so that
 // src[n:] begins with the marker's 0xFF; fill bytes before it are skipped.

@@ -1,6 +1,10 @@
 package jpeg
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+	"slices"
+)
 
 // Markers (T.81 table B.1).
 const (
@@ -54,6 +58,7 @@ type component struct {
 	pix8   []uint8
 	pix16  []uint16
 	coef   [][]int16 // progressive: one slice a row of blocks, made by the first scan
+	final  [64]bool  // progressive: coefficients whose last bit was sent
 	seen   bool      // a scan had it
 	unused bool      // DecodeGrey: read, not turned into samples
 	pred   int32
@@ -117,6 +122,9 @@ func (d *decoder) decode() error {
 	}
 	d.pos = 2
 	for {
+		if d.img.Open {
+			return d.finish()
+		}
 		m, err := d.marker()
 		if err != nil {
 			return err
@@ -284,6 +292,11 @@ func (d *decoder) frame(m uint8, s []byte, at int) error {
 	if d.grey && (p != 8 || m == sof3 || m == sof55) {
 		return UnsupportedError(fmt.Sprintf("grey from %d bits of process SOF%d", p, m-sof0))
 	}
+	if l := d.lim; l.Width != 0 && w != l.Width || l.Height != 0 && h != l.Height ||
+		l.Components != 0 && n != l.Components || l.Precision != 0 && p > l.Precision {
+		return d.errorf(at, "the frame is %dx%d with %d components of %d bits, want %dx%d with %d of at most %d bits",
+			w, h, n, p, l.Width, l.Height, l.Components, l.Precision)
+	}
 	if w*h > d.lim.Pixels {
 		return &LimitError{w, h, d.lim.Pixels}
 	}
@@ -353,6 +366,25 @@ func (d *decoder) plausible(at int) error {
 			d.img.Width, d.img.Height, d.img.Components, bits, have)
 	}
 	return nil
+}
+
+// complete reports whether the scans so far, and the one that is being read,
+// hold every sample.
+func (d *decoder) complete() bool {
+	for i := range d.comps {
+		c := &d.comps[i]
+		if !c.seen || d.sof == sof2 && slices.Contains(c.final[:], false) {
+			return false
+		}
+	}
+	return true
+}
+
+// padding reports whether b is what may stand behind the entropy data of a
+// stream without end marker: the byte that fills up to an even length, or half of
+// the marker.
+func padding(b []byte) bool {
+	return len(b) <= 2 && len(bytes.Trim(b, "\x00\xFF")) == 0
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }

@@ -22,6 +22,7 @@ type Image struct {
 	Components    int  // 1 or 3
 	Precision     int  // bits per sample, 2 to 16
 	Lossless      bool // lossless process or JPEG-LS
+	Open          bool // the end marker is missing, see Limits.OpenEnd
 
 	// Exactly one of the two is set: Pix8 if Precision <= 8.
 	Pix8  []uint8
@@ -35,6 +36,15 @@ type Image struct {
 // Limits bound what Decode accepts.
 type Limits struct {
 	Pixels int // largest Width*Height, 0 means 1<<27
+
+	// Width, Height and Components, where they are not 0, are what the frame
+	// header must say, Precision is the most it may. A frame header that says
+	// otherwise is a FormatError before anything is made for its samples.
+	Width, Height, Components, Precision int
+
+	// OpenEnd accepts a stream that ends behind its last sample without the end
+	// marker. A progressive stream must have sent every bit of every coefficient.
+	OpenEnd bool
 }
 
 // A FormatError reports a stream that breaks the standard.

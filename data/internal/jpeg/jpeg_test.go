@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -230,6 +231,101 @@ func TestCutShort(t *testing.T) {
 			require.True(t, e.Offset >= 0 && e.Offset <= n, "%s cut to %d: %v", name, n, err)
 		}
 	}
+}
+
+// Where an open end is accepted, a stream cut anywhere is an error or the same
+// pixels, and one that lost its end marker, or half of it, or got a byte of padding
+// instead, is read.
+func TestOpenEnd(t *testing.T) {
+	streams := map[string][]byte{
+		"lossless":          encodeLossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 0),
+		"lossless, restart": encodeLossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2),
+	}
+	for _, c := range reference {
+		streams[c.name] = read(t, c.name)
+	}
+	for name, src := range streams {
+		want, err := Decode(src, Limits{})
+		require.NoError(t, err)
+		require.False(t, want.Open)
+		want.Open = true
+		for n := range src {
+			img, err := Decode(src[:n], Limits{OpenEnd: true})
+			if n >= len(src)-2 {
+				require.NoError(t, err, "%s cut to %d of %d", name, n, len(src))
+			}
+			if err == nil {
+				require.Equal(t, want, img, "%s cut to %d of %d", name, n, len(src))
+			}
+		}
+		bare := src[: len(src)-2 : len(src)-2]
+		img, err := Decode(append(bare, 0), Limits{OpenEnd: true})
+		require.NoError(t, err, name)
+		require.Equal(t, want, img, name)
+		_, err = Decode(append(bare, 0, 0, 0), Limits{OpenEnd: true})
+		require.Error(t, err, name)
+	}
+	// A progressive stream without its last scans may have lost a refinement.
+	prog := read(t, "grey_progressive")
+	last := bytes.LastIndex(prog, []byte{0xFF, sos})
+	_, err := Decode(prog[:bytes.LastIndex(prog[:last], []byte{0xFF, dht})], Limits{OpenEnd: true})
+	require.ErrorContains(t, err, "the stream ends inside a scan")
+}
+
+// A frame header that does not say what the caller was told is an error before
+// memory is taken for its samples.
+func TestExpectations(t *testing.T) {
+	good := Limits{Width: 37, Height: 29, Components: 1, Precision: 8}
+	streams := map[string][]byte{"lossless": encodeLossless(make([]uint16, 37*29), 37, 29, 1, 8, 1, 0, 0)}
+	for _, name := range []string{"grey", "grey_progressive", "ls_flat", "ls_grey_near3"} {
+		streams[name] = read(t, name)
+	}
+	for name, src := range streams {
+		_, err := Decode(src, good)
+		require.NoError(t, err, name)
+		for _, lim := range []Limits{
+			{Width: 36, Height: 29, Components: 1, Precision: 8},
+			{Width: 37, Height: 30, Components: 1, Precision: 8},
+			{Width: 37, Height: 29, Components: 3, Precision: 8},
+			{Width: 37, Height: 29, Components: 1, Precision: 7},
+		} {
+			_, err := Decode(src, lim)
+			require.ErrorContains(t, err, "the frame is 37x29 with 1 components of 8 bits, want", name)
+			var format *FormatError
+			require.ErrorAs(t, err, &format)
+		}
+		for _, m := range []byte{sof0, sof2, sof3, sof55} {
+			if i := bytes.Index(src, []byte{0xFF, m}); i > 0 {
+				src = bytes.Clone(src)
+				copy(src[i+5:], "\x2D\x41\x2D\x41") // 11585 of each
+				break
+			}
+		}
+		took := testing.AllocsPerRun(1, func() { _, err = Decode(src, good) })
+		require.ErrorContains(t, err, "the frame is 11585x11585", name)
+		require.Less(t, took, 50.0, name) // a few tables and the error
+	}
+}
+
+// A flat image of a million samples, in 150 bytes of ones, takes less than
+// three times its size.
+func TestFlatMemory(t *testing.T) {
+	const w, h = 1 << 10, 1 << 10
+	src := patch(read(t, "ls_flat"), sof55, 1, h>>8, 0, w>>8, 0)
+	src = src[:bytes.Index(src, []byte{0xFF, sos})+10]
+	for ones := 0; ones < 500; ones++ { // the scan may not go on after the last row
+		src = append(src, "\xFF\x7F"[ones%2])
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		img, err := Decode(append(src[:len(src):len(src)], 0xFF, eoi), Limits{})
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(3*w*h))
+		if err == nil {
+			require.Equal(t, make([]uint8, w*h), img.Pix8)
+			return
+		}
+	}
+	t.Fatal("no length of ones is the image")
 }
 
 // patch returns src with bytes changed at a place in the first segment of the

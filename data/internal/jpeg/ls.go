@@ -125,7 +125,10 @@ func (d *decoder) ls(sc *scan, at int) error {
 	}
 	end := lsEnd(d.src[d.pos:])
 	if end < 0 {
-		return d.errorf(len(d.src), "the stream ends inside a scan")
+		if !d.lim.OpenEnd || !d.complete() {
+			return d.errorf(len(d.src), "the stream ends inside a scan")
+		}
+		d.img.Open, end = true, len(d.src)-d.pos
 	}
 	s.r = lsReader{src: d.src[d.pos : d.pos+end]}
 	for y := range d.img.Height {
@@ -133,7 +136,7 @@ func (d *decoder) ls(sc *scan, at int) error {
 			return d.errorf(d.pos+s.r.pos, "in row %d of %d: %v", y, d.img.Height, err)
 		}
 	}
-	if s.r.left() >= 16 {
+	if left := s.r.left(); left >= 16 && !(d.img.Open && padding(s.r.src[len(s.r.src)-left/8:])) {
 		return d.errorf(d.pos+s.r.pos, "entropy data go on after row %d", d.img.Height-1)
 	}
 	d.pos += end
@@ -181,15 +184,20 @@ func (d *decoder) lsRow(s *lsScan, sc *scan, y int) error {
 	}
 	for _, c := range sc.comps {
 		if d.img.Precision <= 8 {
-			c.pix8 = appendRow(c.pix8, c.row[1:w+1])
+			c.pix8 = appendRow(c.pix8, c.row[1:w+1], 16*len(d.src), w*d.img.Height)
 		} else {
-			c.pix16 = appendRow(c.pix16, c.row[1:w+1])
+			c.pix16 = appendRow(c.pix16, c.row[1:w+1], 16*len(d.src), w*d.img.Height)
 		}
 	}
 	return nil
 }
 
-func appendRow[T uint8 | uint16](pix []T, row []int32) []T {
+// appendRow appends a row to pix, which begins with room for first samples,
+// grows to twice its size and never has room for more than most.
+func appendRow[T uint8 | uint16](pix []T, row []int32, first, most int) []T {
+	if n := len(pix) + len(row); n > cap(pix) {
+		pix = append(make([]T, 0, min(max(n, 2*cap(pix), first), most)), pix...)
+	}
 	for _, v := range row {
 		pix = append(pix, T(v))
 	}

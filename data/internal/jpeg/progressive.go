@@ -12,6 +12,9 @@ func (d *decoder) progressive(sc *scan) error {
 		if c.coef == nil {
 			c.coef = make([][]int16, c.rows/8)
 		}
+		for k := sc.ss; k <= sc.se; k++ {
+			c.final[k] = sc.al == 0
+		}
 	}
 	reset := func() {
 		d.eobrun = 0

@@ -105,15 +105,18 @@ func (d *decoder) entropy(n, restart int, reset func(), mcu func(i int) error) e
 	for first := 0; first < n; {
 		at := d.pos
 		used, ended := d.r.reset(d.src[d.pos:])
-		if !ended {
-			return d.errorf(len(d.src), "the stream ends inside a scan")
-		}
-		d.pos += used
-		reset()
 		last := n
 		if restart > 0 {
 			last = min(n, first+restart)
 		}
+		if !ended {
+			if !d.lim.OpenEnd || last < n || !d.complete() {
+				return d.errorf(len(d.src), "the stream ends inside a scan")
+			}
+			d.img.Open = true
+		}
+		d.pos += used
+		reset()
 		for i := first; i < last; i++ {
 			if err := mcu(i); err != nil {
 				return d.errorf(at+d.r.used()/8, "in MCU %d of %d: %v", i, n, err)
@@ -122,7 +125,7 @@ func (d *decoder) entropy(n, restart int, reset func(), mcu func(i int) error) e
 		if d.eobrun > 0 {
 			return d.errorf(d.pos, "a run of empty blocks goes past MCU %d", last-1)
 		}
-		if d.r.leftover() {
+		if d.r.leftover() && !(d.img.Open && padding(d.r.rest())) {
 			return d.errorf(at+d.r.used()/8, "entropy data go on after MCU %d", last-1)
 		}
 		first = last
