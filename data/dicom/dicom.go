@@ -24,6 +24,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"os"
 )
 
@@ -109,6 +110,7 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	b.Grow(size + bytes.MinRead)
+	limit = min(limit, math.MaxInt64-1)
 	n, err := b.ReadFrom(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, err
@@ -143,7 +145,7 @@ func open(file []byte, o *Options) (*study, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := h.shape(l.syntax)
+	s, err := h.shape(l)
 	if err != nil {
 		return nil, err
 	}
@@ -160,15 +162,12 @@ func read(file []byte, o *Options) (*Film, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := st.film()
-	if err != nil {
-		return nil, err
-	}
+	f := st.film()
 	if o.Frame < 0 || o.Frame >= st.shape.frames {
 		return nil, fmt.Errorf("dicom: frame %d asked for, the file has %d, counted from 0: %w", o.Frame, st.shape.frames, ErrFrame)
 	}
 	f.Frame = o.Frame
-	if o.HeaderOnly {
+	if f.Warnings = st.warnings; o.HeaderOnly {
 		return f, nil
 	}
 	pix, err := st.frame(o.Frame, o.MaxPixels)
@@ -178,5 +177,6 @@ func read(file []byte, o *Options) (*Film, error) {
 	if err := st.grey(f, pix, o); err != nil {
 		return nil, err
 	}
+	f.Warnings = st.warnings
 	return f, nil
 }

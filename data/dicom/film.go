@@ -4,6 +4,8 @@ import (
 	"image"
 	"strconv"
 	"strings"
+
+	"github.com/hcunet/hcunet/data/internal/grey"
 )
 
 // A Film is one grey image in display polarity, 0 the darkest, with what the
@@ -18,6 +20,15 @@ type Film struct {
 	Pix8  []uint8
 	Pix16 []uint16
 
+	// Black and White are the pixels that Gray and Gray16 make black and white. They
+	// are the ends of the bits, 0 and 1<<Bits-1, for films of up to 8 bits and where
+	// the file says how its values are to be shown (Options.ApplyVOI, a palette).
+	// Otherwise the pixels say it: Black is the least that occurs and White the
+	// greatest, padding (0028,0120) aside. Nothing that is there is cut off, no
+	// number has to be chosen, and what a film is stored in does not matter: 0 to 278
+	// in 16 bits give the same picture as in 9.
+	Black, White uint16
+
 	// Scale and Offset lead from a pixel to the value it stands for,
 	// Offset + Scale*pixel: the stored value, or with Options.ApplyModality the
 	// modality's. Scale is -1 for an inverted film, and 0 where there is no way
@@ -28,10 +39,20 @@ type Film struct {
 	Frames, Frame int
 
 	// RowSpacing and ColumnSpacing are the distances between rows and between
-	// columns in mm, at the patient if the file says so, else at the detector;
-	// 0 if it says neither.
+	// columns in mm, and Spacing says where; 0 if the file does not tell.
 	RowSpacing, ColumnSpacing float64
+	Spacing                   Spacing
 
+	// Position of the first pixel in mm and directions of a row and a column in
+	// the frame of reference, three numbers and six; nil where there are none, as in
+	// radiographs.
+	Position, Orientation []float64
+	FrameOfReferenceUID   string
+	PositionReference     string
+	PatientOrientation    string // directions of a row and a column by letter: L\F
+
+	// Texts are as strangers wrote them. An identifier that is no UID has a
+	// warning, and any of them wants a check before it becomes a file's name.
 	PatientID      string
 	Sex            string // M, F or O
 	Age            string // as in the file: 038Y, or 38 in the SIIM set
@@ -44,66 +65,130 @@ type Film struct {
 	View           string // PA, AP, LL, ...
 	ConversionType string // of secondary captures: WSD, DI, SYN, ...
 
+	// What objects made from the film carry on, beside the identifiers.
+	PatientName                  Private
+	BirthDate                    Private
+	ReferringPhysician           Private
+	StudyID, AccessionNumber     string
+	StudyDate, StudyTime         string
+	SeriesNumber, InstanceNumber string
+
 	Syntax      Syntax // the transfer syntax of the file
 	Photometric string // photometric interpretation of the file
+
+	// Warnings name, in sentences, faults of the file that leave its pixels in no
+	// doubt.
+	Warnings []string
 }
 
+// A Spacing is the attribute that pixel spacing was read from.
+type Spacing string
+
+const (
+	PixelSpacing   Spacing = "PixelSpacing"               // at the patient, or calibrated (0028,0030)
+	ImagerSpacing  Spacing = "ImagerPixelSpacing"         // at the detector, so larger than the patient (0018,1164)
+	NominalSpacing Spacing = "NominalScannedPixelSpacing" // on a scanned film (0018,2010)
+)
+
+// A Private text tells who the patient is. It does not print: string(p) is the text.
+type Private string
+
+// String returns what is printed instead.
+func (p Private) String() string {
+	if p == "" {
+		return ""
+	}
+	return "(withheld)"
+}
+
+// GoString returns what %#v prints instead.
+func (p Private) GoString() string { return strconv.Quote(p.String()) }
+
 // film fills a Film from the header, without pixels.
-func (st *study) film() (*Film, error) {
-	h, s := st.head, st.shape
+func (st *study) film() *Film {
+	h, s, l := st.head, st.shape, st.layout
 	f := &Film{
 		Rows: s.rows, Columns: s.columns, Bits: min(s.stored, 16), Scale: 1, Frames: s.frames,
 		PatientID:      h.text(0x00100020),
 		Sex:            h.text(0x00100040),
 		Age:            h.text(0x00101010),
-		StudyUID:       h.text(0x0020000D),
-		SeriesUID:      h.text(0x0020000E),
-		SOPInstanceUID: h.text(0x00080018),
-		SOPClassUID:    h.text(0x00080016),
+		StudyUID:       h.uid(l, "study instance UID", 0x0020000D),
+		SeriesUID:      h.uid(l, "series instance UID", 0x0020000E),
+		SOPInstanceUID: h.uid(l, "SOP instance UID", 0x00080018),
+		SOPClassUID:    h.uid(l, "SOP class UID", 0x00080016),
 		Modality:       h.text(0x00080060),
 		BodyPart:       h.text(0x00180015),
 		View:           h.text(0x00185101),
 		ConversionType: h.text(0x00080064),
 		Syntax:         st.syntax,
 		Photometric:    s.photometric,
+
+		PatientName:        Private(h.text(0x00100010)),
+		BirthDate:          Private(h.text(0x00100030)),
+		ReferringPhysician: Private(h.text(0x00080090)),
+		StudyID:            h.text(0x00200010),
+		AccessionNumber:    h.text(0x00080050),
+		StudyDate:          h.text(0x00080020),
+		StudyTime:          h.text(0x00080030),
+		SeriesNumber:       h.text(0x00200011),
+		InstanceNumber:     h.text(0x00200013),
+
+		FrameOfReferenceUID: h.uid(l, "frame of reference UID", 0x00200052),
+		PositionReference:   h.text(0x00201040),
+		PatientOrientation:  strings.Join(h.str[0x00200020], `\`),
+		Position:            h.vector(l, "image position", 0x00200032, 3),
+		Orientation:         h.vector(l, "image orientation", 0x00200037, 6),
 	}
-	for _, t := range []uint32{0x00280030, 0x00181164} {
-		v, err := h.decimals(t)
-		if err != nil {
-			return nil, err
-		}
-		if len(v) >= 2 && f.RowSpacing == 0 {
-			f.RowSpacing, f.ColumnSpacing = v[0], v[1]
+	f.Black, f.White = 0, 1<<f.Bits-1
+	for _, a := range []struct {
+		source Spacing
+		name   string
+		tag    uint32
+	}{
+		{PixelSpacing, "pixel spacing", 0x00280030},
+		{ImagerSpacing, "imager pixel spacing", 0x00181164},
+		{NominalSpacing, "nominal scanned pixel spacing", 0x00182010},
+	} {
+		if v := h.positives(l, a.name, a.tag, 2); v != nil && f.Spacing == "" {
+			f.RowSpacing, f.ColumnSpacing, f.Spacing = v[0], v[1], a.source
 		}
 	}
-	return f, nil
+	return f
 }
 
-// Gray returns the film with 8 bits. Films of 8 bits share their pixels with
-// the image; others are scaled so that black stays 0 and white becomes 255.
+// ends returns the pixels that become black and white.
+func (f *Film) ends() (black, white uint64) {
+	if f.White > f.Black {
+		return uint64(f.Black), uint64(f.White)
+	}
+	return 0, 1<<f.Bits - 1
+}
+
+// Gray returns the film with 8 bits: Black becomes 0 and White 255; where one is
+// not less than the other, as in a Film made by hand, 0 and 1<<Bits-1 do. A film
+// of 8 bits that is not changed by it shares its pixels with the image.
 func (f *Film) Gray() *image.Gray {
 	img := &image.Gray{Pix: f.Pix8, Stride: f.Columns, Rect: image.Rect(0, 0, f.Columns, f.Rows)}
-	if f.Bits == 8 && f.Pix8 != nil {
+	black, white := f.ends()
+	if black == 0 && white == 255 && f.Pix8 != nil {
 		return img
 	}
 	img.Pix = make([]uint8, f.Rows*f.Columns)
-	white := uint32(1)<<f.Bits - 1
-	for i := range f.Pix8 {
-		img.Pix[i] = uint8((uint32(f.Pix8[i])*255 + white/2) / white)
+	for i, v := range f.Pix8 {
+		img.Pix[i] = uint8(level(uint64(v), black, white, 255))
 	}
-	for i := range f.Pix16 {
-		img.Pix[i] = uint8((uint32(f.Pix16[i])*255 + white/2) / white)
+	for i, v := range f.Pix16 {
+		img.Pix[i] = uint8(level(uint64(v), black, white, 255))
 	}
 	return img
 }
 
-// Gray16 returns the film with 16 bits, scaled so that black stays 0 and white
-// becomes 65535.
+// Gray16 returns the film with 16 bits, with 65535 where Gray has 255.
 func (f *Film) Gray16() *image.Gray16 {
 	img := image.NewGray16(image.Rect(0, 0, f.Columns, f.Rows))
-	white := uint64(1)<<f.Bits - 1
+	black, white := f.ends()
 	put := func(i int, v uint64) {
-		v = (v*65535 + white/2) / white
+		v = level(v, black, white, 65535)
 		img.Pix[2*i], img.Pix[2*i+1] = uint8(v>>8), uint8(v)
 	}
 	for i, v := range f.Pix8 {
@@ -114,6 +199,17 @@ func (f *Film) Gray16() *image.Gray16 {
 	}
 	return img
 }
+
+// level maps black..white to 0..most, rounded.
+func level(v, black, white, most uint64) uint64 {
+	v = min(max(v, black), white)
+	return ((v-black)*most + (white-black)/2) / (white - black)
+}
+
+// Levels returns the number of different grey levels of Gray. A film that has
+// fewer than some 32 is hardly a picture: its file tells neither by its values nor
+// by a window how it is to be shown.
+func (f *Film) Levels() int { return grey.Levels(f.Gray()) }
 
 // AgeYears returns the patient's age in years, from the standard's form (038Y,
 // 018M, 006W, 010D) or a bare number of years as in the SIIM set. It reports

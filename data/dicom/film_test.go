@@ -315,10 +315,12 @@ func TestErrors(t *testing.T) {
 		{"CMYK", build(ExplicitLittleEndian, with(imageHeader("CMYK", 1, 8, 8, 0), pixels(six))...), nil, &unsupported, `"CMYK"`},
 		{"float pixels", build(ExplicitLittleEndian, with(mono8, el{tagFloatPixels, "OB", []byte{}})...), nil, &unsupported, "floating-point"},
 		{"frames: many", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "2000000000"}), pixels(six))...), nil, &format, "2000000000 frames"},
-		{"frames: none", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "0"}), pixels(six))...), nil, &format, `number of frames (0028,0008) is "0"`},
+		{"frames: fewer than none", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "-1"}), pixels(six))...), nil, &format, `number of frames (0028,0008) is "-1"`},
+		{"frames: 2^62", build(RLELossless, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "4611686018427387904"}), pixels([][]byte{nil, rleFrame(six)}))...), nil, &format, `number of frames (0028,0008) is "4611686018427387904"`},
+		{"rows twice", build(ExplicitLittleEndian, with(sixGrey[:3], append([]el{{0x00280010, "US", 3}}, sixGrey[3:]...)...)...), nil, &format, "element (0028,0010) is there twice"},
+		{"a syntax of letters", build("explicit", sixGrey...), nil, &format, `the transfer syntax (0002,0010) is "explicit"`},
 		{"slope 0", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00281053, "DS", "0"}), pixels(six))...), &Options{ApplyModality: true}, &format, "rescale slope"},
 		{"slope x", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00281053, "DS", "x"}), pixels(six))...), &Options{ApplyModality: true}, &format, `is "x", want a number`},
-		{"spacing NaN", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280030, "DS", `NaN\1`}), pixels(six))...), nil, &format, "want a number"},
 		{"window of 0", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00281050, "DS", "1"}, el{0x00281051, "DS", "0"}), pixels(six))...), &Options{ApplyVOI: true}, &format, "window width"},
 		{"window of a name", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00281050, "DS", "1"}, el{0x00281051, "DS", "2"}, el{0x00281056, "CS", "CUBIC"}), pixels(six))...), &Options{ApplyVOI: true}, &format, `"CUBIC"`},
 		{"palette without data", build(ExplicitLittleEndian, with(imageHeader("PALETTE COLOR", 1, 8, 8, 0), pixels(six))...), nil, &format, "palette descriptor"},
@@ -383,10 +385,14 @@ func TestMislabelled(t *testing.T) {
 func TestWriteThenRead(t *testing.T) {
 	want := Film{
 		Rows: 2, Columns: 3, Bits: 8, Pix8: six, Scale: 1, Frames: 1,
-		RowSpacing: 0.143, ColumnSpacing: 0.5,
+		White: 255, RowSpacing: 0.143, ColumnSpacing: 0.5, Spacing: PixelSpacing,
 		PatientID: "P-7 Ä", Sex: "F", Age: "038Y", StudyUID: "1.2.3", SeriesUID: "1.2.3.4", SOPInstanceUID: "1.2.3.4.5",
 		SOPClassUID: secondaryCapture, Modality: "CR", BodyPart: "CHEST", View: "PA", ConversionType: "SYN",
 		Syntax: ExplicitLittleEndian, Photometric: "MONOCHROME2",
+		PatientName: "Ä^Ö", BirthDate: "19700102", ReferringPhysician: "B^C", StudyID: "7", AccessionNumber: "A7",
+		StudyDate: "20261126", StudyTime: "0102", SeriesNumber: "3", InstanceNumber: "4",
+		FrameOfReferenceUID: "1.2.3.9", PositionReference: "SN", PatientOrientation: `L\F`,
+		Position: []float64{-1.5, 2, 1e-7}, Orientation: []float64{1, 0, 0, 0, 0.6, -0.8},
 	}
 	var b bytes.Buffer
 	require.NoError(t, Write(&b, &want, ExplicitLittleEndian))
@@ -395,7 +401,7 @@ func TestWriteThenRead(t *testing.T) {
 	assert.Equal(t, &want, got)
 
 	deep := want
-	deep.Bits, deep.Pix8, deep.Pix16 = 12, nil, sixWords
+	deep.Bits, deep.Pix8, deep.Pix16, deep.White, deep.Spacing = 12, nil, sixWords, 4095, ImagerSpacing
 	require.NoError(t, Write(&b, &deep, ExplicitLittleEndian))
 	got, err = Read(&b, nil)
 	require.NoError(t, err)
@@ -403,7 +409,7 @@ func TestWriteThenRead(t *testing.T) {
 
 	// A smooth picture survives quality 95 within a few levels.
 	soft := want
-	soft.Rows, soft.Columns, soft.Pix8 = 21, 34, make([]uint8, 21*34)
+	soft.Spacing, soft.Rows, soft.Columns, soft.Pix8 = NominalSpacing, 21, 34, make([]uint8, 21*34)
 	for i := range soft.Pix8 {
 		soft.Pix8[i] = uint8(3*(i%34) + 5*(i/34))
 	}
@@ -411,6 +417,7 @@ func TestWriteThenRead(t *testing.T) {
 	got, err = Read(&b, nil)
 	require.NoError(t, err)
 	assert.Equal(t, JPEGBaseline, got.Syntax)
+	assert.Equal(t, NominalSpacing, got.Spacing)
 	for i, v := range got.Pix8 {
 		assert.InDelta(t, soft.Pix8[i], v, 3, "pixel %d", i)
 	}
@@ -420,13 +427,13 @@ func TestWriteRefuses(t *testing.T) {
 	good := Film{Rows: 1, Columns: 2, Bits: 8, Pix8: []uint8{1, 2}, SOPInstanceUID: "1", StudyUID: "2", SeriesUID: "3"}
 	require.NoError(t, Write(io.Discard, &good, ExplicitLittleEndian))
 	for want, spoil := range map[string]func(f *Film) Syntax{
-		"cannot write transfer syntax": func(f *Film) Syntax { return RLELossless },
-		"cannot write 0 rows":          func(f *Film) Syntax { f.Rows = 0; return ExplicitLittleEndian },
-		"has 1 pixels of 8":            func(f *Film) Syntax { f.Pix8 = f.Pix8[:1]; return ExplicitLittleEndian },
-		"film of 12 bits":              func(f *Film) Syntax { f.Bits = 12; return ExplicitLittleEndian },
-		"JPEG baseline holds 8 bits":   func(f *Film) Syntax { f.Bits = 7; return JPEGBaseline },
-		"StudyUID is":                  func(f *Film) Syntax { f.StudyUID = "x"; return ExplicitLittleEndian },
-		"cannot write the text":        func(f *Film) Syntax { f.PatientID = `a\b`; return ExplicitLittleEndian },
+		"cannot write transfer syntax":   func(f *Film) Syntax { return RLELossless },
+		"cannot write 0 rows":            func(f *Film) Syntax { f.Rows = 0; return ExplicitLittleEndian },
+		"has 1 pixels of 8":              func(f *Film) Syntax { f.Pix8 = f.Pix8[:1]; return ExplicitLittleEndian },
+		"film of 12 bits":                func(f *Film) Syntax { f.Bits = 12; return ExplicitLittleEndian },
+		"JPEG baseline holds 8 bits":     func(f *Film) Syntax { f.Bits = 7; return JPEGBaseline },
+		"StudyUID is":                    func(f *Film) Syntax { f.StudyUID = "x"; return ExplicitLittleEndian },
+		"cannot write PatientName: want": func(f *Film) Syntax { f.PatientName = `a\b`; return ExplicitLittleEndian },
 	} {
 		f := good
 		s := spoil(&f)
@@ -479,6 +486,8 @@ func TestSIIM(t *testing.T) {
 
 		h, err := Open(path, &Options{HeaderOnly: true})
 		require.NoError(t, err)
+		assert.Same(t, &f.Pix8[0], &img.Pix[0], "a film of 8 bits is not touched")
+		assert.Empty(t, f.Warnings)
 		f.Pix8 = nil
 		assert.Equal(t, f, h)
 	}

@@ -28,7 +28,7 @@ func (st *study) frame(i, maxPixels int) ([]byte, error) {
 	switch st.syntax {
 	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive, JPEGLossless, JPEGLosslessSV1,
 		JPEGLSLossless, JPEGLSNearLossless:
-		pix, err := s.jpeg(data, maxPixels)
+		pix, err := st.jpeg(data, maxPixels)
 		return pix, locate(err, at, st.syntax)
 	case RLELossless:
 		return s.packbits(data, at)
@@ -57,8 +57,11 @@ func (st *study) nativeFrame(i int) ([]byte, error) {
 	}
 	// Frames follow each other without padding, by bits if there is one a pixel.
 	if s.frames > v.n*8/bits {
-		return nil, broken(v.off, "pixel data have %d bytes, %d frames of %dx%d with %d samples of %d bits need %d",
-			v.n, s.frames, s.columns, s.rows, s.samples, s.allocated, (s.frames*bits+7)/8)
+		return nil, broken(v.off, "pixel data have %d bytes, %d frames of %dx%d with %d samples of %d bits need %d each",
+			v.n, s.frames, s.columns, s.rows, s.samples, s.allocated, (bits+7)/8)
+	}
+	if need := (s.frames*bits + 7) / 8; st.bare && v.n > need+1 {
+		return nil, broken(v.off, "pixel data have %d bytes, %d are needed, and no meta information says how they are coded", v.n, need)
 	}
 	all := st.stream[v.off : v.off+v.n]
 	if st.bigOW && s.allocated <= 8 {
@@ -186,18 +189,17 @@ func (st *study) partsByOffset(i int) ([]span, error) {
 	return parts, nil
 }
 
-// jpeg decodes a JPEG stream and checks it against the header.
-func (s *shape) jpeg(data []byte, maxPixels int) ([]byte, error) {
-	img, err := jpeg.Decode(data, jpeg.Limits{Pixels: maxPixels})
+// jpeg decodes a JPEG stream whose frame header must say what the file's does.
+func (st *study) jpeg(data []byte, maxPixels int) ([]byte, error) {
+	s := st.shape
+	img, err := jpeg.Decode(data, jpeg.Limits{
+		Pixels: maxPixels, Width: s.columns, Height: s.rows, Components: s.samples, Precision: s.allocated, OpenEnd: true,
+	})
 	if err != nil {
 		return nil, err
 	}
-	if img.Width != s.columns || img.Height != s.rows || img.Components != s.samples {
-		return nil, broken(-1, "the JPEG image is %dx%d with %d components, the header says %dx%d with %d",
-			img.Width, img.Height, img.Components, s.columns, s.rows, s.samples)
-	}
-	if img.Precision > s.allocated {
-		return nil, broken(-1, "the JPEG image has %d bits a sample, the header allocates %d", img.Precision, s.allocated)
+	if img.Open {
+		st.warn("the JPEG stream ends without its end marker; its pixels are whole")
 	}
 	if !img.Lossless && !s.signed && img.Precision > s.stored {
 		clip(img.Pix8, 1<<s.stored-1)

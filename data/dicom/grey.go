@@ -17,13 +17,15 @@ func (st *study) grey(f *Film, pix []byte, o *Options) error {
 		switch s.photometric {
 		case "RGB", "YBR_RCT", "YBR_ICT": // the JPEG 2000 decoder undoes RCT and ICT
 			s.colour(f, pix, luma)
+			st.contrast(f, pix)
 			return nil
 		case "YBR_FULL", "YBR_FULL_422":
 			s.colour(f, pix, func(y, _, _ uint32) uint32 { return y })
+			st.contrast(f, pix)
 			return nil
 		}
 	}
-	return &UnsupportedError{st.syntax, fmt.Sprintf("photometric interpretation %q with %d samples per pixel", s.photometric, s.samples)}
+	return &UnsupportedError{st.syntax, fmt.Sprintf("photometric interpretation %.64q with %d samples per pixel", s.photometric, s.samples)}
 }
 
 // luma is the Y of ITU-R BT.601, rounded as in image/color: weights 0.299,
@@ -58,7 +60,7 @@ func (s *shape) colour(f *Film, pix []byte, mix func(a, b, c uint32) uint32) {
 
 // make gives f pixels of so many bits and returns the function that sets one.
 func (f *Film) make(bits int) func(i int, v uint16) {
-	f.Bits = bits
+	f.Bits, f.Black, f.White = bits, 0, 1<<bits-1
 	if bits <= 8 {
 		f.Pix8 = make([]uint8, f.Rows*f.Columns)
 		return func(i int, v uint16) { f.Pix8[i] = uint8(v) }
@@ -179,11 +181,58 @@ func (st *study) monochrome(f *Film, pix []byte, o *Options) error {
 		if f.Scale, f.Offset = 1, 0; invert {
 			f.Scale, f.Offset = -1, float64(white)
 		}
+		st.contrast(f, pix)
 	default:
 		s.linear(f, pix, invert != (m.slope < 0))
 		f.Scale, f.Offset = m.slope*f.Scale, m.intercept+m.slope*f.Offset
+		st.contrast(f, pix)
 	}
 	return nil
+}
+
+// contrast sets Black and White of a film of more than 8 bits to the least and
+// the greatest of its pixels, padding aside. Of fewer bits no level can be gained.
+func (st *study) contrast(f *Film, pix []byte) {
+	padded := st.padding()
+	lo, hi := uint16(math.MaxUint16), uint16(0)
+	for i, v := range f.Pix16 {
+		if padded == nil || !padded(pix, i) {
+			lo, hi = min(lo, v), max(hi, v)
+		}
+	}
+	if lo < hi {
+		f.Black, f.White = lo, hi
+	}
+}
+
+// padding returns the function that tells which pixels fill up the image's
+// rectangle (DICOM PS3.3, C.7.5.1.1.2), or nil if the file names none.
+func (st *study) padding() func(pix []byte, i int) bool {
+	s := st.shape
+	value := func(t uint32) (v float64, ok bool) {
+		b := st.head.raw[t]
+		if len(b) != 2 {
+			return 0, false
+		}
+		if word := uint16(b[0]) | uint16(b[1])<<8; s.signed {
+			return float64(int16(word)), true
+		} else {
+			return float64(word), true
+		}
+	}
+	from, ok := value(0x00280120)
+	if !ok || s.samples != 1 {
+		return nil
+	}
+	to, ok := value(0x00280121)
+	if !ok {
+		to = from
+	}
+	from, to = min(from, to), max(from, to)
+	return func(pix []byte, i int) bool {
+		v := s.value(pix, i)
+		return from <= v && v <= to
+	}
 }
 
 // linear stores the pixels as they are, but for their offset, their polarity
@@ -360,5 +409,5 @@ func window(name string, c, w float64) (func(x float64) float64, error) {
 		}
 		return func(x float64) float64 { return min(max((x-c)/w+0.5, 0), 1) }, nil
 	}
-	return nil, broken(-1, "VOI LUT function (0028,1056) is %q, want LINEAR, LINEAR_EXACT or SIGMOID", name)
+	return nil, broken(-1, "VOI LUT function (0028,1056) is %.64q, want LINEAR, LINEAR_EXACT or SIGMOID", name)
 }

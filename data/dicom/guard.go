@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -20,17 +21,21 @@ type span struct{ off, n int }
 
 // An element is one that the guard keeps.
 type element struct {
-	tag   uint32 // group<<16 | element
-	vr    string // as the wanted table says, not as the file does
-	val   []byte // little endian; empty for a sequence
-	items [][]element
+	tag     uint32    // group<<16 | element
+	vr      string    // as the wanted table says, not as the file does
+	val     []byte    // little endian; empty for a sequence
+	hasItem bool      // a sequence that is not empty
+	item    []element // the first one, each tag once
+	again   bool      // not the first of its tag
 }
 
 // A layout is what the guard found in a file.
 type layout struct {
-	syntax Syntax
-	kept   []element
-	stream []byte // where spans point: the file, or its inflated rest
+	syntax   Syntax
+	bare     bool      // a data set alone, its syntax a guess
+	kept     []element // each tag once
+	stream   []byte    // where spans point: the file, or its inflated rest
+	warnings []string
 
 	hasPixels bool
 	native    span   // uncompressed pixels
@@ -55,7 +60,17 @@ const (
 	// maxValue bounds a value that is kept. The longest, a palette or look-up
 	// table of 65536 entries, has 128 KiB.
 	maxValue = 1 << 17
+	// maxWarnings bounds what is said of one file.
+	maxWarnings = 32
 )
+
+// warn notes a fault that does not touch the pixels, once.
+func (l *layout) warn(format string, a ...any) {
+	w := fmt.Sprintf(format, a...)
+	if len(l.warnings) < maxWarnings && !slices.Contains(l.warnings, w) {
+		l.warnings = append(l.warnings, w)
+	}
+}
 
 // wanted gives the VR of each element a film needs. Tables are kept as OB, in
 // little-endian words, whatever the file calls them.
@@ -64,16 +79,31 @@ var wanted = map[uint32]string{
 	0x00080005: "CS", // character set
 	0x00080016: "UI", // SOP class
 	0x00080018: "UI", // SOP instance
+	0x00080020: "DA", // study date
+	0x00080030: "TM", // study time
+	0x00080050: "SH", // accession number
 	0x00080060: "CS", // modality
 	0x00080064: "CS", // conversion type
+	0x00080090: "PN", // referring physician
+	0x00100010: "PN", // patient name
 	0x00100020: "LO", // patient id
+	0x00100030: "DA", // birth date
 	0x00100040: "CS", // sex
 	0x00101010: "AS", // age
 	0x00180015: "CS", // body part
 	0x00181164: "DS", // imager pixel spacing
+	0x00182010: "DS", // nominal scanned pixel spacing
 	0x00185101: "CS", // view position
 	0x0020000D: "UI", // study
 	0x0020000E: "UI", // series
+	0x00200010: "SH", // study id
+	0x00200011: "IS", // series number
+	0x00200013: "IS", // instance number
+	0x00200020: "CS", // patient orientation
+	0x00200032: "DS", // image position
+	0x00200037: "DS", // image orientation
+	0x00200052: "UI", // frame of reference
+	0x00201040: "LO", // position reference indicator
 	0x00280002: "US", // samples per pixel
 	0x00280004: "CS", // photometric interpretation
 	0x00280006: "US", // planar configuration
@@ -85,6 +115,8 @@ var wanted = map[uint32]string{
 	0x00280101: "US", // bits stored
 	0x00280102: "US", // high bit
 	0x00280103: "US", // pixel representation
+	0x00280120: "OB", // pixel padding value, US or SS
+	0x00280121: "OB", // pixel padding range limit
 	0x00281050: "DS", // window center
 	0x00281051: "DS", // window width
 	0x00281052: "DS", // rescale intercept
@@ -122,16 +154,25 @@ type head struct {
 // survey checks file, a whole DICOM file, and says where everything is.
 // It inflates at most maxBytes.
 func survey(file []byte, maxBytes int64) (*layout, error) {
-	if len(file) < 132 {
+	g := &guard{b: file}
+	l := &layout{stream: file}
+	switch has := beginning(file); {
+	case len(file) >= 132 && string(file[128:132]) == "DICM":
+		g.pos = 132
+	case has == metaInformation:
+		l.warn("the file has no preamble; it begins with its meta information")
+	case has != "":
+		l.syntax, l.bare = has, true
+		l.warn("the file has neither preamble nor meta information; it is read as %s", has.Name())
+	case len(file) < 132:
 		return nil, broken(len(file), "the file has %d bytes, a DICOM file begins with a preamble of 128 bytes and DICM", len(file))
-	}
-	if string(file[128:132]) != "DICM" {
+	default:
 		return nil, broken(128, "want DICM after the preamble, found %q: not a DICOM file", file[128:132])
 	}
-	g := &guard{b: file, pos: 132}
-	l := &layout{stream: file}
-	if err := g.meta(l); err != nil {
-		return nil, err
+	if !l.bare {
+		if err := g.meta(l); err != nil {
+			return nil, err
+		}
 	}
 	switch l.syntax {
 	case ImplicitLittleEndian:
@@ -148,8 +189,41 @@ func survey(file []byte, maxBytes int64) (*layout, error) {
 	case "1.2.840.113619.5.2":
 		return nil, &UnsupportedError{Syntax: l.syntax}
 	}
-	g.correct()
+	if !l.bare {
+		g.correct()
+	}
 	return l, g.dataset(l)
+}
+
+// metaInformation stands for a file that begins with its group 2.
+const metaInformation Syntax = "group 2"
+
+// beginning says what a file without preamble begins with: group 2, a data set of
+// the syntax returned, or, if it is empty, nothing that looks like DICOM. A data set
+// begins with group 8, of which the first elements are few and short.
+func beginning(file []byte) Syntax {
+	if len(file) < 8 {
+		return ""
+	}
+	vr := file[4:6]
+	short := func(n uint32) bool { return n <= 1024 && int(n) <= len(file)-8 }
+	switch le := binary.LittleEndian; {
+	case le.Uint16(file) == 2 && le.Uint16(file[2:]) <= 0x10 && knownVR(vr):
+		return metaInformation
+	case le.Uint16(file) == 8 && le.Uint16(file[2:]) <= 0x60 && knownVR(vr):
+		return ExplicitLittleEndian
+	case le.Uint16(file) == 8 && le.Uint16(file[2:]) <= 0x60 && short(le.Uint32(file[4:])):
+		return ImplicitLittleEndian
+	}
+	if be := binary.BigEndian; be.Uint16(file) == 8 && be.Uint16(file[2:]) <= 0x60 && knownVR(vr) {
+		return ExplicitBigEndian
+	}
+	return ""
+}
+
+// knownVR reports whether vr is a value representation.
+func knownVR(vr []byte) bool {
+	return strings.Contains(" AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV ", " "+string(vr)+" ")
 }
 
 // correct sees to data sets that are implicit where the transfer syntax says
@@ -159,9 +233,8 @@ func (g *guard) correct() {
 	if len(g.b)-g.pos < 8 || g.big {
 		return
 	}
-	vr := string(g.b[g.pos+4 : g.pos+6])
 	n := binary.LittleEndian.Uint32(g.b[g.pos+4:])
-	known := strings.Contains(" AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UI UL UN US UT ", " "+vr+" ")
+	known := knownVR(g.b[g.pos+4 : g.pos+6])
 	switch {
 	case g.implicit && known && int64(n) > int64(len(g.b)-g.pos-8):
 		g.implicit = false
@@ -205,6 +278,9 @@ func (g *guard) meta(l *layout) error {
 	if l.syntax == "" {
 		return broken(g.pos, "the file meta information holds no transfer syntax (0002,0010)")
 	}
+	if !IsUID(string(l.syntax)) {
+		return broken(g.pos, "the transfer syntax (0002,0010) is %.64q, want a UID", l.syntax)
+	}
 	return nil
 }
 
@@ -235,9 +311,30 @@ func (g *guard) dataset(l *layout) error {
 		if err != nil {
 			return err
 		}
-		l.kept = append(l.kept, e)
+		if l.kept, err = l.add(l.kept, e, h.at); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// add puts e, which begins at byte at, into list. A tag that is there already is an
+// error where the two could make other pixels, otherwise the last counts.
+func (l *layout) add(list []element, e element, at int) ([]element, error) {
+	i := slices.IndexFunc(list, func(o element) bool { return o.tag == e.tag })
+	if i < 0 {
+		return append(list, e), nil
+	}
+	group, number := e.tag>>16, e.tag&0xFFFF
+	if same := e.vr != "SQ" && bytes.Equal(list[i].val, e.val); !same && (group == 0x0028 || e.vr == "SQ") {
+		return nil, broken(at, "element (%04X,%04X) is there twice, with different values", group, number)
+	}
+	if !list[i].again {
+		l.warn("element (%04X,%04X) is there more than once", group, number)
+	}
+	e.again = true
+	list[i] = e
+	return list, nil
 }
 
 func (g *guard) order() binary.ByteOrder {
@@ -303,14 +400,16 @@ func (g *guard) skip(h head, depth int) error {
 	default:
 		return broken(h.at, "element (%04X,%04X) of type %s may not have undefined length", h.tag>>16, h.tag&0xFFFF, h.vr)
 	}
-	return g.sequence(h, depth, nil)
+	_, err := g.sequence(h, depth, nil)
+	return err
 }
 
 // sequence walks the items of the sequence h, whose length may be undefined,
-// and calls each, if there is one, for every wanted element of every item.
-func (g *guard) sequence(h head, depth int, each func(item int, e head) error) error {
+// calls each, if there is one, for every wanted element of the first item, and
+// returns the number of items.
+func (g *guard) sequence(h head, depth int, each func(e head) error) (items int, err error) {
 	if depth >= maxDepth {
-		return broken(h.at, "sequences nest deeper than %d", maxDepth)
+		return 0, broken(h.at, "sequences nest deeper than %d", maxDepth)
 	}
 	implicit := g.implicit
 	if h.vr == "UN" {
@@ -319,32 +418,33 @@ func (g *guard) sequence(h head, depth int, each func(item int, e head) error) e
 	}
 	b, end, err := g.enter(h)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { g.b = b }()
-	for i := 0; g.pos < len(g.b); i++ {
+	for ; g.pos < len(g.b); items++ {
 		it, err := g.head()
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if it.tag == tagSeqEnd && !end {
-			return nil
+			return items, nil
 		}
 		if it.tag != tagItem {
-			return broken(it.at, "want an item of sequence (%04X,%04X), found (%04X,%04X)", h.tag>>16, h.tag&0xFFFF, it.tag>>16, it.tag&0xFFFF)
+			return 0, broken(it.at, "want an item of sequence (%04X,%04X), found (%04X,%04X)", h.tag>>16, h.tag&0xFFFF, it.tag>>16, it.tag&0xFFFF)
 		}
-		if err := g.item(it, i, depth, each); err != nil {
-			return err
+		if err := g.item(it, depth, each); err != nil {
+			return 0, err
 		}
+		each = nil
 	}
 	if !end {
-		return broken(len(g.b), "sequence (%04X,%04X) does not end", h.tag>>16, h.tag&0xFFFF)
+		return 0, broken(len(g.b), "sequence (%04X,%04X) does not end", h.tag>>16, h.tag&0xFFFF)
 	}
-	return nil
+	return items, nil
 }
 
-// item walks the elements of the i-th item of a sequence.
-func (g *guard) item(it head, i, depth int, each func(item int, e head) error) error {
+// item walks the elements of an item of a sequence.
+func (g *guard) item(it head, depth int, each func(e head) error) error {
 	b, end, err := g.enter(it)
 	if err != nil {
 		return err
@@ -366,7 +466,7 @@ func (g *guard) item(it head, i, depth int, each func(item int, e head) error) e
 			return broken(e.at, "delimiter (%04X,%04X) inside an item", e.tag>>16, e.tag&0xFFFF)
 		}
 		if each != nil && wanted[e.tag] != "" {
-			err = each(i, e)
+			err = each(e)
 		} else {
 			err = g.skip(e, depth+1)
 		}
@@ -401,17 +501,15 @@ func (g *guard) keep(h head, depth int) (element, error) {
 		if depth > 0 {
 			return e, g.skip(h, depth)
 		}
-		err := g.sequence(h, depth, func(item int, in head) error {
+		n, err := g.sequence(h, depth, func(in head) error {
 			sub, err := g.keep(in, depth+1)
 			if err != nil {
 				return err
 			}
-			for len(e.items) <= item {
-				e.items = append(e.items, nil)
-			}
-			e.items[item] = append(e.items[item], sub)
-			return nil
+			e.item, err = new(layout).add(e.item, sub, in.at)
+			return err
 		})
+		e.hasItem = n > 0
 		return e, err
 	}
 	v, err := g.value(h)
@@ -440,6 +538,15 @@ func swap16(b []byte) []byte {
 	return out
 }
 
+// items counts the items of defined length from here on, at most as many as there
+// is room for.
+func (g *guard) items() (n int) {
+	for b := g.b[g.pos:]; len(b) >= 8 && binary.LittleEndian.Uint32(b) == 0xE000FFFE; n++ {
+		b = b[min(uint64(len(b)), 8+uint64(binary.LittleEndian.Uint32(b[4:]))):]
+	}
+	return n
+}
+
 // pixels notes where the value of the pixel data element h lies.
 func (g *guard) pixels(h head, l *layout) error {
 	if l.syntax.native() {
@@ -457,7 +564,12 @@ func (g *guard) pixels(h head, l *layout) error {
 	if h.n != undefined {
 		return broken(h.at, "pixel data of length %d in a compressed file, want undefined length and fragments", h.n)
 	}
+	l.fragments = make([]span, 0, max(0, g.items()-1))
 	for first := true; ; first = false {
+		if rest := g.b[g.pos:]; !first && len(rest) < 8 && bytes.HasPrefix([]byte("\xFE\xFF\xDD\xE0\x00\x00\x00\x00"), rest) {
+			l.warn("the file ends without the delimiter of its pixel data")
+			break
+		}
 		it, err := g.head()
 		if err != nil {
 			return err

@@ -88,10 +88,10 @@ func (e *element) encode(b []byte) []byte {
 		return explicit(b, e.tag, e.vr, e.val)
 	}
 	var seq []byte
-	for _, it := range e.items {
+	if e.hasItem {
 		var body []byte
-		for i := range it {
-			body = it[i].encode(body)
+		for i := range e.item {
+			body = e.item[i].encode(body)
 		}
 		seq = binary.LittleEndian.AppendUint16(seq, tagItem>>16)
 		seq = binary.LittleEndian.AppendUint16(seq, tagItem&0xFFFF)
@@ -141,11 +141,78 @@ func (h *header) decimals(t uint32) ([]float64, error) {
 		}
 		v, err := strconv.ParseFloat(s, 64)
 		if err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
-			return nil, broken(-1, "element (%04X,%04X) is %q, want a number", t>>16, t&0xFFFF, s)
+			return nil, broken(-1, "element (%04X,%04X) is %.64q, want a number", t>>16, t&0xFFFF, s)
 		}
 		out = append(out, v)
 	}
 	return out, nil
+}
+
+// positives returns the n positive numbers of a decimal string element that says
+// nothing of the pixels, or nil: then, or where the numbers have a decimal comma,
+// it warns.
+func (h *header) positives(l *layout, name string, t uint32, n int) []float64 {
+	all := h.str[t]
+	if strings.Join(all, "") == "" {
+		return nil
+	}
+	out := make([]float64, n)
+	comma := false
+	for i := range out {
+		s := ""
+		if i < len(all) {
+			s = all[i]
+		}
+		if strings.Count(s, ",") == 1 && !strings.Contains(s, ".") {
+			s, comma = strings.Replace(s, ",", ".", 1), true
+		}
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(v > 0) || math.IsInf(v, 0) {
+			l.warn("%s (%04X,%04X) is %.64q, want %d positive numbers; it is left out", name, t>>16, t&0xFFFF, strings.Join(all, `\`), n)
+			return nil
+		}
+		out[i] = v
+	}
+	if comma {
+		l.warn("%s (%04X,%04X) is %.64q; its commas are read as decimal points", name, t>>16, t&0xFFFF, strings.Join(all, `\`))
+	}
+	return out
+}
+
+// vector returns the n numbers of a decimal string element that says nothing of
+// the pixels, or nil; then it warns.
+func (h *header) vector(l *layout, name string, t uint32, n int) []float64 {
+	v, err := h.decimals(t)
+	if len(v) == n && err == nil {
+		return v
+	}
+	if len(h.str[t]) > 0 && strings.Join(h.str[t], "") != "" {
+		l.warn("%s (%04X,%04X) is %.64q, want %d numbers; it is left out", name, t>>16, t&0xFFFF, strings.Join(h.str[t], `\`), n)
+	}
+	return nil
+}
+
+// uid returns the value of a UID element, and warns if it is none.
+func (h *header) uid(l *layout, name string, t uint32) string {
+	s := h.text(t)
+	if s != "" && !IsUID(s) {
+		l.warn("%s (%04X,%04X) is %.80q, which is not a UID", name, t>>16, t&0xFFFF, s)
+	}
+	return s
+}
+
+// IsUID reports whether s is a unique identifier: numbers without leading zeros
+// with dots between them, at most 64 characters (DICOM PS3.5, 9.1).
+func IsUID(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for _, part := range strings.Split(s, ".") {
+		if part == "" || strings.Trim(part, "0123456789") != "" || len(part) > 1 && part[0] == '0' {
+			return false
+		}
+	}
+	return true
 }
 
 // A shape is what the header says of the pixels.
@@ -162,7 +229,7 @@ type shape struct {
 }
 
 // shape reads and checks the image pixel elements.
-func (h *header) shape(syntax Syntax) (*shape, error) {
+func (h *header) shape(l *layout) (*shape, error) {
 	for _, t := range []uint32{0x00280010, 0x00280011, 0x00280100} {
 		if h.num[t] == 0 {
 			return nil, broken(-1, "pixel data without %s (%04X,%04X)", map[uint32]string{
@@ -186,11 +253,14 @@ func (h *header) shape(syntax Syntax) (*shape, error) {
 		s.high = n
 	}
 	if f := h.text(0x00280008); f != "" {
-		n, err := strconv.Atoi(strings.TrimSpace(f))
-		if err != nil || n < 1 {
-			return nil, broken(-1, "number of frames (0028,0008) is %q", f)
+		n, err := strconv.ParseInt(strings.TrimSpace(f), 10, 32) // as PS3.5 bounds it
+		if err != nil || n < 0 {
+			return nil, broken(-1, "number of frames (0028,0008) is %.64q", f)
 		}
-		s.frames = n
+		if n == 0 {
+			l.warn("number of frames (0028,0008) is 0; it is read as 1")
+		}
+		s.frames = max(1, int(n))
 	}
 	if s.photometric == "" {
 		s.photometric = "MONOCHROME2"
@@ -201,16 +271,16 @@ func (h *header) shape(syntax Syntax) (*shape, error) {
 	switch s.allocated {
 	case 1, 8, 16, 32:
 	default:
-		return nil, &UnsupportedError{syntax, fmt.Sprintf("%d bits allocated", s.allocated)}
+		return nil, &UnsupportedError{l.syntax, fmt.Sprintf("%d bits allocated", s.allocated)}
 	}
 	if s.stored < 1 || s.stored > s.allocated || s.high < s.stored-1 || s.high >= s.allocated {
 		return nil, broken(-1, "%d bits stored up to bit %d of %d allocated", s.stored, s.high, s.allocated)
 	}
 	if s.samples != 1 && s.samples != 3 {
-		return nil, &UnsupportedError{syntax, fmt.Sprintf("%d samples per pixel", s.samples)}
+		return nil, &UnsupportedError{l.syntax, fmt.Sprintf("%d samples per pixel", s.samples)}
 	}
 	if s.allocated == 1 && s.samples != 1 {
-		return nil, &UnsupportedError{syntax, "colour of one bit"}
+		return nil, &UnsupportedError{l.syntax, "colour of one bit"}
 	}
 	if s.photometric == "YBR_FULL_422" && s.samples != 3 {
 		return nil, broken(-1, "YBR_FULL_422 with %d samples per pixel, want 3", s.samples)

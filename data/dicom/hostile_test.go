@@ -7,11 +7,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -158,6 +162,97 @@ func TestLiars(t *testing.T) {
 		"black deflated pages": build(Deflated, el{0x00091001, "OB", make([]byte, 1<<20)}),
 	} {
 		assert.Nil(t, check(t, name, b, &Options{MaxPixels: 1 << 33}), name)
+	}
+}
+
+// A stream whose frame is larger than the header says is refused by its frame
+// header, in every codec.
+func TestFramesAgreeWithTheHeader(t *testing.T) {
+	big := func(frame []byte, marker byte) []byte { // 11585x11585, some hundred megabytes
+		frame = bytes.Clone(frame)
+		copy(frame[bytes.Index(frame, []byte{0xFF, marker})+5:], "\x2D\x41\x2D\x41")
+		return append(frame, make([]byte, 1<<20)...) // so that its length does not contradict it
+	}
+	stream := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join("..", "internal", "jpeg", "testdata", name+".jpg"))
+		require.NoError(t, err)
+		return b
+	}
+	extended := stream("grey")
+	at := bytes.Index(extended, []byte{0xFF, 0xC0})
+	extended[at+1], extended[at+4] = 0xC1, 12
+	for name, c := range map[string]struct {
+		syntax    Syntax
+		allocated int
+		frame     []byte
+	}{
+		"baseline":      {JPEGBaseline, 8, big(stream("grey"), 0xC0)},
+		"extended":      {JPEGExtended, 16, big(extended, 0xC1)},
+		"progressive":   {JPEGProgressive, 8, big(stream("grey_progressive"), 0xC2)},
+		"lossless":      {JPEGLosslessSV1, 8, big(mustHex(t, tinyLossless), 0xC3)},
+		"JPEG-LS":       {JPEGLSLossless, 8, big(stream("ls_flat"), 0xF7)},
+		"near-lossless": {JPEGLSNearLossless, 8, big(stream("ls_grey_near3"), 0xF7)},
+		"more bits":     {JPEGLSLossless, 8, stream("ls_12bits")},
+		"three samples": {JPEGBaseline, 8, stream("colour_444")},
+	} {
+		rows, columns := 64, 64
+		if len(c.frame) < 1<<20 {
+			rows, columns = 29, 37
+		}
+		file := build(c.syntax, with(sized(rows, columns, imageHeader("MONOCHROME2", 1, c.allocated, c.allocated, 0)), pixels([][]byte{nil, c.frame}))...)
+		var err error
+		got := allocated(func() { _, err = Read(bytes.NewReader(file), nil) })
+		var format *FormatError
+		assert.ErrorAs(t, err, &format, name)
+		assert.Regexp(t, "^dicom: at byte [0-9]+: jpeg: the frame is .* bits, want (64x64|37x29) with 1 of at most (8|16) bits$", err.Error(), name)
+		assert.Less(t, got, int64(len(file)+256<<10), name) // the file and tables
+	}
+}
+
+// What a file says again and again is kept once: the memory for a file of many
+// elements, items or fragments is that of its bytes and a little.
+func TestRepetitions(t *testing.T) {
+	const n = 1 << 18
+	many := func(e el) []byte { return bytes.Repeat(encode(ExplicitLittleEndian, []el{e}), n) }
+	head := build(ExplicitLittleEndian)
+	tail := encode(ExplicitLittleEndian, sixGrey)
+	lut := []el{{0x00283002, "US", []uint16{3, 1, 8}}, {0x00283006, "OW", []uint16{1, 2, 200}}}
+	var items [][]el
+	for range n {
+		items = append(items, lut)
+	}
+	var first []el
+	for range n {
+		first = append(first, lut...)
+	}
+	for name, c := range map[string]struct {
+		file   []byte
+		factor int64 // allocated for each byte
+	}{
+		"modality":          {slices.Concat(head, many(el{0x00080060, "CS", "CR"}), tail), 2},
+		"bits":              {slices.Concat(head, many(el{0x00280100, "US", 8}), tail), 2},
+		"items":             {slices.Concat(head, encode(ExplicitLittleEndian, []el{{0x00283010, "SQ", items}}), tail), 2},
+		"empty items":       {slices.Concat(head, encode(ExplicitLittleEndian, []el{{0x00283010, "SQ", make([][]el, n)}}), tail), 2},
+		"elements of items": {slices.Concat(head, encode(ExplicitLittleEndian, []el{{0x00283010, "SQ", [][]el{first}}}), tail), 2},
+		"fragments":         {build(RLELossless, with(mono8, pixels(make([][]byte, n)))...), 4}, // where they are, 16 bytes each
+	} {
+		var err error
+		got := allocated(func() { _, err = Read(bytes.NewReader(c.file), nil) })
+		if name != "fragments" && name != "elements of items" {
+			assert.NoError(t, err, name)
+		}
+		assert.Less(t, got, c.factor*int64(len(c.file))+512<<10, name)
+	}
+}
+
+// The largest limits do not overflow.
+func TestNoLimits(t *testing.T) {
+	opt := &Options{MaxBytes: math.MaxInt64, MaxPixels: math.MaxInt}
+	for name, b := range seeds(t) {
+		for _, r := range []io.Reader{bytes.NewReader(b), iotest.OneByteReader(bytes.NewReader(b))} {
+			_, err := Read(r, opt)
+			assert.NoError(t, err, name)
+		}
 	}
 }
 

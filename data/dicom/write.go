@@ -23,10 +23,10 @@ const (
 // pixels of 8 or 16 bits, or JPEGBaseline, with 8 bits at JPEG quality 95.
 //
 // Rows, Columns, Bits and Pix8 or Pix16 of f are needed, and
-// SOPInstanceUID, StudyUID and SeriesUID; the other text fields and the
-// spacings are written where they are set. Empty SOPClassUID, Modality and
-// ConversionType become secondary capture, OT and WSD. Scale and Offset are not
-// written. Write returns an error for a Film that does not fit together, and the
+// SOPInstanceUID, StudyUID and SeriesUID; the other text fields, spacing, position
+// and orientation are written where they are set. Empty SOPClassUID, Modality,
+// ConversionType and PatientName become secondary capture, OT, WSD and PatientID.
+// Scale, Offset, Black and White are not written. Write returns an error for a Film that does not fit together, and the
 // errors of w.
 func Write(w io.Writer, f *Film, syntax Syntax) error {
 	if err := f.check(syntax); err != nil {
@@ -49,22 +49,41 @@ func Write(w io.Writer, f *Film, syntax Syntax) error {
 	set.add(0x00080005, "CS", "ISO_IR 192") // UTF-8
 	set.add(0x00080016, "UI", class)
 	set.add(0x00080018, "UI", f.SOPInstanceUID)
+	set.add(0x00080020, "DA", f.StudyDate)
+	set.add(0x00080030, "TM", f.StudyTime)
+	set.add(0x00080050, "SH", f.AccessionNumber)
 	set.add(0x00080060, "CS", cmp.Or(f.Modality, "OT"))
 	set.add(0x00080064, "CS", cmp.Or(f.ConversionType, "WSD"))
-	set.add(0x00100010, "PN", f.PatientID)
+	set.add(0x00080090, "PN", string(f.ReferringPhysician))
+	set.add(0x00100010, "PN", cmp.Or(string(f.PatientName), f.PatientID))
 	set.add(0x00100020, "LO", f.PatientID)
+	set.add(0x00100030, "DA", string(f.BirthDate))
 	set.add(0x00100040, "CS", f.Sex)
 	set.add(0x00101010, "AS", f.Age)
 	set.add(0x00180015, "CS", f.BodyPart)
+	if f.Spacing == ImagerSpacing {
+		set.add(0x00181164, "DS", f.spacing())
+	}
+	if f.Spacing == NominalSpacing {
+		set.add(0x00182010, "DS", f.spacing())
+	}
 	set.add(0x00185101, "CS", f.View)
 	set.add(0x0020000D, "UI", f.StudyUID)
 	set.add(0x0020000E, "UI", f.SeriesUID)
+	set.add(0x00200010, "SH", f.StudyID)
+	set.add(0x00200011, "IS", f.SeriesNumber)
+	set.add(0x00200013, "IS", f.InstanceNumber)
+	set.add(0x00200020, "CS", f.PatientOrientation)
+	set.add(0x00200032, "DS", decimals(f.Position))
+	set.add(0x00200037, "DS", decimals(f.Orientation))
+	set.add(0x00200052, "UI", f.FrameOfReferenceUID)
+	set.add(0x00201040, "LO", f.PositionReference)
 	set.short(0x00280002, 1)
 	set.add(0x00280004, "CS", "MONOCHROME2")
 	set.short(0x00280010, f.Rows)
 	set.short(0x00280011, f.Columns)
-	if f.RowSpacing > 0 && f.ColumnSpacing > 0 {
-		set.add(0x00280030, "DS", decimal(f.RowSpacing)+`\`+decimal(f.ColumnSpacing))
+	if f.Spacing == "" || f.Spacing == PixelSpacing {
+		set.add(0x00280030, "DS", f.spacing())
 	}
 	allocated := 8
 	if f.Pix16 != nil {
@@ -114,6 +133,23 @@ func decimal(v float64) string {
 	}
 }
 
+// decimals formats a decimal string of several values.
+func decimals(v []float64) string {
+	var s []string
+	for _, x := range v {
+		s = append(s, decimal(x))
+	}
+	return strings.Join(s, `\`)
+}
+
+// spacing formats the spacing of rows and columns, "" if there is none.
+func (f *Film) spacing() string {
+	if !(f.RowSpacing > 0 && f.ColumnSpacing > 0) {
+		return ""
+	}
+	return decimals([]float64{f.RowSpacing, f.ColumnSpacing})
+}
+
 // check reports what keeps f from being written.
 func (f *Film) check(syntax Syntax) error {
 	if syntax != ExplicitLittleEndian && syntax != JPEGBaseline {
@@ -134,14 +170,24 @@ func (f *Film) check(syntax Syntax) error {
 	}
 	for _, u := range []struct{ name, uid string }{
 		{"SOPInstanceUID", f.SOPInstanceUID}, {"StudyUID", f.StudyUID}, {"SeriesUID", f.SeriesUID},
+		{"SOPClassUID", cmp.Or(f.SOPClassUID, secondaryCapture)},
+		{"FrameOfReferenceUID", cmp.Or(f.FrameOfReferenceUID, "1")},
 	} {
-		if u.uid == "" || len(u.uid) > 64 || strings.Trim(u.uid, "0123456789.") != "" {
-			return fmt.Errorf("dicom: %s is %q, want digits and dots, 1 to 64 of them", u.name, u.uid)
+		if !IsUID(u.uid) {
+			return fmt.Errorf("dicom: %s is %q, want a UID: numbers with dots between them, at most 64 characters", u.name, u.uid)
 		}
 	}
-	for _, t := range []string{f.PatientID, f.Sex, f.Age, f.Modality, f.BodyPart, f.View, f.ConversionType} {
-		if len(t) > 64 || strings.ContainsAny(t, "\\\x00\n\r") {
-			return fmt.Errorf("dicom: cannot write the text %q: at most 64 bytes, no backslash or control character", t)
+	for _, t := range []struct{ name, text string }{
+		{"PatientID", f.PatientID}, {"Sex", f.Sex}, {"Age", f.Age}, {"Modality", f.Modality},
+		{"BodyPart", f.BodyPart}, {"View", f.View}, {"ConversionType", f.ConversionType},
+		{"PatientName", string(f.PatientName)}, {"BirthDate", string(f.BirthDate)},
+		{"ReferringPhysician", string(f.ReferringPhysician)}, {"StudyID", f.StudyID},
+		{"AccessionNumber", f.AccessionNumber}, {"StudyDate", f.StudyDate}, {"StudyTime", f.StudyTime},
+		{"SeriesNumber", f.SeriesNumber}, {"InstanceNumber", f.InstanceNumber}, {"PositionReference", f.PositionReference},
+		{"PatientOrientation", strings.Replace(f.PatientOrientation, `\`, "", 1)},
+	} {
+		if len(t.text) > 64 || strings.ContainsAny(t.text, "\\\x00\n\r") {
+			return fmt.Errorf("dicom: cannot write %s: want at most 64 bytes without backslash or control character", t.name)
 		}
 	}
 	return nil

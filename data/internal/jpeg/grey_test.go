@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/hcunet/hcunet/data/internal/jpegtest"
 )
 
 const jfifBytes = 18 // of the marker segment that Pillow writes behind the start
@@ -86,7 +88,7 @@ func TestDecodeGreyErrors(t *testing.T) {
 	for _, src := range [][]byte{
 		patch(bytes.Replace(grey, []byte{0xFF, sof0}, []byte{0xFF, sof1}, 1), sof1, 0, 12),
 		read(t, "ls_planes"),
-		encodeLossless(make([]uint16, 35), 7, 5, 1, 8, 4, 0, 2),
+		jpegtest.Lossless(make([]uint16, 35), 7, 5, 1, 8, 4, 0, 2),
 	} {
 		_, err := DecodeGrey(src, Limits{})
 		var unsupported UnsupportedError

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/hcunet/hcunet/data/internal/jpegtest"
 )
 
 // The hashes are of what libjpeg-turbo 2.1.5 decodes, and for JPEG-LS ("ls")
@@ -107,89 +109,6 @@ func TestTwelveBits(t *testing.T) {
 	}
 }
 
-// encodeLossless is a plain encoder of process 14: one Huffman table in which
-// every category 0 to 16 has five bits.
-func encodeLossless(pix []uint16, w, h, n, precision, predictor, pt, restartRows int) []byte {
-	b := []byte{0xFF, soi}
-	segment := func(m byte, s ...byte) {
-		b = append(append(b, 0xFF, m, byte((len(s)+2)>>8), byte(len(s)+2)), s...)
-	}
-	table := make([]byte, 17, 34)
-	table[5] = 17
-	for s := range 17 {
-		table = append(table, byte(s))
-	}
-	segment(dht, table...)
-	frame := []byte{byte(precision), byte(h >> 8), byte(h), byte(w >> 8), byte(w), byte(n)}
-	scan := []byte{byte(n)}
-	for c := range n {
-		frame = append(frame, byte(c+1), 0x11, 0)
-		scan = append(scan, byte(c+1), 0)
-	}
-	segment(sof3, frame...)
-	if restartRows > 0 {
-		segment(dri, byte(restartRows*w>>8), byte(restartRows*w))
-	}
-	segment(sos, append(scan, byte(predictor), 0, byte(pt))...)
-
-	acc, bits := uint64(0), 0
-	put := func(v uint64, k int) {
-		acc, bits = acc<<k|v, bits+k
-		for ; bits >= 8; bits -= 8 {
-			v := byte(acc >> (bits - 8))
-			if b = append(b, v); v == 0xFF {
-				b = append(b, 0)
-			}
-		}
-	}
-	flush := func() {
-		if bits > 0 {
-			put(1<<(8-bits)-1, 8-bits)
-		}
-	}
-	at := func(x, y, c int) int { return int(pix[(y*w+x)*n+c]) >> pt }
-	for y := range h {
-		first := y == 0
-		if restartRows > 0 && y%restartRows == 0 && y > 0 {
-			flush()
-			b = append(b, 0xFF, rst0+byte((y/restartRows-1)%8))
-			first = true
-		}
-		for x := range w {
-			for c := range n {
-				var p int
-				switch {
-				case first && x == 0:
-					p = 1 << (precision - pt - 1)
-				case first:
-					p = at(x-1, y, c)
-				case x == 0:
-					p = at(x, y-1, c)
-				default:
-					l, u, ul := at(x-1, y, c), at(x, y-1, c), at(x-1, y-1, c)
-					p = []int{l, u, ul, l + u - ul, l + (u-ul)>>1, u + (l-ul)>>1, (l + u) / 2}[predictor-1]
-				}
-				d := int(int16(at(x, y, c) - p))
-				if d == -32768 {
-					put(16, 5)
-					continue
-				}
-				s := 0
-				for m := max(d, -d); m > 0; m >>= 1 {
-					s++
-				}
-				put(uint64(s), 5)
-				if d < 0 {
-					d += 1<<s - 1
-				}
-				put(uint64(d), s)
-			}
-		}
-	}
-	flush()
-	return append(b, 0xFF, eoi)
-}
-
 func TestLosslessRoundTrip(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	const w, h = 7, 5
@@ -202,7 +121,7 @@ func TestLosslessRoundTrip(t *testing.T) {
 						for i := range pix {
 							pix[i] = uint16(rng.IntN(1<<precision)) >> pt << pt
 						}
-						img, err := Decode(encodeLossless(pix, w, h, n, precision, predictor, pt, restart), Limits{})
+						img, err := Decode(jpegtest.Lossless(pix, w, h, n, precision, predictor, pt, restart), Limits{})
 						require.NoError(t, err)
 						got := img.Pix16
 						for _, v := range img.Pix8 {
@@ -219,7 +138,7 @@ func TestLosslessRoundTrip(t *testing.T) {
 
 // A stream cut anywhere is an error with a place inside it.
 func TestCutShort(t *testing.T) {
-	streams := map[string][]byte{"lossless": encodeLossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2)}
+	streams := map[string][]byte{"lossless": jpegtest.Lossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2)}
 	for _, c := range reference {
 		streams[c.name] = read(t, c.name)
 	}
@@ -238,8 +157,8 @@ func TestCutShort(t *testing.T) {
 // instead, is read.
 func TestOpenEnd(t *testing.T) {
 	streams := map[string][]byte{
-		"lossless":          encodeLossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 0),
-		"lossless, restart": encodeLossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2),
+		"lossless":          jpegtest.Lossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 0),
+		"lossless, restart": jpegtest.Lossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2),
 	}
 	for _, c := range reference {
 		streams[c.name] = read(t, c.name)
@@ -276,7 +195,7 @@ func TestOpenEnd(t *testing.T) {
 // memory is taken for its samples.
 func TestExpectations(t *testing.T) {
 	good := Limits{Width: 37, Height: 29, Components: 1, Precision: 8}
-	streams := map[string][]byte{"lossless": encodeLossless(make([]uint16, 37*29), 37, 29, 1, 8, 1, 0, 0)}
+	streams := map[string][]byte{"lossless": jpegtest.Lossless(make([]uint16, 37*29), 37, 29, 1, 8, 1, 0, 0)}
 	for _, name := range []string{"grey", "grey_progressive", "ls_flat", "ls_grey_near3"} {
 		streams[name] = read(t, name)
 	}
@@ -397,7 +316,7 @@ func FuzzDecode(f *testing.F) {
 	for _, c := range reference {
 		f.Add(read(f, c.name))
 	}
-	f.Add(encodeLossless(make([]uint16, 105), 7, 5, 3, 12, 4, 0, 2))
+	f.Add(jpegtest.Lossless(make([]uint16, 105), 7, 5, 3, 12, 4, 0, 2))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		img, err := Decode(src, Limits{Pixels: 1 << 16})
 		if err != nil {
