@@ -344,8 +344,11 @@ func seeds(t testing.TB) map[string][]byte {
 		"palette": build(ExplicitLittleEndian, append(imageHeader("PALETTE COLOR", 1, 8, 8, 0,
 			el{0x00281101, "US", []uint16{3, 10, 8}}, el{0x00281102, "US", []uint16{3, 10, 8}}, el{0x00281103, "US", []uint16{3, 10, 8}},
 			el{0x00281201, "OW", []uint16{255, 0, 0}}, el{0x00281202, "OW", []uint16{0, 255, 0}}, el{0x00281203, "OW", []uint16{0, 0, 255}}), pixels(six))...),
-		"bits": build(ExplicitBigEndian, append(imageHeader("MONOCHROME2", 1, 1, 1, 0), pixels([]byte{0x2D, 0}))...),
-		"422":  build(ExplicitLittleEndian, append(imageHeader("YBR_FULL_422", 3, 8, 8, 0), pixels(make([]byte, 12)))...),
+		"bare":   encode(ImplicitLittleEndian, with([]el{{0x00080060, "CS", "CR"}}, sixGrey...)),
+		"meta":   build(ExplicitLittleEndian, sixGrey...)[132:],
+		"faults": cut(build(JPEGLosslessSV1, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "0"}, el{0x00280030, "DS", `0,143\N/A`}, el{0x00280120, "US", 1}), pixels([][]byte{nil, cut(mustHex(t, tinyLossless), 2)}))...), 8),
+		"bits":   build(ExplicitBigEndian, append(imageHeader("MONOCHROME2", 1, 1, 1, 0), pixels([]byte{0x2D, 0}))...),
+		"422":    build(ExplicitLittleEndian, append(imageHeader("YBR_FULL_422", 3, 8, 8, 0), pixels(make([]byte, 12)))...),
 	}
 }
 
@@ -375,7 +378,11 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		film.Gray()
+		film.Gray16()
+		film.Levels()
 		film.AgeYears()
+		if film.Levels() == 0 || len(film.Warnings) > maxWarnings {
+			t.Fatalf("%d levels, %d warnings", film.Levels(), len(film.Warnings))
+		}
 	})
 }

@@ -3,6 +3,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
 	"testing"
@@ -38,7 +39,13 @@ func TestRefusesWhatTheHeaderContradicts(t *testing.T) {
 		_, err := jpeg2000(frame(dicom.JPEG2000, data))
 		assert.ErrorContains(t, err, want)
 	}
-	_, err := jpeg2000(frame(dicom.JPEG2000, append(siz(3, 2, 4, 4), make([]byte, 40)...)))
+	deep, wide := siz(3, 2, 4, 4), siz(3, 2, 4, 4)
+	deep[42], wide[43] = 8, 2
+	_, err := jpeg2000(frame(dicom.JPEG2000, deep))
+	assert.ErrorContains(t, err, "component 0 has 9 bits")
+	_, err = jpeg2000(frame(dicom.JPEG2000, wide))
+	assert.ErrorContains(t, err, "in steps of 2x1")
+	_, err = jpeg2000(frame(dicom.JPEG2000, append(siz(3, 2, 4, 4), make([]byte, 40)...)))
 	assert.Error(t, err, "no coding style")
 }
 
@@ -62,6 +69,32 @@ func TestRamp(t *testing.T) {
 	f.Rows = 31
 	_, err = jpeg2000(f)
 	assert.ErrorContains(t, err, "the image is 40x32")
+}
+
+// A DICOM file of the ramp, 8 bits in 16, shows all levels of the ramp.
+func TestDimFilm(t *testing.T) {
+	var b []byte
+	add := func(group, element uint16, vr string, val []byte) {
+		b = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(b, group), element)
+		b = append(b, vr...)
+		b = append(binary.LittleEndian.AppendUint16(b, uint16(len(val))), val...)
+	}
+	b = append(make([]byte, 128), "DICM"...)
+	add(2, 0x10, "UI", []byte(dicom.JPEG2000Lossless))
+	for element, v := range map[uint16]uint16{2: 1, 0x10: 32, 0x11: 40, 0x100: 16, 0x101: 16, 0x102: 15, 0x103: 0} {
+		add(0x28, element, "US", binary.LittleEndian.AppendUint16(nil, v))
+	}
+	stream := read(t, "ramp.j2k")
+	b = append(b, "\xE0\x7F\x10\x00OB\x00\x00\xFF\xFF\xFF\xFF\xFE\xFF\x00\xE0\x00\x00\x00\x00\xFE\xFF\x00\xE0"...)
+	b = append(binary.LittleEndian.AppendUint32(b, uint32(len(stream))), stream...)
+	film, err := dicom.Read(bytes.NewReader(b), nil)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"the file ends without the delimiter of its pixel data"}, film.Warnings)
+	seen := map[int]bool{}
+	for i := range 32 * 40 {
+		seen[(3*(i%40)+5*(i/40))&255] = true
+	}
+	assert.Equal(t, len(seen), film.Levels())
 }
 
 // A stream cut anywhere is an error or an image, and never the end of the

@@ -63,6 +63,14 @@ func codestream(f *dicom.Frame) ([]byte, error) {
 	if n := binary.BigEndian.Uint16(s[40:]); int(n) != f.Samples {
 		return nil, fmt.Errorf("the image has %d components, the header says %d", n, f.Samples)
 	}
+	if len(s) < 42+3*f.Samples {
+		return nil, errors.New("the stream ends in its SIZ segment")
+	}
+	for c := range f.Samples {
+		if bits, dx, dy := int(s[42+3*c]&0x7F)+1, s[43+3*c], s[44+3*c]; bits > f.Allocated || dx != 1 || dy != 1 {
+			return nil, fmt.Errorf("component %d has %d bits in steps of %dx%d, the header says at most %d in steps of 1x1", c, bits, dx, dy, f.Allocated)
+		}
+	}
 	if tw == 0 || th == 0 || tx0 > x0 || ty0 > y0 {
 		return nil, fmt.Errorf("tiles of %dx%d from %d, %d", tw, th, tx0, ty0)
 	}

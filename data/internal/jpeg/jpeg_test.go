@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"testing"
 
@@ -318,7 +319,11 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(jpegtest.Lossless(make([]uint16, 105), 7, 5, 3, 12, 4, 0, 2))
 	f.Fuzz(func(t *testing.T, src []byte) {
+		open, errOpen := Decode(src, Limits{Pixels: 1 << 16, OpenEnd: true})
 		img, err := Decode(src, Limits{Pixels: 1 << 16})
+		if err == nil && (errOpen != nil || !reflect.DeepEqual(img, open)) || err != nil && errOpen == nil && !open.Open {
+			t.Fatalf("%v, and where an open end is accepted %v", err, errOpen)
+		}
 		if err != nil {
 			return
 		}
