@@ -8,6 +8,7 @@ import (
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
@@ -122,7 +123,7 @@ func (c *Config) noise() float64 {
 // statistics returns mean and standard deviation of the input: the given ones, or
 // those that prepare left beside the data, or under the kernel recipe the notebook's
 // for 128x128 and 256x256, or else those of the training images.
-func (c *Config) statistics(ds *data.Dataset, images *train.Images) (mean, std float64) {
+func (c *Config) statistics(ds *data.Dataset, images *feed.Images) (mean, std float64) {
 	switch {
 	case c.Std > 0:
 		return c.Mean, c.Std
@@ -133,7 +134,8 @@ func (c *Config) statistics(ds *data.Dataset, images *train.Images) (mean, std f
 	case c.Recipe == train.Kernel && c.Size == 128:
 		return 0.615, 0.291
 	}
-	return images.Statistics()
+	means, stds := images.Statistics()
+	return means[0], stds[0]
 }
 
 // encoderWeights reads the encoder's weights, fetching published ones by name. It

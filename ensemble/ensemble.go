@@ -18,6 +18,7 @@ import (
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
@@ -89,7 +90,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 // A run is an ensemble under way.
 type run struct {
 	Config
-	images, test *train.Images
+	images, test *feed.Images
 	patients     []string // per training image
 	folds        data.Folds
 	weights      *checkpoint.File // of the encoder; nil for none
@@ -129,13 +130,13 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	if r.weights, err = cfg.encoderWeights(ctx); err != nil {
 		return nil, err
 	}
-	if r.images, err = train.LoadImages(ds.Train, ds.Task); err != nil {
+	if r.images, err = feed.Read(ctx, feed.Samples(ds.Train, ds.Task), nil); err != nil {
 		return nil, err
 	}
 	for _, s := range ds.Train {
 		r.patients = append(r.patients, s.Patient)
 	}
-	if r.test, err = train.LoadImages(ds.Test, ds.Task); err != nil {
+	if r.test, err = feed.Read(ctx, feed.Samples(ds.Test, ds.Task), nil); err != nil {
 		return nil, err
 	}
 	mean, std := cfg.statistics(ds, r.images)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/internal/random"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
@@ -72,10 +74,14 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 }
 
 // train runs the frozen and the unfrozen phase.
-func (r *run) train(ctx context.Context, f int, net train.Model, trainer *train.Trainer, valid *train.Images) error {
-	// The kernel recipe drops an incomplete last batch, as fastai does.
-	loader, err := train.NewLoader(r.images.Subset(r.folds.Train(f)), train.LoaderOptions{
-		Batch: r.Batch, Size: r.Size, Augment: &augment.Config{}, Seed: uint64(r.Seed)<<8 + uint64(f), DropLast: r.Recipe == train.Kernel,
+func (r *run) train(ctx context.Context, f int, net train.Model, trainer *train.Trainer, valid *feed.Images) error {
+	last := feed.DropLone
+	if r.Recipe == train.Kernel {
+		last = feed.DropLast // as fastai does
+	}
+	loader, err := feed.NewLoader(r.images.Subset(r.folds.Train(f)), feed.LoaderOptions{
+		Batch: r.Batch, Size: r.Size, Shuffle: true, Augment: &augment.Config{}, Last: last,
+		Seed: random.New(uint64(r.Seed), "fold", uint64(f)).Uint64(),
 	})
 	if err != nil {
 		return err
@@ -110,13 +116,13 @@ func (r *run) train(ctx context.Context, f int, net train.Model, trainer *train.
 }
 
 // loader yields images in their order, as they are.
-func (r *run) loader(images *train.Images) (*train.Loader, error) {
-	return train.NewLoader(images, train.LoaderOptions{Batch: r.Batch, Size: r.Size})
+func (r *run) loader(images *feed.Images) (*feed.Loader, error) {
+	return feed.NewLoader(images, feed.LoaderOptions{Batch: r.Batch, Size: r.Size})
 }
 
 // score predicts the held-out images, saves the predictions, and searches the
 // threshold.
-func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *train.Images) error {
+func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *feed.Images) error {
 	loader, err := r.loader(valid)
 	if err != nil {
 		return err
@@ -143,7 +149,7 @@ func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *t
 	r.curves = append(r.curves, report.Curve{Name: fmt.Sprintf("fold %d", f), Thresholds: sweep.Thresholds(), Dice: sweep.Dice()})
 	r.Progress.Printf("fold %d: Dice %.4f at threshold %.2f; %s", f, best.Dice, threshold, best)
 
-	if err := r.out.predictions(fmt.Sprintf("fold%d", f), bytes, valid.Names); err != nil {
+	if err := r.out.predictions(fmt.Sprintf("fold%d", f), bytes, names(valid)); err != nil {
 		return err
 	}
 	return r.samples(f, valid, r.heldOut[first:], threshold)
@@ -151,7 +157,7 @@ func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *t
 
 // samples draws the ten held-out images with the largest masks, as the notebook
 // does.
-func (r *run) samples(f int, valid *train.Images, predictions []prediction, threshold float64) error {
+func (r *run) samples(f int, valid *feed.Images, predictions []prediction, threshold float64) error {
 	const rows = 10
 	area := func(i int) (n int) {
 		for _, v := range predictions[i].target {
@@ -177,7 +183,7 @@ func (r *run) samples(f int, valid *train.Images, predictions []prediction, thre
 		}
 		dice := metric.Compare(predictions[i].prob, predictions[i].target, threshold, metric.Noise{}).Dice()
 		samples = append(samples, report.Sample{
-			Caption: fmt.Sprintf("%s  Dice %.3f", valid.Names[i], dice),
+			Caption: fmt.Sprintf("%s  Dice %.3f", valid.Name(i), dice),
 			Image:   film, Target: target, Prob: predictions[i].prob, Threshold: threshold,
 		})
 	}
@@ -185,18 +191,22 @@ func (r *run) samples(f int, valid *train.Images, predictions []prediction, thre
 }
 
 // film returns an image at the network's size.
-func (r *run) film(images *train.Images, i int) (*image.Gray, error) {
+func (r *run) film(images *feed.Images, i int) (*image.Gray, error) {
 	plan, err := augment.Identity().Plan(images.Height, images.Width, r.Size)
 	if err != nil {
 		return nil, err
 	}
-	src := make([]float32, len(images.Pixels[i]))
-	for j, v := range images.Pixels[i] {
-		src[j] = float32(v)
+	img, _, err := images.At(i)
+	if err != nil {
+		return nil, err
+	}
+	src := make([]float32, img.Width*img.Height)
+	for j := range src {
+		src[j] = float32(img.At(j))
 	}
 	film := image.NewGray(image.Rect(0, 0, plan.W, plan.H))
 	for j, v := range plan.Image(nil, src) {
-		film.Pix[j] = uint8(math.Round(float64(v)))
+		film.Pix[j] = uint8(math.Round(255 * float64(v)))
 	}
 	return film, nil
 }

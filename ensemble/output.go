@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
@@ -109,6 +110,14 @@ func (p *predictions) add(prob []float32) {
 	}
 }
 
+func names(images *feed.Images) []string {
+	names := make([]string, images.Len())
+	for i := range names {
+		names[i] = images.Name(i)
+	}
+	return names
+}
+
 // predictions writes predictions and the names of their images.
 func (o output) predictions(of string, p *predictions, names []string) error {
 	err := atomicfile.Write(o.path("preds_%s.npy", of), func(w io.Writer) error { return p.writeNPY(w) })
@@ -150,12 +159,12 @@ func (r *run) submit() (masks int, err error) {
 		}
 		bytes.add(prob)
 		metric.RemoveNoise(prob, r.noise())
-		rows[i] = data.MaskRow{ID: r.test.Names[i], Runs: r.encode(prob)}
+		rows[i] = data.MaskRow{ID: r.test.Name(i), Runs: r.encode(prob)}
 		if rows[i].Runs != "" {
 			masks++
 		}
 	}
-	if err := r.out.predictions("test", bytes, r.test.Names); err != nil {
+	if err := r.out.predictions("test", bytes, names(r.test)); err != nil {
 		return 0, err
 	}
 	return masks, atomicfile.Write(r.out.path("submission.csv"), func(w io.Writer) error { return data.WriteSubmission(w, rows) })

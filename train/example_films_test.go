@@ -7,6 +7,7 @@ import (
 
 	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
@@ -21,15 +22,16 @@ func Example_films() {
 			log.Fatal(err)
 		}
 	}
+	ctx := context.Background()
 	ds, err := data.Open("siim-256", nil)
 	check(err)
-	images, err := train.LoadImages(ds.Train, ds.Task)
+	images, err := feed.Read(ctx, feed.Samples(ds.Train, ds.Task), nil)
 	check(err)
 	folds, err := data.KFold(images.Len(), 4, data.KernelSeed)
 	check(err)
-	films, err := train.NewLoader(images.Subset(folds.Train(0)), train.LoaderOptions{Batch: 16, Augment: &augment.Config{}})
+	films, err := feed.NewLoader(images.Subset(folds.Train(0)), feed.LoaderOptions{Batch: 16, Shuffle: true, Augment: &augment.Config{}})
 	check(err)
-	held, err := train.NewLoader(images.Subset(folds[0]), train.LoaderOptions{Batch: 16})
+	held, err := feed.NewLoader(images.Subset(folds[0]), feed.LoaderOptions{Batch: 16})
 	check(err)
 
 	in := nn.NewInit(nn.CPU, 2019) // where weights live, and the seed they are drawn from
@@ -39,11 +41,11 @@ func Example_films() {
 		Accumulate: 4, Clip: 1,
 	})
 	check(err)
-	_, err = trainer.Fit(context.Background(), train.Phase{Epochs: 10, Rates: train.SameRates(1e-3, 3)}, films, held)
+	_, err = trainer.Fit(ctx, train.Phase{Epochs: 10, Rates: train.SameRates(1e-3, 3)}, films, held)
 	check(err)
 
 	sweep := metric.NewSweep(nil, metric.Noise{MinSum: metric.NoiseArea(256, 256)})
-	check(trainer.Predict(context.Background(), held, false, func(p train.Prediction) error {
+	check(trainer.Predict(ctx, held, false, func(p train.Prediction) error {
 		sweep.Add(p.Prob, p.Targets)
 		return nil
 	}))

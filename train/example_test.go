@@ -59,7 +59,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	source := batches{picture()} // a feed.Source; train.NewLoader makes one of a data set
+	source := batches{picture()} // a feed.Source; feed.NewLoader makes one of a data set
 	phase := train.Phase{Name: "all", Epochs: 60, Rates: []float64{0.05}}
 	epochs, err := trainer.Fit(context.Background(), phase, source, source)
 	if err != nil {

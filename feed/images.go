@@ -1,0 +1,282 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/picture"
+	"golang.org/x/sync/errgroup"
+)
+
+// An Item is an image of a set before it is read.
+type Item struct {
+	Name string // for messages and tables
+
+	// Load reads the image, and its mask as classes, row-major; the mask is nil where
+	// it is not known. It is called from any goroutine, more than once if the image is
+	// not held in memory, and must return the same each time.
+	Load func() (img *picture.Image, mask []uint8, err error)
+}
+
+// Still returns the item of an image that is in memory already.
+func Still(name string, img *picture.Image, mask []uint8) Item {
+	return Item{name, func() (*picture.Image, []uint8, error) { return img, mask, nil }}
+}
+
+// Samples returns the items of samples, read as a task says.
+func Samples(samples []data.Sample, task data.Task) []Item {
+	items := make([]Item, len(samples))
+	for i, s := range samples {
+		items[i] = Item{s.Name, func() (*picture.Image, []uint8, error) { return s.Load(task) }}
+	}
+	return items
+}
+
+// ReadOptions are the choices of [Read]; nil means all defaults.
+type ReadOptions struct {
+	// Memory is how many bytes of images and masks may be held; 0 means all of them.
+	// What does not fit is read again whenever it is needed. Which images are held does
+	// not change over time: as every image is needed once an epoch, no other choice
+	// would be read less often.
+	Memory int64
+
+	Classes int // masks have classes below it, and data.Ignored; 0 means any
+	Workers int // images read at a time; 0 means one per core
+}
+
+// Images are a set of images of one size, channels and bits, all of them with masks
+// or all without. They may be used from several goroutines.
+type Images struct {
+	*set
+	indices []int // of the images in the set
+}
+
+// A set is what subsets have in common.
+type set struct {
+	Channels, Height, Width int
+	Bits                    int  // of a value, 8 or 16
+	Masks                   bool // their classes are known
+
+	items   []Item
+	held    []held
+	facts   []facts
+	classes int
+}
+
+// held is an image in memory; its img is nil if it is not.
+type held struct {
+	img  *picture.Image
+	mask []uint8
+}
+
+func (h held) bytes() int64 { return int64(len(h.img.Pix8) + 2*len(h.img.Pix16) + len(h.mask)) }
+
+// facts are what is known of an image that is not held.
+type facts struct {
+	sum, squares []uint64 // of the values, per channel
+	pixels       []int    // of each class, up to the highest one in the mask
+}
+
+// Read reads every item once and returns them as a set.
+//
+// The error names the image that cannot be read, that has not the values its size
+// says, that has another size, other channels or bits than the first one, or a class
+// that there is not, or that alone has a mask or none.
+func Read(ctx context.Context, items []Item, opt *ReadOptions) (*Images, error) {
+	if opt == nil {
+		opt = &ReadOptions{}
+	}
+	if opt.Memory < 0 || opt.Classes < 0 || opt.Workers < 0 {
+		return nil, fmt.Errorf("feed: %d bytes of memory, %d classes, %d workers; wanted none below 0", opt.Memory, opt.Classes, opt.Workers)
+	}
+	n := len(items)
+	s := &set{items: items, held: make([]held, n), facts: make([]facts, n), classes: opt.Classes}
+	all := &Images{s, upTo(n)}
+	if n == 0 {
+		return all, nil
+	}
+	first, err := load(items[0])
+	if err != nil {
+		return nil, err
+	}
+	s.Channels, s.Height, s.Width, s.Bits = first.img.Channels, first.img.Height, first.img.Width, first.img.Bits()
+	s.Masks = first.mask != nil
+	fit := n
+	if opt.Memory > 0 {
+		fit = int(min(opt.Memory/first.bytes(), int64(n)))
+	}
+	g, going := errgroup.WithContext(ctx)
+	g.SetLimit(workers(opt.Workers))
+	for i := range items {
+		if going.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			h, err := s.read(i)
+			if err != nil {
+				return err
+			}
+			s.facts[i] = factsOf(h)
+			if i < fit {
+				s.held[i] = h
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return all, ctx.Err()
+}
+
+func upTo(n int) []int {
+	indices := make([]int, n)
+	for i := range indices {
+		indices[i] = i
+	}
+	return indices
+}
+
+func workers(n int) int {
+	if n == 0 {
+		return runtime.GOMAXPROCS(0)
+	}
+	return n
+}
+
+// load calls an item's Load and checks what comes, by itself.
+func load(it Item) (h held, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("feed: %s: %w", it.Name, &PanicError{r, debug.Stack()})
+		}
+	}()
+	img, mask, err := it.Load()
+	switch {
+	case err != nil:
+		return held{}, fmt.Errorf("feed: %s: %w", it.Name, err)
+	case img == nil:
+		return held{}, fmt.Errorf("feed: %s: neither an image nor an error came", it.Name)
+	}
+	if err := img.Check(); err != nil {
+		return held{}, fmt.Errorf("feed: %s: %w", it.Name, err)
+	}
+	if mask != nil && len(mask) != img.Width*img.Height {
+		return held{}, fmt.Errorf("feed: %s: the mask has %d values, wanted %d for %dx%d pixels", it.Name, len(mask), img.Width*img.Height, img.Width, img.Height)
+	}
+	return held{img, mask}, nil
+}
+
+// read loads image i of the set and compares it with what the set is.
+func (s *set) read(i int) (held, error) {
+	it := s.items[i]
+	h, err := load(it)
+	if err != nil {
+		return held{}, err
+	}
+	m := h.img
+	switch {
+	case m.Width != s.Width || m.Height != s.Height:
+		return held{}, fmt.Errorf("feed: %s is %dx%d, but %s is %dx%d; all images must have one size", it.Name, m.Width, m.Height, s.items[0].Name, s.Width, s.Height)
+	case m.Channels != s.Channels:
+		return held{}, fmt.Errorf("feed: %s has %d channels, but %s has %d", it.Name, m.Channels, s.items[0].Name, s.Channels)
+	case m.Bits() != s.Bits:
+		return held{}, fmt.Errorf("feed: %s has %d bits, but %s has %d; their values would mean different things", it.Name, m.Bits(), s.items[0].Name, s.Bits)
+	case (h.mask != nil) != s.Masks:
+		return held{}, fmt.Errorf("feed: of %s and %s only one has a mask", it.Name, s.items[0].Name)
+	}
+	if s.classes > 0 {
+		for p, v := range h.mask {
+			if int(v) >= s.classes && v != data.Ignored {
+				return held{}, fmt.Errorf("feed: %s: the mask has class %d at row %d, column %d, but there are only %d classes", it.Name, v, p/s.Width, p%s.Width, s.classes)
+			}
+		}
+	}
+	return h, nil
+}
+
+// A PanicError is a panic met while an image was read or transformed, as an error.
+type PanicError struct {
+	Value any    // of the panic
+	Stack []byte // of the goroutine
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+func factsOf(h held) (f facts) {
+	f.sum, f.squares = make([]uint64, h.img.Channels), make([]uint64, h.img.Channels)
+	area := h.img.Width * h.img.Height
+	for c := range h.img.Channels {
+		if h.img.Pix16 != nil {
+			f.sum[c], f.squares[c] = sums(h.img.Pix16[c*area : (c+1)*area])
+		} else {
+			f.sum[c], f.squares[c] = sums(h.img.Pix8[c*area : (c+1)*area])
+		}
+	}
+	var pixels [data.Ignored]int
+	highest := -1
+	for _, v := range h.mask {
+		if v != data.Ignored {
+			pixels[v]++
+			highest = max(highest, int(v))
+		}
+	}
+	f.pixels = append([]int(nil), pixels[:highest+1]...)
+	return f
+}
+
+// sums are exact for up to 2^32 values.
+func sums[T uint8 | uint16](values []T) (sum, squares uint64) {
+	for _, v := range values {
+		sum += uint64(v)
+		squares += uint64(v) * uint64(v)
+	}
+	return sum, squares
+}
+
+// Len returns the number of images.
+func (m *Images) Len() int { return len(m.indices) }
+
+// Name returns the name of image i.
+func (m *Images) Name(i int) string { return m.items[m.indices[i]].Name }
+
+// Subset returns the images of the given indices, in that order. What is held in
+// memory is shared.
+func (m *Images) Subset(indices []int) *Images {
+	sub := &Images{m.set, make([]int, len(indices))}
+	for i, j := range indices {
+		sub.indices[i] = m.indices[j]
+	}
+	return sub
+}
+
+// At returns image i and its mask, which is nil where classes are not known. They
+// are shared and must not be changed.
+func (m *Images) At(i int) (img *picture.Image, mask []uint8, err error) {
+	h := m.held[m.indices[i]]
+	if h.img == nil {
+		h, err = m.read(m.indices[i])
+	}
+	return h.img, h.mask, err
+}
+
+// Held returns how many images are held in memory.
+func (m *Images) Held() (n int) {
+	for _, i := range m.indices {
+		if m.held[i].img != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Pixels returns how many pixels of image i have a class; 0 where masks are not known.
+func (m *Images) Pixels(i int, class uint8) int {
+	if p := m.facts[m.indices[i]].pixels; int(class) < len(p) {
+		return p[class]
+	}
+	return 0
+}
