@@ -11,6 +11,7 @@
 #include "shim.h"
 
 #include "cgotorch.h"
+#include "distributed.h"
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -214,6 +215,115 @@ char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int*
     if (!on) at::autocast::clear_cache();
   });
 }
+
+#ifdef HCUNET_C10D
+
+char* hcunet_no_processes(void) { return nullptr; }
+char* hcunet_store_open(const char* host, int port, int serve, int64_t timeout, void** store) {
+  return guard([&] {
+    c10d::TCPStoreOptions options;
+    options.port = static_cast<uint16_t>(port);
+    options.isServer = serve != 0;
+    options.waitWorkers = false;
+    options.timeout = Milliseconds(timeout);
+    *store = new Store{c10::make_intrusive<c10d::TCPStore>(host, options)};
+  });
+}
+char* hcunet_store_set(void* store, const char* key, const char* value) {
+  return guard([&] {
+    static_cast<Store*>(store)->store->set(key, std::vector<uint8_t>(value, value + std::strlen(value)));
+  });
+}
+char* hcunet_store_get(void* store, const char* key, int64_t timeout, char** value) {
+  return guard([&] {
+    auto& s = *static_cast<Store*>(store)->store;
+    *value = nullptr;
+    if (timeout > 0) {
+      s.wait({key}, Milliseconds(timeout));
+    } else if (!s.check({key})) {
+      return;
+    }
+    auto v = s.get(key);
+    *value = strndup(reinterpret_cast<const char*>(v.data()), v.size());
+  });
+}
+void hcunet_store_close(void* store) { delete static_cast<Store*>(store); }
+
+char* hcunet_group_open(void* store, const char* backend, const char* name, int rank, int size, int64_t timeout,
+                        const char* interface, void** group) {
+  return guard([&] {
+    auto scoped = c10::make_intrusive<c10d::PrefixStore>(name, static_cast<Store*>(store)->store);
+    *group = new Group{std::string(backend) == "nccl" ? nccl_group(scoped, rank, size, Milliseconds(timeout))
+                                                      : gloo_group(scoped, rank, size, Milliseconds(timeout), interface)};
+  });
+}
+void hcunet_group_close(void* group) { delete static_cast<Group*>(group); }
+char* hcunet_group_sum(void* group, void* const* tensors, int64_t n) {
+  return guard([&] { sum(*static_cast<Group*>(group)->group, refs(tensors, n)); });
+}
+char* hcunet_group_broadcast(void* group, void* const* tensors, int64_t n, int from) {
+  return guard([&] {
+    for (auto& t : refs(tensors, n)) {
+      std::vector<at::Tensor> one{t};
+      c10d::BroadcastOptions options;
+      options.rootRank = from;
+      static_cast<Group*>(group)->group->broadcast(one, options)->wait();
+    }
+  });
+}
+char* hcunet_group_gather(void* group, void* tensor, void** out, int64_t n) {
+  return guard([&] {
+    std::vector<at::Tensor> in{ref(tensor).detach().contiguous()};
+    std::vector<std::vector<at::Tensor>> all(1);
+    for (int64_t i = 0; i < n; i++) all[0].push_back(at::empty_like(in[0]));
+    static_cast<Group*>(group)->group->allgather(all, in)->wait();
+    for (int64_t i = 0; i < n; i++) out[i] = make(all[0][i]);
+  });
+}
+char* hcunet_group_barrier(void* group) {
+  return guard([&] { static_cast<Group*>(group)->group->barrier()->wait(); });
+}
+char* hcunet_group_sum_with_gradient(void* group, void* tensor, void** out) {
+  return guard([&] { put(out, AllSum::apply(ref(tensor), static_cast<Group*>(group)->group)); });
+}
+char* hcunet_reducer_open(void* group, void* const* params, int64_t n, int64_t bucket_bytes, void** out) {
+  return guard([&] {
+    auto r = std::make_shared<Reducer>(static_cast<Group*>(group)->group, refs(params, n), static_cast<size_t>(bucket_bytes));
+    r->watch();
+    *out = new std::shared_ptr<Reducer>(std::move(r));
+  });
+}
+char* hcunet_reducer_prepare(void* reducer) {
+  return guard([&] { (*static_cast<std::shared_ptr<Reducer>*>(reducer))->prepare(); });
+}
+char* hcunet_reducer_finish(void* reducer) {
+  return guard([&] { (*static_cast<std::shared_ptr<Reducer>*>(reducer))->finish(); });
+}
+void hcunet_reducer_close(void* reducer) { delete static_cast<std::shared_ptr<Reducer>*>(reducer); }
+
+#else
+
+char* hcunet_no_processes(void) {
+  return text("this program was built without process groups: install libgloo-dev (Debian), or take PyTorch's own libtorch, "
+              "and build again with go build -a");
+}
+char* hcunet_store_open(const char*, int, int, int64_t, void**) { return hcunet_no_processes(); }
+char* hcunet_store_set(void*, const char*, const char*) { return hcunet_no_processes(); }
+char* hcunet_store_get(void*, const char*, int64_t, char**) { return hcunet_no_processes(); }
+void hcunet_store_close(void*) {}
+char* hcunet_group_open(void*, const char*, const char*, int, int, int64_t, const char*, void**) { return hcunet_no_processes(); }
+void hcunet_group_close(void*) {}
+char* hcunet_group_sum(void*, void* const*, int64_t) { return hcunet_no_processes(); }
+char* hcunet_group_broadcast(void*, void* const*, int64_t, int) { return hcunet_no_processes(); }
+char* hcunet_group_gather(void*, void*, void**, int64_t) { return hcunet_no_processes(); }
+char* hcunet_group_barrier(void*) { return hcunet_no_processes(); }
+char* hcunet_group_sum_with_gradient(void*, void*, void**) { return hcunet_no_processes(); }
+char* hcunet_reducer_open(void*, void* const*, int64_t, int64_t, void**) { return hcunet_no_processes(); }
+char* hcunet_reducer_prepare(void*) { return hcunet_no_processes(); }
+char* hcunet_reducer_finish(void*) { return hcunet_no_processes(); }
+void hcunet_reducer_close(void*) {}
+
+#endif
 
 char* hcunet_seed(uint64_t seed) {
   return guard([&] { at::manual_seed(seed); });

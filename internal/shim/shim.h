@@ -66,6 +66,26 @@ int hcunet_grad_mode(int on);  // returns the mode before; on < 0 only asks
 // Autocast on this thread; *previous_* give what to restore.
 char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int* previous_dtype);
 
+// Process groups (c10d): a store that the processes meet at, and groups in it.
+// Timeouts are in milliseconds.
+char* hcunet_no_processes(void);  // why there are none, NULL where there are
+char* hcunet_store_open(const char* host, int port, int serve, int64_t timeout, void** store);
+char* hcunet_store_set(void* store, const char* key, const char* value);
+char* hcunet_store_get(void* store, const char* key, int64_t timeout, char** value);  // waits; NULL if it did not come
+void hcunet_store_close(void* store);
+char* hcunet_group_open(void* store, const char* backend, const char* name, int rank, int size, int64_t timeout,
+                        const char* interface, void** group);
+void hcunet_group_close(void* group);
+char* hcunet_group_sum(void* group, void* const* tensors, int64_t n);  // in place
+char* hcunet_group_broadcast(void* group, void* const* tensors, int64_t n, int from);
+char* hcunet_group_gather(void* group, void* tensor, void** out, int64_t n);  // every rank gets all n
+char* hcunet_group_barrier(void* group);
+char* hcunet_group_sum_with_gradient(void* group, void* tensor, void** out);
+char* hcunet_reducer_open(void* group, void* const* params, int64_t n, int64_t bucket_bytes, void** reducer);
+char* hcunet_reducer_prepare(void* reducer);  // the next backward pass sends the gradients
+char* hcunet_reducer_finish(void* reducer);   // they are the sums over all ranks
+void hcunet_reducer_close(void* reducer);
+
 // Process-wide state.
 char* hcunet_seed(uint64_t seed);
 void hcunet_set_threads(int n);
