@@ -1,12 +1,18 @@
-// Package metric scores predicted segmentation masks against true ones: Dice and
-// IoU image by image, the search for the best threshold, and a report that says
-// what a mean Dice is made of.
+// Package metric scores predicted segmentation masks against true ones.
+//
+// [Overlap] has Dice and IoU of one image, [SurfaceDistances] the distances between
+// outlines in millimetres, [Histogram] the scores that need no threshold. A
+// [Metric] measures over the images of an epoch; [NewScores] makes the usual ones.
+// A [Table] keeps of each held-out image only what is needed to search thresholds
+// and to report, some hundred bytes instead of its pixels.
 //
 // An image is its H*W pixels in one slice, in any order that both sides share:
-// probabilities are float32 in [0, 1], targets are bytes, 0 or not 0. A pixel is
-// predicted where its probability is greater than the threshold; the two are
-// compared as float32, as torch compares a float32 tensor with a number. NaN is
-// never predicted.
+// probabilities are float32 in [0, 1], targets are class indices, one byte each,
+// of which 0 is the background. The probability of a class is compared with the
+// pixels whose target is that class, never with those of any class; a task with
+// one thing to find has the class 1. A pixel is predicted where its probability is
+// greater than the threshold; the two are compared as float32, as torch compares a
+// float32 tensor with a number. NaN is never predicted.
 //
 // Every image counts the same, whatever its size, and where both masks are empty
 // it scores 1: so scored the SIIM-ACR challenge, on whose images predicting
@@ -87,14 +93,15 @@ type Overlap struct {
 	Target    int // TP+FN
 }
 
-// Compare counts an image's pixels at a threshold, after the removal of noise.
-// It panics if prob and target differ in length.
-func Compare(prob []float32, target []uint8, threshold float64, noise Noise) Overlap {
+// Compare counts an image's pixels of a class at a threshold, after the removal of
+// noise; prob is the probability of that class. It panics if prob and target differ
+// in length.
+func Compare(prob []float32, target []uint8, class uint8, threshold float64, noise Noise) Overlap {
 	mustMatch(len(prob), len(target))
 	var o Overlap
 	thr := float32(threshold)
 	for i, p := range prob {
-		if target[i] != 0 {
+		if target[i] == class {
 			o.Target++
 			if p > thr {
 				o.Both++
@@ -110,19 +117,19 @@ func Compare(prob []float32, target []uint8, threshold float64, noise Noise) Ove
 	return o
 }
 
-// CompareMasks counts the pixels of a predicted mask, 0 or not 0, and a target.
-// It panics if they differ in length.
-func CompareMasks(predicted, target []uint8) Overlap {
+// CompareMasks counts the pixels of a class in a predicted mask and a target, both
+// of class indices. It panics if they differ in length.
+func CompareMasks(predicted, target []uint8, class uint8) Overlap {
 	mustMatch(len(predicted), len(target))
 	var o Overlap
 	for i, p := range predicted {
-		if target[i] != 0 {
+		if target[i] == class {
 			o.Target++
-			if p != 0 {
+			if p == class {
 				o.Both++
 			}
 		}
-		if p != 0 {
+		if p == class {
 			o.Predicted++
 		}
 	}

@@ -39,7 +39,7 @@ func TestScores(t *testing.T) {
 		{"right", ".##.", ".##.", Overlap{2, 2, 2}, 1, 1},
 	} {
 		target := mask(tc.target)
-		o := CompareMasks(mask(tc.predicted), target)
+		o := CompareMasks(mask(tc.predicted), target, 1)
 		assert.Equal(t, tc.want, o, tc.name)
 		assert.Equal(t, tc.dice, o.Dice(), tc.name)
 		assert.Equal(t, tc.iou, o.IoU(), tc.name)
@@ -49,12 +49,13 @@ func TestScores(t *testing.T) {
 		prob := make([]float32, len(target))
 		for i, p := range mask(tc.predicted) {
 			prob[i] = 0.25 + 0.5*float32(p)
-			target[i] *= 255 // any value but 0
+			target[i] *= 3
 		}
-		assert.Equal(t, tc.want, Compare(prob, target, 0.5, Noise{}), tc.name)
+		assert.Equal(t, tc.want, Compare(prob, target, 3, 0.5, Noise{}), tc.name)
+		assert.Equal(t, Overlap{0, tc.want.Predicted, 0}, Compare(prob, target, 2, 0.5, Noise{}), "%s: another class", tc.name)
 	}
-	assert.PanicsWithError(t, "metric: the prediction has 2 pixels, the target 3", func() { CompareMasks(make([]uint8, 2), make([]uint8, 3)) })
-	assert.PanicsWithError(t, "metric: the prediction has 4 pixels, the target 3", func() { Compare(make([]float32, 4), make([]uint8, 3), 0.5, Noise{}) })
+	assert.PanicsWithError(t, "metric: the prediction has 2 pixels, the target 3", func() { CompareMasks(make([]uint8, 2), make([]uint8, 3), 1) })
+	assert.PanicsWithError(t, "metric: the prediction has 4 pixels, the target 3", func() { Compare(make([]float32, 4), make([]uint8, 3), 1, 0.5, Noise{}) })
 }
 
 // The notebook's metric where TP is 0 and where it is not: fastai 1.0.54 on torch
@@ -80,7 +81,7 @@ func TestThresholdIsStrictAndFloat32(t *testing.T) {
 	nan := float32(math.NaN())
 	prob := []float32{0, 0.1, 0.2, 0.3, nan, 1}
 	target := make([]uint8, 6)
-	assert.Equal(t, 2, Compare(prob, target, 0.2, Noise{}).Predicted, "float32(0.2) is not above 0.2")
+	assert.Equal(t, 2, Compare(prob, target, 1, 0.2, Noise{}).Predicted, "float32(0.2) is not above 0.2")
 	assert.Greater(t, float64(float32(0.2)), 0.2, "although it is greater in float64")
 	assert.Equal(t, 2, CountAbove(prob, 0.2))
 	assert.Equal(t, 0, CountAbove(prob, 1))
@@ -92,11 +93,11 @@ func TestNoise(t *testing.T) {
 	target := mask("##...")
 	all := Overlap{2, 3, 2}
 	none := Overlap{0, 0, 2}
-	assert.Equal(t, all, Compare(prob, target, 0.25, Noise{}))
-	assert.Equal(t, all, Compare(prob, target, 0.25, Noise{MinPixels: 3}), "strictly fewer")
-	assert.Equal(t, none, Compare(prob, target, 0.25, Noise{MinPixels: 3.5}))
-	assert.Equal(t, all, Compare(prob, target, 0.25, Noise{MinSum: 2.4999}))
-	assert.Equal(t, none, Compare(prob, target, 0.25, Noise{MinSum: 2.5001}))
+	assert.Equal(t, all, Compare(prob, target, 1, 0.25, Noise{}))
+	assert.Equal(t, all, Compare(prob, target, 1, 0.25, Noise{MinPixels: 3}), "strictly fewer")
+	assert.Equal(t, none, Compare(prob, target, 1, 0.25, Noise{MinPixels: 3.5}))
+	assert.Equal(t, all, Compare(prob, target, 1, 0.25, Noise{MinSum: 2.4999}))
+	assert.Equal(t, none, Compare(prob, target, 1, 0.25, Noise{MinSum: 2.5001}))
 
 	kept := append([]float32(nil), prob...)
 	assert.False(t, RemoveNoise(kept, 2.4999))
@@ -213,7 +214,7 @@ func TestKernelMetricGoldens(t *testing.T) {
 		for channel, probs := range map[string][][]float32{"public": c.prob, "seed": c.other} {
 			var dice, iou float64
 			for i, p := range probs {
-				o := Compare(p, c.targets[i], KernelThreshold, noise)
+				o := Compare(p, c.targets[i], 1, KernelThreshold, noise)
 				require.Equal(t, float32(c.want[channel+".dice"].PerImage[i]), o.KernelDice(), "%d: %s image %d", c.size, channel, i)
 				require.Equal(t, float32(c.want[channel+".iou"].PerImage[i]), o.KernelIoU(), "%d: %s image %d", c.size, channel, i)
 				dice += float64(o.KernelDice()) / 10
@@ -227,7 +228,7 @@ func TestKernelMetricGoldens(t *testing.T) {
 			assert.Equal(t, c.counts[i], CountAbove(p, KernelThreshold))
 			for text, want := range c.overall {
 				thr, _ := strconv.ParseFloat(text, 64)
-				assert.Equal(t, float32(want[i]), float32(Compare(p, c.targets[i], thr, Noise{}).Dice()), "%d: image %d at %s", c.size, i, text)
+				assert.Equal(t, float32(want[i]), float32(Compare(p, c.targets[i], 1, thr, Noise{}).Dice()), "%d: image %d at %s", c.size, i, text)
 			}
 			assert.InEpsilon(t, c.sweep.Sums[i], Sum(p), 1e-6, "torch sums up to 16384 float32 in float32")
 			assert.Equal(t, c.sweep.Zeroed[i], RemoveNoise(append([]float32(nil), p...), NoiseArea(c.size, c.size)))

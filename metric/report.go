@@ -20,22 +20,8 @@ type Parts struct {
 	Negatives int     // images whose target is empty
 	Positives int
 
-	Specificity  float64 // share of negatives predicted empty; 0 if there are none
+	Specificity  float64 // of cases: share of negatives predicted empty; 0 if there are none
 	DicePositive float64 // mean Dice of the positives; 0 if there are none
-}
-
-// newParts divides the sums: correct of the negatives were predicted empty.
-func newParts(negatives, correct, positives int, dice exactSum) Parts {
-	p := Parts{Negatives: negatives, Positives: positives}
-	if negatives > 0 {
-		p.Specificity = float64(correct) / float64(negatives)
-	}
-	if positives > 0 {
-		p.DicePositive = dice.over(positives)
-	}
-	dice.addInt(correct)
-	p.Dice = dice.over(negatives + positives)
-	return p
 }
 
 // Images returns the number of images.
@@ -45,21 +31,53 @@ func (p Parts) Images() int { return p.Negatives + p.Positives }
 // the share of negatives.
 func (p Parts) AllEmpty() float64 { return float64(p.Negatives) / float64(p.Images()) }
 
-// String returns the sum on one line, with the score of predicting nothing.
+// String returns the sum on one line, with the score of predicting nothing. A part
+// that has no images is left out.
 func (p Parts) String() string {
 	if p.Images() == 0 {
 		return "no images"
 	}
-	return fmt.Sprintf("Dice %.4f = %.4f·%.4f (specificity, %d negatives) + %.4f·%.4f (Dice, %d positives); predicting nothing: %.4f",
-		p.Dice, p.AllEmpty(), p.Specificity, p.Negatives, 1-p.AllEmpty(), p.DicePositive, p.Positives, p.AllEmpty())
+	var parts []string
+	if p.Negatives > 0 {
+		parts = append(parts, fmt.Sprintf("%.4f·%.4f (specificity, %d negatives)", p.AllEmpty(), p.Specificity, p.Negatives))
+	}
+	if p.Positives > 0 {
+		parts = append(parts, fmt.Sprintf("%.4f·%.4f (Dice, %d positives)", 1-p.AllEmpty(), p.DicePositive, p.Positives))
+	}
+	return fmt.Sprintf("Dice %.4f = %s; predicting nothing: %.4f", p.Dice, strings.Join(parts, " + "), p.AllEmpty())
 }
 
-// A Report is the scores of a set of images at one threshold.
+// Chosen says on which images the thresholds of a report were chosen.
+type Chosen int
+
+const (
+	ChosenBefore   Chosen = iota // on none of those that are scored
+	ChosenOnOthers               // for each fold on the other folds
+	ChosenOnSame                 // on those that are scored: the score flatters
+)
+
+func (c Chosen) String() string {
+	switch c {
+	case ChosenOnOthers:
+		return "thresholds chosen for each fold on the other folds"
+	case ChosenOnSame:
+		return "thresholds chosen on these same images, which flatters"
+	default:
+		return "thresholds chosen beforehand"
+	}
+}
+
+// MarshalText writes what String returns.
+func (c Chosen) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// A Report is the scores of one class on a set of images.
 type Report struct {
+	Class  string // its name; "" where there is only one
+	Chosen Chosen
 	Parts
 	IoU         float64 // mean over all images
 	IoUPositive float64 // mean over the positives; 0 if there are none
-	Sensitivity float64 // share of positives on which anything was predicted; 0 if there are none
+	Sensitivity float64 // of cases: share of positives on which anything was predicted; 0 if there are none
 
 	// Interval holds the mean Dice of other samples of as many such images, with
 	// the chosen probability; it is zero if it was not asked for.
@@ -74,6 +92,9 @@ type Interval struct {
 
 // ReportOptions ask for more than the means.
 type ReportOptions struct {
+	Class  string // name to print; "" for none
+	Chosen Chosen // on which images the thresholds were chosen
+
 	// Rand draws the bootstrap samples; nil means no Interval.
 	Rand *rand.Rand
 
@@ -94,30 +115,24 @@ func Summarize(images []Overlap, opt *ReportOptions) Report {
 		opt = &ReportOptions{}
 	}
 	var (
-		correct, negatives, found int
-		dice, iou, iouPositive    exactSum
+		all              tally
+		found            int
+		iou, iouPositive exactSum
 	)
 	for _, o := range images {
-		iou.add(o.IoU())
-		switch {
-		case o.Target == 0:
-			negatives++
-			if o.Predicted == 0 {
-				correct++
-			}
-		default:
-			dice.add(o.Dice())
-			iouPositive.add(o.IoU())
+		all.add(o)
+		iou.add(exact(o.IoU()))
+		if o.Target > 0 {
+			iouPositive.add(exact(o.IoU()))
 			if o.Predicted > 0 {
 				found++
 			}
 		}
 	}
-	positives := len(images) - negatives
-	r := Report{Parts: newParts(negatives, correct, positives, dice), IoU: iou.over(len(images))}
-	if positives > 0 {
-		r.IoUPositive = iouPositive.over(positives)
-		r.Sensitivity = float64(found) / float64(positives)
+	r := Report{Class: opt.Class, Chosen: opt.Chosen, Parts: all.parts(), IoU: iou.over(len(images))}
+	if all.positives > 0 {
+		r.IoUPositive = iouPositive.over(all.positives)
+		r.Sensitivity = float64(found) / float64(all.positives)
 	}
 	if opt.Rand != nil && len(images) > 0 {
 		r.Interval = bootstrap(images, opt)
@@ -184,14 +199,27 @@ func (r Report) String() string {
 		return "no images"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "Dice            %.4f", r.Dice)
+	if r.Class != "" {
+		fmt.Fprintf(&b, "%s\n", r.Class)
+	}
+	fmt.Fprintf(&b, "Dice              %.4f", r.Dice)
 	if r.Interval.Level > 0 {
 		fmt.Fprintf(&b, "  [%.4f, %.4f] with probability %.4g", r.Interval.Low, r.Interval.High, r.Interval.Level)
 	}
-	fmt.Fprintf(&b, "\n  = %.4f * %.4f  share of negatives (%d) * specificity", r.AllEmpty(), r.Specificity, r.Negatives)
-	fmt.Fprintf(&b, "\n  + %.4f * %.4f  share of positives (%d) * their Dice", 1-r.AllEmpty(), r.DicePositive, r.Positives)
-	fmt.Fprintf(&b, "\nnothing at all  %.4f  what predicting nothing would score", r.AllEmpty())
-	fmt.Fprintf(&b, "\nIoU             %.4f  on positives %.4f", r.IoU, r.IoUPositive)
-	fmt.Fprintf(&b, "\nsensitivity     %.4f  positives with anything predicted", r.Sensitivity)
+	fmt.Fprintf(&b, "  %v", r.Chosen)
+	sign := "="
+	if r.Negatives > 0 {
+		fmt.Fprintf(&b, "\n  = %.4f * %.4f  share of negatives (%d) * case specificity", r.AllEmpty(), r.Specificity, r.Negatives)
+		sign = "+"
+	}
+	if r.Positives > 0 {
+		fmt.Fprintf(&b, "\n  %s %.4f * %.4f  share of positives (%d) * their Dice", sign, 1-r.AllEmpty(), r.DicePositive, r.Positives)
+	}
+	fmt.Fprintf(&b, "\nnothing at all    %.4f  what predicting nothing would score", r.AllEmpty())
+	fmt.Fprintf(&b, "\nIoU               %.4f", r.IoU)
+	if r.Positives > 0 {
+		fmt.Fprintf(&b, "  on positives %.4f", r.IoUPositive)
+		fmt.Fprintf(&b, "\ncase sensitivity  %.4f  positives with anything predicted", r.Sensitivity)
+	}
 	return b.String()
 }

@@ -56,19 +56,39 @@ func TestDiceIsTheSumOfItsParts(t *testing.T) {
 
 func TestReportText(t *testing.T) {
 	r := Summarize(fiveImages, nil)
-	assert.Equal(t, `Dice            0.5200
-  = 0.6000 * 0.6667  share of negatives (3) * specificity
+	assert.Equal(t, `Dice              0.5200  thresholds chosen beforehand
+  = 0.6000 * 0.6667  share of negatives (3) * case specificity
   + 0.4000 * 0.3000  share of positives (2) * their Dice
-nothing at all  0.6000  what predicting nothing would score
-IoU             0.4857  on positives 0.2143
-sensitivity     0.5000  positives with anything predicted`, r.String())
+nothing at all    0.6000  what predicting nothing would score
+IoU               0.4857  on positives 0.2143
+case sensitivity  0.5000  positives with anything predicted`, r.String())
 	assert.Equal(t, "Dice 0.5200 = 0.6000·0.6667 (specificity, 3 negatives) + 0.4000·0.3000 (Dice, 2 positives); predicting nothing: 0.6000", r.Parts.String())
 	r.Interval = Interval{0.2, 0.8, 0.95}
-	assert.Contains(t, r.String(), "Dice            0.5200  [0.2000, 0.8000] with probability 0.95\n")
+	assert.Contains(t, r.String(), "Dice              0.5200  [0.2000, 0.8000] with probability 0.95  thresholds chosen beforehand\n")
+	r.Chosen, r.Class = ChosenOnSame, "left lung"
+	assert.Contains(t, r.String(), "left lung\nDice              0.5200  [0.2000, 0.8000] with probability 0.95  thresholds chosen on these same images, which flatters\n")
 	none := Summarize(nil, &ReportOptions{Rand: rand.New(rand.NewPCG(1, 1))})
 	assert.Equal(t, "no images", none.String())
 	assert.Equal(t, "no images", none.Parts.String())
 	assert.True(t, math.IsNaN(none.Dice))
+}
+
+// A part without images is not printed as a product of zeros.
+func TestReportWithoutNegativesOrPositives(t *testing.T) {
+	r := Summarize(fiveImages[2:3], nil)
+	assert.Equal(t, `Dice              0.6000  thresholds chosen beforehand
+  = 1.0000 * 0.6000  share of positives (1) * their Dice
+nothing at all    0.0000  what predicting nothing would score
+IoU               0.4286  on positives 0.4286
+case sensitivity  1.0000  positives with anything predicted`, r.String())
+	assert.Equal(t, "Dice 0.6000 = 1.0000·0.6000 (Dice, 1 positives); predicting nothing: 0.0000", r.Parts.String())
+
+	r = Summarize(fiveImages[:2], &ReportOptions{Chosen: ChosenOnOthers})
+	assert.Equal(t, `Dice              0.5000  thresholds chosen for each fold on the other folds
+  = 1.0000 * 0.5000  share of negatives (2) * case specificity
+nothing at all    1.0000  what predicting nothing would score
+IoU               0.5000`, r.String())
+	assert.Equal(t, "Dice 0.5000 = 1.0000·0.5000 (specificity, 2 negatives); predicting nothing: 1.0000", r.Parts.String())
 }
 
 func TestBootstrap(t *testing.T) {

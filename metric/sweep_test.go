@@ -30,7 +30,7 @@ func slowSweep(probs [][]float32, targets [][]uint8, thresholds []float64, noise
 		var negatives, correct, positives int
 		all, positive := new(big.Rat), new(big.Rat)
 		for i, p := range probs {
-			d := Compare(p, targets[i], thr, noise)
+			d := Compare(p, targets[i], 1, thr, noise)
 			score := new(big.Rat).SetFloat64(d.Dice())
 			all.Add(all, score)
 			if d.Target == 0 {
@@ -79,7 +79,9 @@ func randomImages(rng *rand.Rand, n int, thresholds []float64) (probs [][]float3
 				p[i] = 0
 			}
 			if !empty && rng.IntN(3) == 0 {
-				y[i] = 1 + uint8(rng.IntN(255))
+				y[i] = 1
+			} else if rng.IntN(3) == 0 {
+				y[i] = 2 + uint8(rng.IntN(254)) // other classes
 			}
 		}
 		probs, targets = append(probs, p), append(targets, y)
@@ -100,8 +102,8 @@ func TestSweepIsTheSlowLoop(t *testing.T) {
 
 		whole, folds := NewSweep(thresholds, noise), []*Sweep{NewSweep(thresholds, noise), NewSweep(thresholds, noise), NewSweep(thresholds, noise)}
 		for _, i := range rng.Perm(len(probs)) {
-			whole.Add(probs[i], targets[i])
-			folds[rng.IntN(3)].Add(probs[i], targets[i])
+			whole.Add(probs[i], targets[i], 1)
+			folds[rng.IntN(3)].Add(probs[i], targets[i], 1)
 		}
 		pooled := NewSweep(thresholds, noise)
 		for _, f := range folds {
@@ -119,7 +121,7 @@ func TestSweepGoldens(t *testing.T) {
 	for _, c := range goldenCases(t) {
 		s := NewSweep(nil, Noise{MinSum: NoiseArea(c.size, c.size)})
 		for i, p := range c.prob {
-			s.Add(p, c.targets[i])
+			s.Add(p, c.targets[i], 1)
 		}
 		// torch: float32 scores, averaged in float32.
 		worst := golden.Close(t, "dice by threshold", s.Dice(), c.dices, 1e-7)
@@ -137,7 +139,7 @@ func TestSweepGoldens(t *testing.T) {
 func TestBestIsTheFirst(t *testing.T) {
 	s := NewSweep(nil, Noise{})
 	// Perfect from 0.30 up to 0.49: the background is at 0.295, the target at 0.5.
-	s.Add([]float32{0.295, 0.5, 0.5}, mask(".##"))
+	s.Add([]float32{0.295, 0.5, 0.5}, mask(".##"), 1)
 	thr, at := s.Best()
 	assert.Equal(t, 0.3, thr)
 	assert.Equal(t, 1.0, at.Dice)
@@ -152,33 +154,60 @@ func TestSweepErrors(t *testing.T) {
 		assert.Panics(t, func() { NewSweep(thresholds, Noise{}) }, thresholds)
 	}
 	s := NewSweep(nil, Noise{})
-	assert.Panics(t, func() { s.Add(make([]float32, 3), make([]uint8, 4)) })
+	assert.Panics(t, func() { s.Add(make([]float32, 3), make([]uint8, 4), 1) })
 	assert.ErrorContains(t, s.Merge(NewSweep(nil, Noise{MinSum: 3})), "must be the same")
 	assert.ErrorContains(t, s.Merge(NewSweep([]float64{0.5}, Noise{})), "must be the same")
 }
 
 func TestExactSum(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
-	var s exactSum
+	var s, half exactSum
 	want := new(big.Rat)
-	for range 2000 {
+	for i := range 2000 {
 		v := rng.Float64()
-		if rng.IntN(2) == 0 {
+		switch rng.IntN(3) {
+		case 0:
 			v = 2 / float64(2+rng.IntN(1<<32))
+		case 1:
+			v = math.Ldexp(v, rng.IntN(16)) // as distances are
 		}
-		s.add(v)
+		s.add(exact(v))
 		want.Add(want, new(big.Rat).SetFloat64(v))
+		if i == 1000 {
+			half = s
+		}
+		sum, _ := want.Float64()
+		require.Equal(t, sum, s.float64(), i)
 	}
-	s.add(0)
-	s.addInt(3)
+	s.add(exact(0))
+	s.add(exactInt(3))
 	want.Add(want, big.NewRat(3, 1))
 	sum, _ := want.Float64()
 	assert.Equal(t, sum/7, s.over(7))
 
+	rest := s
+	rest.sub(half)
+	rest.add(half)
+	assert.Equal(t, s, rest)
+
 	var tiny exactSum
-	tiny.add(0x1p-97)
-	tiny.add(1)
+	assert.Zero(t, tiny.float64())
+	tiny.add(exact(0x1p-97))
+	assert.Zero(t, tiny.float64(), "below the last place")
+	tiny.add(exact(0x1p-96))
+	assert.Equal(t, 0x1p-96, tiny.float64())
+	tiny.add(exact(1))
 	assert.Equal(t, 1.0, tiny.over(1))
+	for _, v := range []float64{0x1p-43, 0x1.fffffffffffffp-44, 1, 0x1.fffffffffffffp30, 0x1p31} {
+		assert.Equal(t, v, exact(v).float64())
+	}
+	// Halfway between two float64: to the even one, and up if there is anything more.
+	for _, tc := range []struct{ v, more, want float64 }{{1, 0, 1}, {1 + 0x1p-52, 0, 1 + 0x1p-51}, {1, 0x1p-96, 1 + 0x1p-52}} {
+		s := exact(tc.v)
+		s.add(exact(0x1p-53))
+		s.add(exact(tc.more))
+		assert.Equal(t, tc.want, s.float64())
+	}
 }
 
 func BenchmarkSweepAdd(b *testing.B) {
@@ -191,13 +220,13 @@ func BenchmarkSweepAdd(b *testing.B) {
 	b.Run("one pass, uniform probabilities", func(b *testing.B) {
 		s := NewSweep(nil, Noise{MinSum: 300})
 		for b.Loop() {
-			s.Add(prob, target)
+			s.Add(prob, target, 1)
 		}
 	})
 	b.Run("99 passes", func(b *testing.B) {
 		for b.Loop() {
 			for _, thr := range Thresholds() {
-				Compare(prob, target, thr, Noise{MinSum: 300})
+				Compare(prob, target, 1, thr, Noise{MinSum: 300})
 			}
 		}
 	})

@@ -46,7 +46,7 @@ func Example_films() {
 
 	sweep := metric.NewSweep(nil, metric.Noise{MinSum: metric.NoiseArea(256, 256)})
 	check(trainer.Predict(ctx, held, false, func(p train.Prediction) error {
-		sweep.Add(p.Prob, p.Targets)
+		sweep.Add(p.Prob, p.Targets, train.Foreground)
 		return nil
 	}))
 	threshold, dice := sweep.Best()

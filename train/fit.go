@@ -363,7 +363,7 @@ func (r *run) scoreAll(ctx context.Context, valid feed.Source) (loss, dice float
 		losses.Add(value, b.N)
 		area := b.H * b.W
 		for i := range b.N {
-			o := metric.Compare(prob[i*area:(i+1)*area], b.Targets[i*area:(i+1)*area], r.opt.Threshold, r.opt.Noise)
+			o := metric.Compare(prob[i*area:(i+1)*area], b.Targets[i*area:(i+1)*area], Foreground, r.opt.Threshold, r.opt.Noise)
 			dices.Add(float64(o.KernelDice()), 1)
 		}
 	}

@@ -1,0 +1,178 @@
+package metric
+
+import (
+	"fmt"
+	"math"
+)
+
+// A Histogram counts the pixels of one class by their probability, those in the
+// target and the others apart, and gives the scores that need no threshold. It
+// takes 64 KiB, however many images were added.
+//
+// A probability p is counted as floor(4096 p)/4096: 4097 values, 1 among them. All
+// scores are exact for probabilities rounded so. What the rounding can change is
+// known from the counts: scores come with the bounds between which the score of the
+// unrounded probabilities lies. Probabilities outside [0, 1] count as 0 or 1, NaN as 0.
+//
+// The zero Histogram is empty. It is not for several goroutines: give each its own,
+// then Merge.
+type Histogram struct {
+	counts [resolution + 1][2]int64 // [bin][1 in the target]
+}
+
+// resolution is the number of steps between 0 and 1, a power of two, so that
+// multiplying by it is exact.
+const resolution = 4096
+
+// Add takes one image: the probability of a class and the target. It panics if
+// they differ in length.
+func (h *Histogram) Add(prob []float32, target []uint8, class uint8) {
+	mustMatch(len(prob), len(target))
+	for i, p := range prob {
+		t := 0
+		if target[i] == class {
+			t = 1
+		}
+		bin := 0
+		if p > 0 {
+			bin = min(int(min(p, 1)*resolution), resolution)
+		}
+		h.counts[bin][t]++
+	}
+}
+
+// Merge adds the pixels of another Histogram.
+func (h *Histogram) Merge(o *Histogram) {
+	for bin := range h.counts {
+		h.counts[bin][0] += o.counts[bin][0]
+		h.counts[bin][1] += o.counts[bin][1]
+	}
+}
+
+// Pixels returns the number of pixels in and outside the target.
+func (h *Histogram) Pixels() (inTarget, outside int64) {
+	for _, c := range h.counts {
+		outside += c[0]
+		inTarget += c[1]
+	}
+	return inTarget, outside
+}
+
+// A Bounded is a score of rounded probabilities, and the bounds of that of the
+// unrounded ones.
+type Bounded struct{ Value, Low, High float64 }
+
+// AveragePrecision returns the mean precision over recall of all pixels together,
+// sum of (R[n]-R[n-1])*P[n] over the descending thresholds; NaN without a target
+// pixel.
+//
+// Source: scikit-learn 1.9.1, average_precision_score.
+//
+// The bounds: in a bin of p target and n other pixels, after t and f ones of higher
+// probability, precision is at its highest if the target pixels come first and
+// together, (t+p)/(t+p+f) for each, and at its lowest if they come last and one by
+// one, the sum of (t+i)/(t+i+f+n) for i from 1 to p, which is at least the integral
+// from 0 to p.
+func (h *Histogram) AveragePrecision() Bounded {
+	positives, _ := h.Pixels()
+	if positives == 0 {
+		return Bounded{math.NaN(), math.NaN(), math.NaN()}
+	}
+	var ap Bounded
+	var t, f float64
+	for bin := resolution; bin >= 0; bin-- {
+		p, n := float64(h.counts[bin][1]), float64(h.counts[bin][0])
+		if p > 0 {
+			ap.Value += p * (t + p) / (t + p + f + n)
+			ap.High += p * (t + p) / (t + p + f)
+			ap.Low += p
+			if f+n > 0 {
+				ap.Low -= (f + n) * math.Log1p(p/(t+f+n))
+			}
+		}
+		t, f = t+p, f+n
+	}
+	ap.Value /= float64(positives)
+	ap.Low /= float64(positives)
+	ap.High /= float64(positives)
+	return ap
+}
+
+// BestDice returns the highest Dice of all pixels together over the thresholds
+// k/4096, and that threshold, the highest one if there are several; NaN without a
+// target pixel. Predicted is what is at least k/4096. Bounds are those of the
+// highest Dice over all thresholds. It is not a mean over images: large masks count
+// for more. See [Sweep] for the best mean.
+func (h *Histogram) BestDice() (threshold float64, dice Bounded) {
+	positives, _ := h.Pixels()
+	if positives == 0 {
+		return math.NaN(), Bounded{math.NaN(), math.NaN(), math.NaN()}
+	}
+	var t, f int64
+	for bin := resolution; bin >= 0; bin-- {
+		p, n := h.counts[bin][1], h.counts[bin][0]
+		if d := 2 * float64(t+p) / float64(t+p+f+n+positives); d > dice.Value {
+			threshold, dice.Value = float64(bin)/resolution, d
+		}
+		dice.High = max(dice.High, 2*float64(t+p)/float64(t+p+f+positives)) // its target pixels first
+		t, f = t+p, f+n
+	}
+	dice.Low = dice.Value // reached by a threshold just below k/4096
+	return threshold, dice
+}
+
+// A Bin is the pixels whose probability lies in [Low, High), the last one with 1.
+type Bin struct {
+	Low, High float64
+	Pixels    int64
+	InTarget  int64
+
+	// Mean is the mean probability, from the middles of the histogram's bins: off by at
+	// most 1/8192. NaN without pixels.
+	Mean float64
+}
+
+// Calibration returns n bins of equal width, n from 1 to 4096: where the share of
+// pixels in the target equals the mean probability, the probabilities mean what they
+// say. It returns an error for another n. A limit that is not a multiple of 1/4096
+// is rounded down to one.
+func (h *Histogram) Calibration(n int) ([]Bin, error) {
+	if n < 1 || n > resolution {
+		return nil, fmt.Errorf("metric: %d bins of calibration, want 1 to %d", n, resolution)
+	}
+	bins := make([]Bin, n)
+	for i := range bins {
+		b := &bins[i]
+		low, high := i*resolution/n, (i+1)*resolution/n
+		b.Low, b.High = float64(low)/resolution, float64(high)/resolution
+		if i == n-1 {
+			high++
+		}
+		sum := 0.0
+		for bin := low; bin < high; bin++ {
+			c := h.counts[bin]
+			b.Pixels += c[0] + c[1]
+			b.InTarget += c[1]
+			middle := min(float64(bin)+0.5, resolution) // the last bin holds only 1
+			sum += float64(c[0]+c[1]) * (middle / resolution)
+		}
+		b.Mean = sum / float64(b.Pixels)
+	}
+	return bins, nil
+}
+
+// CalibrationError returns the expected calibration error: the mean over pixels of
+// the difference between share and mean probability in their bin.
+//
+// Source: M. P. Naeini, G. F. Cooper, M. Hauskrecht, AAAI 2015.
+func CalibrationError(bins []Bin) float64 {
+	var sum float64
+	var pixels int64
+	for _, b := range bins {
+		if b.Pixels > 0 {
+			sum += math.Abs(float64(b.InTarget) - b.Mean*float64(b.Pixels))
+			pixels += b.Pixels
+		}
+	}
+	return sum / float64(pixels)
+}

@@ -1,0 +1,355 @@
+package metric
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+)
+
+// SearchOptions say which rules are tried.
+type SearchOptions struct {
+	// Thresholds to try, of those of the table, ascending; nil means those of
+	// [Thresholds].
+	Thresholds []float64
+
+	// MinSum is the notebook's noise rule for the thresholds; 0 is none. Triplets have
+	// their MinArea instead.
+	MinSum float64
+
+	// MinAreas of the triplets, in pixels, ascending; nil means [MinAreas] of the
+	// largest image.
+	MinAreas []int
+}
+
+// MinAreas returns the areas that are tried for triplets in an image of so many
+// pixels: 0 to 4000 pixels of a film of 1024x1024 in steps of 250, in proportion. The
+// areas of the challenge's first place, 600 to 2000, lie among them.
+func MinAreas(pixels int) []int {
+	var areas []int
+	for i := range 17 {
+		areas = append(areas, int(math.Round(float64(i)*250*float64(pixels)/(1024*1024))))
+	}
+	return slices.Compact(areas)
+}
+
+// A Choice is a rule that was found by trying, and what it is worth.
+//
+// Same is scored on the cases that the rule was chosen on, so it flatters. Nested
+// is the honest estimate: the same search, for each fold on the cases of the other
+// folds, scored on this one. It needs two folds or more; otherwise it has no images.
+type Choice struct {
+	Rule   Rule // for new images
+	Same   Parts
+	Nested Parts
+
+	SameRules   map[int]Rule // under which each fold was scored in Same
+	NestedRules map[int]Rule // and in Nested
+}
+
+// Optimism returns how much higher the score is on the cases that the rule was
+// chosen on.
+func (c *Choice) Optimism() float64 { return c.Same.Dice - c.Nested.Dice }
+
+// SameRule returns the rule under which a fold was scored in Same. It and NestedRule
+// are for [Table.Report].
+func (c *Choice) SameRule(fold int) Rule { return c.SameRules[fold] }
+
+// NestedRule returns the rule under which a fold was scored in Nested.
+func (c *Choice) NestedRule(fold int) Rule { return c.NestedRules[fold] }
+
+// Choices are the three ways to choose a rule from held-out cases.
+type Choices struct {
+	// PerFold has the best threshold of each fold in SameRules and their mean in Rule, as
+	// the notebook does. In Nested a fold is scored at the mean of the other folds'
+	// thresholds, rounded to the nearest threshold of the table.
+	PerFold Choice
+
+	Pooled  Choice // one threshold, the best of all cases together
+	Triplet Choice // the best triplet of all cases together
+}
+
+// Search tries rules for a class on all cases. Of equally good thresholds the lowest
+// is chosen, as numpy's argmax picks it; of equally good triplets that of the lowest
+// MinArea, among these that of the lowest Bottom, then Top. An error says what is
+// wrong with the options, or that there are no cases.
+func (t *Table) Search(class uint8, opt *SearchOptions) (*Choices, error) {
+	if opt == nil {
+		opt = &SearchOptions{}
+	}
+	if err := t.checkClass(class); err != nil {
+		return nil, err
+	}
+	s := search{table: t, minSum: opt.MinSum}
+	thresholds := opt.Thresholds
+	if thresholds == nil {
+		thresholds = Thresholds()
+	}
+	for i, thr := range thresholds {
+		at, err := t.onGrid(ThresholdRule(thr, 0))
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 && thr < thresholds[i-1] {
+			return nil, fmt.Errorf("metric: threshold %d of the search is %v after %v, want ascending ones", i, thr, thresholds[i-1])
+		}
+		s.thresholds, s.columns = append(s.thresholds, thr), append(s.columns, at.bottom)
+	}
+	cases, _ := t.snapshot()
+	if len(cases) == 0 || len(thresholds) == 0 {
+		return nil, fmt.Errorf("metric: a search of %d thresholds over %d cases, want at least one of each", len(thresholds), len(cases))
+	}
+	pixels := 0
+	for _, c := range cases {
+		if len(s.folds) == 0 || s.folds[len(s.folds)-1] != c.Fold {
+			s.folds = append(s.folds, c.Fold)
+			s.cases = append(s.cases, nil)
+		}
+		last := len(s.folds) - 1
+		curve := &c.curves[class-1]
+		s.cases[last] = append(s.cases[last], curve)
+		pixels = max(pixels, curve.Pixels)
+	}
+	areas := opt.MinAreas
+	if areas == nil {
+		areas = MinAreas(pixels)
+	}
+	if len(areas) == 0 || areas[0] < 0 || !slices.IsSorted(areas) {
+		return nil, fmt.Errorf("metric: areas %v of the search, want ascending numbers of pixels", areas)
+	}
+	perFold, pooled := s.threshold()
+	return &Choices{PerFold: perFold, Pooled: pooled, Triplet: s.triplet(areas)}, nil
+}
+
+// A search is one under way.
+type search struct {
+	table      *Table
+	thresholds []float64
+	columns    []int // where they are in the table
+	minSum     float64
+	folds      []int // ascending
+	cases      [][]*Curve
+}
+
+// threshold searches the best threshold of each fold and of all.
+func (s *search) threshold() (perFold, pooled Choice) {
+	byFold := make([][]tally, len(s.folds)) // [fold][threshold]
+	all := make([]tally, len(s.thresholds))
+	full := make([]tally, len(s.table.thresholds))
+	for f, cases := range s.cases {
+		clear(full)
+		for _, c := range cases {
+			addCurve(full, c, s.minSum)
+		}
+		byFold[f] = make([]tally, len(s.thresholds))
+		for k, column := range s.columns {
+			byFold[f][k] = full[column]
+			all[k].merge(full[column])
+		}
+	}
+
+	pooled = newChoice()
+	best := bestOf(all)
+	pooled.Rule, pooled.Same = ThresholdRule(s.thresholds[best], s.minSum), all[best].parts()
+
+	perFold = newChoice()
+	var same, nested, nestedMean tally
+	rest := make([]tally, len(all))
+	bests := make([]int, len(s.folds))
+	for f, fold := range s.folds {
+		pooled.SameRules[fold] = pooled.Rule
+		bests[f] = bestOf(byFold[f])
+		perFold.SameRules[fold] = ThresholdRule(s.thresholds[bests[f]], s.minSum)
+		same.merge(byFold[f][bests[f]])
+
+		if len(s.folds) < 2 {
+			continue
+		}
+		for k := range rest {
+			rest[k] = all[k].without(byFold[f][k])
+		}
+		k := bestOf(rest)
+		pooled.NestedRules[fold] = ThresholdRule(s.thresholds[k], s.minSum)
+		nested.merge(byFold[f][k])
+	}
+	perFold.Rule = ThresholdRule(s.meanThreshold(bests, -1), s.minSum)
+	perFold.Same = same.parts()
+	if len(s.folds) > 1 {
+		for f, fold := range s.folds {
+			column := s.table.nearest(s.meanThreshold(bests, f))
+			perFold.NestedRules[fold] = ThresholdRule(s.table.thresholds[column], s.minSum)
+			rule := gridRule{minSum: s.minSum, top: column, bottom: column}
+			for _, c := range s.cases[f] {
+				nestedMean.add(rule.score(c))
+			}
+		}
+	}
+	pooled.Nested, perFold.Nested = nested.parts(), nestedMean.parts()
+	return perFold, pooled
+}
+
+func newChoice() Choice { return Choice{SameRules: map[int]Rule{}, NestedRules: map[int]Rule{}} }
+
+// meanThreshold returns the mean of the folds' thresholds, without one fold if it is
+// not negative.
+func (s *search) meanThreshold(bests []int, without int) float64 {
+	n := len(bests)
+	if without >= 0 {
+		n--
+	}
+	mean := 0.0
+	for f, k := range bests {
+		if f != without {
+			mean += s.thresholds[k] / float64(n) // in this order, so that the sum of equal runs is equal
+		}
+	}
+	return mean
+}
+
+// bestOf returns the first of the highest mean Dice.
+func bestOf(tallies []tally) int {
+	best := 0
+	for k := range tallies {
+		if tallies[k].mean() > tallies[best].mean() {
+			best = k
+		}
+	}
+	return best
+}
+
+// A candidate is the best triplet so far for one set of folds.
+type candidate struct {
+	mean             float64
+	area, top, low   int   // indices; -1 before the first
+	scored, heldBack tally // of the folds chosen on, and of the one held back
+}
+
+// triplet searches the best triplet of all, and of all but each fold.
+//
+// For one area and one low threshold, an image's score depends on the high threshold
+// only through whether it has a mask: it has one up to the highest threshold at which
+// so many pixels are predicted. So a fold's scores at all high thresholds are sums
+// over buckets, one bucket per such highest threshold: a pass over the cases for each
+// area and low threshold is enough.
+func (s *search) triplet(areas []int) Choice {
+	sets := len(s.folds) + 1 // the last one is all folds
+	found := make([][]candidate, len(areas))
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(runtime.GOMAXPROCS(0), len(areas)) {
+		wg.Go(func() {
+			for a := range next {
+				found[a] = s.tripletsOf(a, areas[a], sets)
+			}
+		})
+	}
+	for a := range areas {
+		next <- a
+	}
+	close(next)
+	wg.Wait()
+
+	best := found[0]
+	for _, other := range found[1:] {
+		for i := range best {
+			if other[i].mean > best[i].mean {
+				best[i] = other[i]
+			}
+		}
+	}
+	rule := func(c candidate) Rule {
+		return Rule{Top: s.thresholds[c.top], MinArea: areas[c.area], Bottom: s.thresholds[c.low]}
+	}
+	choice := newChoice()
+	all := best[sets-1]
+	choice.Rule, choice.Same = rule(all), all.scored.parts()
+	var nested tally
+	for f, fold := range s.folds {
+		choice.SameRules[fold] = choice.Rule
+		if len(s.folds) > 1 {
+			choice.NestedRules[fold] = rule(best[f])
+			nested.merge(best[f].heldBack)
+		}
+	}
+	choice.Nested = nested.parts()
+	return choice
+}
+
+// tripletsOf returns the best triplets with one area: for each fold that of all
+// other folds, and last that of all folds.
+func (s *search) tripletsOf(a, area, sets int) []candidate {
+	n := len(s.thresholds)
+	best := make([]candidate, sets)
+	for i := range best {
+		best[i] = candidate{mean: math.Inf(-1), area: a}
+	}
+	// masked[f][i] is the number of thresholds up to which a case has a mask.
+	masked := make([][]int, len(s.folds))
+	for f, cases := range s.cases {
+		masked[f] = make([]int, len(cases))
+		for i, c := range cases {
+			masked[f][i], _ = slices.BinarySearchFunc(s.columns, area, func(column, area int) int {
+				if int(c.Predicted[column]) >= area {
+					return -1
+				}
+				return 1
+			})
+		}
+	}
+	byFold := make([][]tally, len(s.folds)) // [fold][top]
+	for f := range byFold {
+		byFold[f] = make([]tally, n)
+	}
+	without := make([][]tally, len(s.folds)) // [fold][bucket], scored as empty
+	for f, cases := range s.cases {
+		without[f] = make([]tally, n+1)
+		for i, c := range cases {
+			without[f][masked[f][i]].add(Overlap{Target: c.Target})
+		}
+	}
+	with := make([]tally, n+1) // per bucket, scored with the mask
+	for low := range n {
+		for f, cases := range s.cases {
+			clear(with)
+			for i, c := range cases {
+				with[masked[f][i]].add(c.At(s.columns[low]))
+			}
+			empty := without[f]
+			// At the high threshold top an image of bucket m has a mask if m > top.
+			var below tally
+			for m := range low {
+				below.merge(empty[m])
+			}
+			for top := low; top < n; top++ {
+				below.merge(empty[top])
+				byFold[f][top] = below
+			}
+			var above tally
+			for top := n - 1; top >= low; top-- {
+				above.merge(with[top+1])
+				byFold[f][top].merge(above)
+			}
+		}
+		for top := low; top < n; top++ {
+			var all tally
+			for f := range byFold {
+				all.merge(byFold[f][top])
+			}
+			best[sets-1].take(all, tally{}, top, low)
+			if len(s.folds) > 1 {
+				for f := range byFold {
+					best[f].take(all.without(byFold[f][top]), byFold[f][top], top, low)
+				}
+			}
+		}
+	}
+	return best
+}
+
+// take replaces the candidate by a better one.
+func (c *candidate) take(scored, heldBack tally, top, low int) {
+	if mean := scored.mean(); mean > c.mean {
+		c.mean, c.top, c.low, c.scored, c.heldBack = mean, top, low, scored, heldBack
+	}
+}
