@@ -22,21 +22,20 @@ func (c *Curve) At(k int) Overlap {
 	return Overlap{Both: int(c.Both[k]), Predicted: int(c.Predicted[k]), Target: c.Target}
 }
 
-// A counter makes curves. It reads each pixel once: the pixel goes into a
-// histogram by the number of thresholds that it exceeds, and sums over the
-// histogram are the counts at every threshold, the same integers that counting at
-// each would give.
+// A counter makes curves and histograms. It reads each pixel once: the pixel goes
+// into a cell by its bin of a [Histogram] and by the number of thresholds that it
+// exceeds. Sums over the cells are the counts at every threshold, the same integers
+// that counting at each would give.
+//
+// A pixel of bin i that exceeds b thresholds goes into the cell i+b. Both numbers
+// grow with the probability, so that no two pairs of them share a cell.
 type counter struct {
 	thresholds []float64
-	asFloat32  []float32 // what probabilities are compared with; then +Inf, which nothing exceeds
-
-	// below[c] is the number of thresholds under c/cells: where to begin looking
-	// for a probability in [c/cells, (c+1)/cells).
-	below [cells + 1]int32
-	hist  []int32 // of one image: [2*b+t] pixels that exceed exactly b thresholds, t=1 in the target
+	asFloat32  []float32             // what probabilities are compared with; then +Inf, which nothing exceeds
+	below      [resolution + 1]int32 // the number of thresholds under i/resolution
+	from       []int32               // the cell from which on each threshold is exceeded
+	cells      []int32               // of one image: [2*cell+1] pixels in the target, [2*cell] others
 }
-
-const cells = 1024 // a power of two: multiplying by it is exact
 
 func newCounter(thresholds []float64) (counter, error) {
 	if len(thresholds) == 0 {
@@ -45,64 +44,93 @@ func newCounter(thresholds []float64) (counter, error) {
 	c := counter{
 		thresholds: slices.Clone(thresholds),
 		asFloat32:  make([]float32, len(thresholds)+1),
-		hist:       make([]int32, 2*(len(thresholds)+1)),
+		from:       make([]int32, len(thresholds)),
+		cells:      make([]int32, 2*(resolution+1+len(thresholds))),
 	}
 	for i, t := range thresholds {
 		if !(t >= 0 && t <= 1) || i > 0 && t < thresholds[i-1] {
 			return counter{}, fmt.Errorf("metric: threshold %d is %v; want ascending values in [0, 1]", i, t)
 		}
 		c.asFloat32[i] = float32(t)
+		c.from[i] = int32(binOf(float32(t)) + i + 1)
 	}
 	c.asFloat32[len(thresholds)] = float32(math.Inf(1))
 	for i := range c.below {
-		n, _ := slices.BinarySearch(c.asFloat32, float32(i)/cells)
+		n, _ := slices.BinarySearch(c.asFloat32, float32(i)/resolution)
 		c.below[i] = int32(n)
 	}
 	return c, nil
 }
 
-// count fills a curve, but for its Sum, and makes its slices where they are not
-// yet of the right length. It panics if the image has more than 2^31-1 pixels.
-func (c *counter) count(to *Curve, prob []float32, target []uint8, class uint8) {
+// clone returns a counter for another goroutine.
+func (c *counter) clone() *counter {
+	own := *c
+	own.cells = make([]int32, len(c.cells))
+	return &own
+}
+
+// read counts the pixels of an image. It panics if the image has more than 2^31-1.
+func (c *counter) read(prob []float32, target []uint8, class uint8) {
 	if len(prob) > math.MaxInt32 {
 		panic(errors.New("metric: an image of more than 2^31-1 pixels"))
 	}
-	n := len(c.thresholds)
-	if len(to.Predicted) != n {
-		to.Predicted, to.Both = make([]int32, n), make([]int32, n)
-	}
-	to.Pixels, to.Target = len(prob), c.fill(prob, target, class)
-	var predicted, both int32
-	for k := n - 1; k >= 0; k-- {
-		both += c.hist[2*k+3]
-		predicted += c.hist[2*k+2] + c.hist[2*k+3]
-		to.Predicted[k], to.Both[k] = predicted, both
-	}
-}
-
-// fill fills the histogram, except for the pixels that exceed no threshold, which
-// nobody asks for, and returns the number of target pixels.
-func (c *counter) fill(prob []float32, target []uint8, class uint8) (inTarget int) {
-	clear(c.hist)
-	thr, hist := c.asFloat32, c.hist
-	lowest := thr[0]
+	clear(c.cells)
+	cells, thr := c.cells, c.asFloat32
 	target = target[:len(prob)]
 	for i, p := range prob {
 		t := 0
 		if target[i] == class {
 			t = 1
 		}
-		inTarget += t
-		if !(p > lowest) {
-			continue
+		cell := 0
+		if p > 0 {
+			bin := binOf(p)
+			b := int(c.below[bin])
+			for p > thr[b] {
+				b++
+			}
+			cell = bin + b
 		}
-		b := int(c.below[min(int(min(p, 1)*cells), cells)])
-		for p > thr[b] {
-			b++
-		}
-		hist[2*b+t]++
+		cells[2*cell+t]++
 	}
-	return inTarget
+}
+
+// curve fills the curve of the image that was read, but for its Sum, and makes its
+// slices where they are not yet of the right length.
+func (c *counter) curve(to *Curve) {
+	n := len(c.thresholds)
+	if len(to.Predicted) != n {
+		to.Predicted, to.Both = make([]int32, n), make([]int32, n)
+	}
+	var others, both int32
+	cell := len(c.cells)/2 - 1
+	sum := func(from int) {
+		for ; cell >= from; cell-- {
+			others += c.cells[2*cell]
+			both += c.cells[2*cell+1]
+		}
+	}
+	for k := n - 1; k >= 0; k-- {
+		sum(int(c.from[k]))
+		to.Predicted[k], to.Both[k] = others+both, both
+	}
+	sum(0)
+	to.Pixels, to.Target = int(others+both), int(both)
+}
+
+// addTo adds the image that was read to a histogram.
+func (c *counter) addTo(h *Histogram) {
+	cell := 0
+	for bin := range h.counts {
+		next := len(c.cells) / 2
+		if bin < resolution {
+			next = bin + 1 + int(c.below[bin+1])
+		}
+		for ; cell < next; cell++ {
+			h.counts[bin][0] += int64(c.cells[2*cell])
+			h.counts[bin][1] += int64(c.cells[2*cell+1])
+		}
+	}
 }
 
 // A tally sums the scores of images, exactly.

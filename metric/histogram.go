@@ -35,10 +35,18 @@ func (h *Histogram) Add(prob []float32, target []uint8, class uint8) {
 		}
 		bin := 0
 		if p > 0 {
-			bin = min(int(min(p, 1)*resolution), resolution)
+			bin = binOf(p)
 		}
 		h.counts[bin][t]++
 	}
+}
+
+// binOf returns the bin of a probability that is not negative.
+func binOf(p float32) int {
+	if p < 1 {
+		return int(p * resolution)
+	}
+	return resolution
 }
 
 // Merge adds the pixels of another Histogram.

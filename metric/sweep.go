@@ -46,7 +46,8 @@ func NewSweep(thresholds []float64, noise Noise) *Sweep {
 // they differ in length.
 func (s *Sweep) Add(prob []float32, target []uint8, class uint8) {
 	mustMatch(len(prob), len(target))
-	s.counter.count(&s.curve, prob, target, class)
+	s.counter.read(prob, target, class)
+	s.counter.curve(&s.curve)
 	if s.noise.MinSum > 0 {
 		s.curve.Sum = Sum(prob)
 	}

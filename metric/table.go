@@ -61,11 +61,7 @@ func NewTable(classes []string, thresholds []float64) (*Table, error) {
 		classes: slices.Clone(classes), thresholds: c.thresholds,
 		names: map[string]bool{}, histograms: make([]Histogram, len(classes)),
 	}
-	t.counters.New = func() any {
-		own := c
-		own.hist = make([]int32, len(c.hist))
-		return &own
-	}
+	t.counters.New = func() any { return c.clone() }
 	return t, nil
 }
 
@@ -98,24 +94,22 @@ func (t *Table) Add(c Case, probs [][]float32, target []uint8) error {
 			return fmt.Errorf("metric: case %q has %d probabilities of %s and %d target pixels", c.Name, len(p), t.classes[i], len(target))
 		}
 	}
-	counter := t.counters.Get().(*counter)
-	defer t.counters.Put(counter)
 	entry := &tableCase{Case: c, curves: make([]Curve, len(probs))}
+	counters := make([]*counter, len(probs))
 	for i, p := range probs {
-		counter.count(&entry.curves[i], p, target, uint8(i+1))
+		counters[i] = t.counters.Get().(*counter)
+		defer t.counters.Put(counters[i])
+		counters[i].read(p, target, uint8(i+1))
+		counters[i].curve(&entry.curves[i])
 		entry.curves[i].Sum = Sum(p)
-	}
-	histograms := make([]Histogram, len(probs))
-	for i, p := range probs {
-		histograms[i].Add(p, target, uint8(i+1))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.insert(entry); err != nil {
 		return err
 	}
-	for i := range histograms {
-		t.histograms[i].Merge(&histograms[i])
+	for i, c := range counters {
+		c.addTo(&t.histograms[i])
 	}
 	return nil
 }
