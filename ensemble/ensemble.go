@@ -11,7 +11,6 @@ package ensemble
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/internal/random"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
@@ -32,6 +32,11 @@ type Result struct {
 	Thresholds []float64     // per fold: that threshold
 	Threshold  float64       // their mean, at which the test predictions are cut
 	OutOfFold  metric.Report // of all held-out images at Threshold
+
+	// Choices are three ways to choose an operating point from the held-out images; the
+	// first one is the notebook's, which gives Threshold.
+	Choices *metric.Choices
+
 	TestImages int
 	TestMasks  int // test images on which anything is predicted
 }
@@ -54,6 +59,9 @@ func (r *Result) String() string {
 	}
 	fmt.Fprintf(&b, "mean  %.4f  %.4f\n\n", r.MeanScore(), r.Threshold)
 	fmt.Fprintf(&b, "all held-out images at threshold %.4f:\n%s\n", r.Threshold, r.OutOfFold)
+	if r.Choices != nil {
+		fmt.Fprintf(&b, "\n%s", r.Choices)
+	}
 	if r.TestImages > 0 {
 		fmt.Fprintf(&b, "\n%d of %d test images have a mask in submission.csv\n", r.TestMasks, r.TestImages)
 	}
@@ -100,15 +108,8 @@ type run struct {
 	result  Result
 	curves  []report.Curve
 	epochs  [][]report.Epoch // per fold
-	heldOut []prediction     // of all folds
+	heldOut *metric.Table    // of all folds
 	testSum [][]float32      // over the folds, per test image
-}
-
-// A prediction is a held-out image's.
-type prediction struct {
-	prob    []float32 // without noise
-	target  []uint8
-	patient string // empty where it is not known
 }
 
 // newRun checks and loads everything, and then makes the output folder.
@@ -145,6 +146,9 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	// Building the first network tells whether the weights fit.
 	nn.Scope(func() { _, err = r.network(0, r.weights) })
 	if err != nil {
+		return nil, err
+	}
+	if r.heldOut, err = metric.NewTable([]string{"foreground"}, metric.RefinedThresholds(len(r.folds))); err != nil {
 		return nil, err
 	}
 	r.testSum = make([][]float32, r.test.Len())
@@ -196,21 +200,21 @@ func (r *run) finish() (*Result, error) {
 	for _, t := range res.Thresholds {
 		res.Threshold += t / float64(len(res.Thresholds))
 	}
-	overlaps := make([]metric.Overlap, len(r.heldOut))
-	patients := make([]string, len(r.heldOut))
-	for i, p := range r.heldOut {
-		overlaps[i] = metric.Compare(p.prob, p.target, res.Threshold, metric.Noise{})
-		patients[i] = p.patient
-		if p.patient == "" {
-			patients[i] = fmt.Sprintf("image %d", i) // stands for itself
-		}
+	var err error
+	if res.Choices, err = r.heldOut.Search(train.Foreground, &metric.SearchOptions{MinSum: r.noise()}); err != nil {
+		return nil, err
 	}
-	res.OutOfFold = metric.Summarize(overlaps, &metric.ReportOptions{Rand: rand.New(rand.NewPCG(uint64(r.Seed), 0)), Groups: patients})
+	pooled := metric.ThresholdRule(res.Threshold, r.noise())
+	res.OutOfFold, err = r.heldOut.Report(train.Foreground, func(int) metric.Rule { return pooled }, &metric.ReportOptions{
+		Chosen: metric.ChosenOnSame, Rand: random.New(uint64(r.Seed), "bootstrap"),
+	})
+	if err != nil {
+		return nil, err
+	}
 	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images against threshold", r.curves...); err != nil {
 		return nil, err
 	}
 	if r.test.Len() > 0 {
-		var err error
 		if res.TestMasks, err = r.submit(); err != nil {
 			return nil, err
 		}

@@ -84,6 +84,12 @@ func TestRun(t *testing.T) {
 	require.Greater(t, result.MeanScore(), 0.5, "a bright rectangle on a dark ground is easy")
 	require.Equal(t, 16, result.OutOfFold.Positives)
 	require.Zero(t, result.OutOfFold.AllEmpty())
+	// The search over all folds finds what each fold found by itself.
+	require.Equal(t, result.Threshold, result.Choices.PerFold.Rule.Top)
+	for f, threshold := range result.Thresholds {
+		require.Equal(t, threshold, result.Choices.PerFold.SameRules[f].Top)
+	}
+	require.InDelta(t, result.MeanScore(), result.Choices.PerFold.Same.Dice, 1e-12, "the folds are of one size")
 
 	var names []string
 	for f := range 2 {

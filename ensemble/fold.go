@@ -1,7 +1,6 @@
 package ensemble
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"image"
@@ -127,15 +126,20 @@ func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *f
 	if err != nil {
 		return err
 	}
-	sweep := metric.NewSweep(nil, metric.Noise{})
+	sweep := metric.NewSweep(nil, metric.Noise{MinSum: r.noise()})
 	bytes := newPredictions(valid.Len(), r.Size)
-	first := len(r.heldOut)
+	var largest largestMasks
 	r.Progress.Start(fmt.Sprintf("fold %d, held-out images", f), valid.Len())
 	err = trainer.Predict(ctx, loader, false, func(p train.Prediction) error {
 		bytes.add(p.Prob)
+		sweep.Add(p.Prob, p.Targets, train.Foreground)
+		index := r.folds[f][p.Index]
+		c := metric.Case{Fold: f, Index: index, Name: valid.Name(p.Index), Group: r.patients[index]}
+		if err := r.heldOut.Add(c, [][]float32{p.Prob}, p.Targets); err != nil {
+			return err
+		}
 		metric.RemoveNoise(p.Prob, r.noise())
-		sweep.Add(p.Prob, p.Targets)
-		r.heldOut = append(r.heldOut, prediction{p.Prob, slices.Clone(p.Targets), r.patients[r.folds[f][p.Index]]})
+		largest.add(prediction{p.Index, p.Prob, p.Targets})
 		r.Progress.Add(1)
 		return nil
 	})
@@ -152,39 +156,60 @@ func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *f
 	if err := r.out.predictions(fmt.Sprintf("fold%d", f), bytes, names(valid)); err != nil {
 		return err
 	}
-	return r.samples(f, valid, r.heldOut[first:], threshold)
+	return r.samples(f, valid, largest, threshold)
+}
+
+// A prediction is a held-out image's.
+type prediction struct {
+	index  int       // in its fold
+	prob   []float32 // without noise
+	target []uint8
+}
+
+// largestMasks are the predictions of the ten images with the largest masks, the
+// largest first, and of equal ones the first.
+type largestMasks []prediction
+
+// add takes a prediction. Its target is valid during the call.
+func (l *largestMasks) add(p prediction) {
+	const rows = 10
+	at := len(*l)
+	for at > 0 && p.area() > (*l)[at-1].area() {
+		at--
+	}
+	if at < rows {
+		p.target = slices.Clone(p.target)
+		*l = slices.Insert(*l, at, p)
+		*l = (*l)[:min(rows, len(*l))]
+	}
+}
+
+func (p *prediction) area() (n int) {
+	for _, v := range p.target {
+		if v == train.Foreground {
+			n++
+		}
+	}
+	return n
 }
 
 // samples draws the ten held-out images with the largest masks, as the notebook
 // does.
-func (r *run) samples(f int, valid *feed.Images, predictions []prediction, threshold float64) error {
-	const rows = 10
-	area := func(i int) (n int) {
-		for _, v := range predictions[i].target {
-			n += int(v)
-		}
-		return n
-	}
-	order := make([]int, valid.Len())
-	areas := make([]int, valid.Len())
-	for i := range order {
-		order[i], areas[i] = i, area(i)
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(areas[b], areas[a]) })
+func (r *run) samples(f int, valid *feed.Images, predictions largestMasks, threshold float64) error {
 	var samples []report.Sample
-	for _, i := range order[:min(rows, len(order))] {
-		film, err := r.film(valid, i)
+	for _, p := range predictions {
+		film, err := r.film(valid, p.index)
 		if err != nil {
 			return err
 		}
 		target := image.NewGray(film.Rect)
-		for j, v := range predictions[i].target {
+		for j, v := range p.target {
 			target.Pix[j] = v * 255
 		}
-		dice := metric.Compare(predictions[i].prob, predictions[i].target, threshold, metric.Noise{}).Dice()
+		dice := metric.Compare(p.prob, p.target, train.Foreground, threshold, metric.Noise{}).Dice()
 		samples = append(samples, report.Sample{
-			Caption: fmt.Sprintf("%s  Dice %.3f", valid.Name(i), dice),
-			Image:   film, Target: target, Prob: predictions[i].prob, Threshold: threshold,
+			Caption: fmt.Sprintf("%s  Dice %.3f", valid.Name(p.index), dice),
+			Image:   film, Target: target, Prob: p.prob, Threshold: threshold,
 		})
 	}
 	return report.Samples(r.out.path("samples_fold%d.png", f), samples, &report.SampleOptions{Title: fmt.Sprintf("Fold %d, held-out images", f)})

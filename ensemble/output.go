@@ -89,7 +89,7 @@ func (o output) scores(r *Result) error {
 	}
 	return o.json("scores.json", map[string]any{
 		"scores": r.Scores, "mean_score": r.MeanScore(), "thresholds": r.Thresholds, "threshold": r.Threshold,
-		"out_of_fold": r.OutOfFold, "all_empty": r.OutOfFold.AllEmpty(),
+		"out_of_fold": r.OutOfFold, "all_empty": r.OutOfFold.AllEmpty(), "choices": r.Choices,
 	})
 }
 

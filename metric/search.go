@@ -5,6 +5,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -34,18 +35,16 @@ func MinAreas(pixels int) []int {
 	return slices.Compact(areas)
 }
 
-// A Choice is a rule that was found by trying, and what it is worth.
-//
-// Same is scored on the cases that the rule was chosen on, so it flatters. Nested
+// A Choice is a rule that was found by trying, and what it is worth. Same is scored on the cases that the rule was chosen on, so it flatters. Nested
 // is the honest estimate: the same search, for each fold on the cases of the other
-// folds, scored on this one. It needs two folds or more; otherwise it has no images.
+// folds, scored on this one. It needs two folds or more; with one it is zero.
 type Choice struct {
-	Rule   Rule // for new images
-	Same   Parts
-	Nested Parts
+	Rule   Rule  `json:"rule"` // for new images
+	Same   Parts `json:"same"`
+	Nested Parts `json:"nested,omitzero"`
 
-	SameRules   map[int]Rule // under which each fold was scored in Same
-	NestedRules map[int]Rule // and in Nested
+	SameRules   map[int]Rule `json:"same_rules"`             // under which each fold was scored in Same
+	NestedRules map[int]Rule `json:"nested_rules,omitempty"` // and in Nested
 }
 
 // Optimism returns how much higher the score is on the cases that the rule was
@@ -64,10 +63,27 @@ type Choices struct {
 	// PerFold has the best threshold of each fold in SameRules and their mean in Rule, as
 	// the notebook does. In Nested a fold is scored at the mean of the other folds'
 	// thresholds, rounded to the nearest threshold of the table.
-	PerFold Choice
+	PerFold Choice `json:"per_fold"`
 
-	Pooled  Choice // one threshold, the best of all cases together
-	Triplet Choice // the best triplet of all cases together
+	Pooled  Choice `json:"pooled"`  // one threshold, the best of all cases together
+	Triplet Choice `json:"triplet"` // the best triplet of all cases together
+}
+
+// String returns the choices as a table.
+func (c *Choices) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-19s  %-16s  %-18s  %-8s  %s\n", "chosen", "on these images", "on the other folds", "optimism", "for new images")
+	for _, row := range []struct {
+		name   string
+		choice *Choice
+	}{{"threshold per fold", &c.PerFold}, {"one threshold", &c.Pooled}, {"triplet", &c.Triplet}} {
+		nested, optimism := "-", "-"
+		if row.choice.Nested.Images() > 0 {
+			nested, optimism = fmt.Sprintf("%.4f", row.choice.Nested.Dice), fmt.Sprintf("%+.4f", row.choice.Optimism())
+		}
+		fmt.Fprintf(&b, "%-19s  %-16.4f  %-18s  %-8s  %v\n", row.name, row.choice.Same.Dice, nested, optimism, row.choice.Rule)
+	}
+	return b.String()
 }
 
 // Search tries rules for a class on all cases. Of equally good thresholds the lowest
@@ -185,7 +201,9 @@ func (s *search) threshold() (perFold, pooled Choice) {
 			}
 		}
 	}
-	pooled.Nested, perFold.Nested = nested.parts(), nestedMean.parts()
+	if len(s.folds) > 1 {
+		pooled.Nested, perFold.Nested = nested.parts(), nestedMean.parts()
+	}
 	return perFold, pooled
 }
 
@@ -272,7 +290,9 @@ func (s *search) triplet(areas []int) Choice {
 			nested.merge(best[f].heldBack)
 		}
 	}
-	choice.Nested = nested.parts()
+	if len(s.folds) > 1 {
+		choice.Nested = nested.parts()
+	}
 	return choice
 }
 

@@ -10,7 +10,7 @@ import (
 // A Case is an image of a [Table].
 type Case struct {
 	Fold  int    // in which it was held out
-	Index int    // of the image in the data set
+	Index int    // of the image in the data set; no two cases share one
 	Name  string // of the image
 	Group string // whom it shows, such as a patient; "" where it stands for itself
 }
@@ -29,9 +29,9 @@ type Table struct {
 	counters   sync.Pool
 
 	mu         sync.Mutex
-	cases      []*tableCase // by fold and index
-	names      map[string]bool
-	histograms []Histogram // per class
+	cases      []*tableCase   // by fold and index
+	names      map[int]string // by index
+	histograms []Histogram    // per class
 }
 
 type tableCase struct {
@@ -59,7 +59,7 @@ func NewTable(classes []string, thresholds []float64) (*Table, error) {
 	}
 	t := &Table{
 		classes: slices.Clone(classes), thresholds: c.thresholds,
-		names: map[string]bool{}, histograms: make([]Histogram, len(classes)),
+		names: map[int]string{}, histograms: make([]Histogram, len(classes)),
 	}
 	t.counters.New = func() any { return c.clone() }
 	return t, nil
@@ -116,14 +116,11 @@ func (t *Table) Add(c Case, probs [][]float32, target []uint8) error {
 
 // insert puts a case in its place.
 func (t *Table) insert(c *tableCase) error {
-	if t.names[c.Name] {
-		return fmt.Errorf("metric: case %q is already in the table", c.Name)
+	if name, ok := t.names[c.Index]; ok {
+		return fmt.Errorf("metric: case %q is number %d, as is %q", c.Name, c.Index, name)
 	}
-	at, found := slices.BinarySearchFunc(t.cases, c, compareCases)
-	if found {
-		return fmt.Errorf("metric: case %q is number %d of fold %d, as is %q", c.Name, c.Index, c.Fold, t.cases[at].Name)
-	}
-	t.names[c.Name] = true
+	t.names[c.Index] = c.Name
+	at, _ := slices.BinarySearchFunc(t.cases, c, compareCases)
 	t.cases = slices.Insert(t.cases, at, c)
 	return nil
 }
@@ -144,15 +141,12 @@ func (t *Table) Merge(o *Table) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range cases {
-		if t.names[c.Name] {
-			return fmt.Errorf("metric: cannot merge: case %q is in both tables", c.Name)
-		}
-		if at, found := slices.BinarySearchFunc(t.cases, c, compareCases); found {
-			return fmt.Errorf("metric: cannot merge: case %q is number %d of fold %d, as is %q", c.Name, c.Index, c.Fold, t.cases[at].Name)
+		if name, ok := t.names[c.Index]; ok {
+			return fmt.Errorf("metric: cannot merge: case %q is number %d, as is %q", c.Name, c.Index, name)
 		}
 	}
 	for _, c := range cases {
-		t.names[c.Name] = true
+		t.names[c.Index] = c.Name
 	}
 	t.cases = append(t.cases, cases...)
 	slices.SortFunc(t.cases, compareCases)
@@ -278,10 +272,9 @@ func (t *Table) Report(class uint8, ruleOf func(fold int) Rule, opt *ReportOptio
 	}
 	own.Groups = make([]string, len(overlaps))
 	for i, c := range cases {
-		// The first letter keeps an image's name apart from a patient's.
-		own.Groups[i] = "p" + c.Group
+		own.Groups[i] = "group " + c.Group
 		if c.Group == "" {
-			own.Groups[i] = "i" + c.Name
+			own.Groups[i] = fmt.Sprintf("case %d", c.Index)
 		}
 	}
 	return Summarize(overlaps, &own), nil

@@ -140,7 +140,7 @@ func TestSearchIsTheSlowSearch(t *testing.T) {
 			require.Equal(t, best(tc.rules, everyFold), c.Rule, "round %d, %s", round, name)
 			require.Equal(t, h.slow(class, func(int) Rule { return c.Rule }, everyFold), c.Same, "round %d, %s", round, name)
 			if folds == 1 {
-				require.Zero(t, c.Nested.Images())
+				require.Zero(t, c.Nested)
 				continue
 			}
 			nested := map[int]Rule{}
@@ -176,6 +176,19 @@ func TestSearchIsTheSlowSearch(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestChoicesText(t *testing.T) {
+	c := Choices{
+		PerFold: Choice{Rule: ThresholdRule(0.2525, 300), Same: Parts{Dice: 0.9, Positives: 1}, Nested: Parts{Dice: 0.875, Positives: 1}},
+		Pooled:  Choice{Rule: ThresholdRule(0.25, 0), Same: Parts{Dice: 0.5, Positives: 1}},
+		Triplet: Choice{Rule: Rule{Top: 0.75, MinArea: 125, Bottom: 0.3}, Same: Parts{Dice: 0.5, Positives: 1}, Nested: Parts{Dice: 0.625, Positives: 1}},
+	}
+	assert.Equal(t, `chosen               on these images   on the other folds  optimism  for new images
+threshold per fold   0.9000            0.8750              +0.0250   above 0.2525 if probabilities sum to at least 300
+one threshold        0.5000            -                   -         above 0.25
+triplet              0.5000            0.6250              -0.1250   above 0.3 if at least 125 pixels are above 0.75
+`, c.String())
 }
 
 // The notebook's numbers come out of a table as out of a sweep: the same code's
@@ -327,8 +340,7 @@ func TestTableErrors(t *testing.T) {
 	require.NoError(t, err)
 	p, y := [][]float32{{0.1, 0.9}}, []uint8{0, 1}
 	require.NoError(t, table.Add(Case{Index: 3, Name: "x"}, p, y))
-	assert.ErrorContains(t, table.Add(Case{Index: 4, Name: "x"}, p, y), `case "x" is already in the table`)
-	assert.ErrorContains(t, table.Add(Case{Index: 3, Name: "z"}, p, y), `case "z" is number 3 of fold 0, as is "x"`)
+	assert.ErrorContains(t, table.Add(Case{Fold: 1, Index: 3, Name: "z"}, p, y), `case "z" is number 3, as is "x"`)
 	assert.ErrorContains(t, table.Add(Case{Name: "z"}, nil, y), "of 0 classes, the table has 1")
 	assert.ErrorContains(t, table.Add(Case{Name: "z"}, p, y[:1]), "2 probabilities of a and 1 target pixels")
 	assert.Len(t, table.Cases(), 1)
@@ -339,8 +351,7 @@ func TestTableErrors(t *testing.T) {
 		thresholds []float64
 		want       string
 	}{
-		{Case{Name: "x", Index: 9}, []string{"a"}, nil, `case "x" is in both`},
-		{Case{Name: "y", Index: 3}, []string{"a"}, nil, `case "y" is number 3 of fold 0, as is "x"`},
+		{Case{Name: "y", Index: 3}, []string{"a"}, nil, `cannot merge: case "y" is number 3, as is "x"`},
 		{Case{Name: "y"}, []string{"b"}, nil, "must be the same"},
 		{Case{Name: "y"}, []string{"a"}, []float64{0.5}, "must be the same"},
 	} {
