@@ -41,20 +41,17 @@ func backward(tb testing.TB, params []Named, scale float64) {
 
 // TestAdamPaper holds the list operators against the formulas, number by number.
 func TestAdamPaper(t *testing.T) {
-	for _, opt := range []AdamOptions{
-		{},
-		{Epsilon: EpsilonBefore},
-		{L2: true},
-		{L2: true, Epsilon: EpsilonBefore, Beta2: 0.9, Eps: 1e-3},
+	for _, c := range []OptimizerConfig{
+		DefaultAdam(),
+		{Beta2: 0.99, Eps: 1e-8, Epsilon: EpsilonBefore},
+		{Beta2: 0.99, Eps: 1e-8, Decay: DecayL2},
+		{Beta2: 0.9, Eps: 1e-3, Epsilon: EpsilonBefore, Decay: DecayL2},
+		{Beta2: 0, Eps: 1e-3},
 	} {
-		t.Run(fmt.Sprintf("%+v", opt), func(t *testing.T) {
+		t.Run(c.String(), func(t *testing.T) {
 			params := randomParams(t, Double, []int64{3, 5, 2}, []int64{7})
-			adam, err := NewAdam([][]Named{params[:1], params[1:]}, &opt)
+			adam, err := c.New([][]Named{params[:1], params[1:]})
 			require.NoError(t, err)
-			beta2, eps := 0.99, 1e-8
-			if opt.Beta2 != 0 {
-				beta2, eps = opt.Beta2, opt.Eps
-			}
 			var want, mean, sq [2][]float64
 			for i, p := range params {
 				want[i], err = Slice[float64](p.Tensor)
@@ -66,24 +63,24 @@ func TestAdamPaper(t *testing.T) {
 				scale := rng.NormFloat64()
 				require.NoError(t, ZeroGrad(params))
 				backward(t, params, scale)
-				hyper := []Hyper{{Rate: 1e-2 * rng.Float64(), Beta1: 0.85 + 0.1*rng.Float64(), WeightDecay: 0.1}, {Rate: 1e-3, Beta1: 0.9}}
+				hyper := []Hyper{{Rate: 1e-2 * rng.Float64(), Momentum: 0.85 + 0.1*rng.Float64(), WeightDecay: 0.1}, {Rate: 1e-3, Momentum: 0.9}}
 				require.NoError(t, adam.Step(hyper))
 				for i, h := range hyper {
 					for j, p := range want[i] {
 						g := scale * p * p
-						if opt.L2 {
+						if c.Decay == DecayL2 {
 							g += h.WeightDecay * p
 						} else {
 							p -= h.Rate * h.WeightDecay * p
 						}
-						m := h.Beta1*mean[i][j] + (1-h.Beta1)*g
-						v := beta2*sq[i][j] + (1-beta2)*g*g
+						m := h.Momentum*mean[i][j] + (1-h.Momentum)*g
+						v := c.Beta2*sq[i][j] + (1-c.Beta2)*g*g
 						mean[i][j], sq[i][j] = m, v
-						c1, c2 := 1-math.Pow(h.Beta1, float64(step)), 1-math.Pow(beta2, float64(step))
-						if opt.Epsilon == EpsilonBefore {
-							p -= h.Rate * math.Sqrt(c2) / c1 * m / (math.Sqrt(v) + eps)
+						c1, c2 := 1-math.Pow(h.Momentum, float64(step)), 1-math.Pow(c.Beta2, float64(step))
+						if c.Epsilon == EpsilonBefore {
+							p -= h.Rate * math.Sqrt(c2) / c1 * m / (math.Sqrt(v) + c.Eps)
 						} else {
-							p -= h.Rate * (m / c1) / (math.Sqrt(v/c2) + eps)
+							p -= h.Rate * (m / c1) / (math.Sqrt(v/c2) + c.Eps)
 						}
 						want[i][j] = p
 					}
@@ -102,7 +99,7 @@ func TestAdamPaper(t *testing.T) {
 // A parameter without a gradient, or frozen, stays, and counts its own steps.
 func TestAdamSkips(t *testing.T) {
 	params := randomParams(t, Double, []int64{2}, []int64{2}, []int64{2})
-	adam, err := NewAdam([][]Named{params}, nil)
+	adam, err := DefaultAdam().New([][]Named{params})
 	require.NoError(t, err)
 	values := func(i int) []float64 {
 		v, err := Slice[float64](params[i].Tensor)
@@ -112,7 +109,7 @@ func TestAdamSkips(t *testing.T) {
 	before := [][]float64{values(0), values(1), values(2)}
 	backward(t, params[:2], 1)
 	SetRequiresGrad(params[1].Tensor, false)
-	h := []Hyper{{Rate: 0.1, Beta1: 0.9}}
+	h := []Hyper{{Rate: 0.1, Momentum: 0.9}}
 	require.NoError(t, adam.Step(h))
 	require.NotEqual(t, before[0], values(0))
 	require.Equal(t, before[1], values(1))
@@ -175,10 +172,10 @@ func network(tb testing.TB) []Named {
 
 func BenchmarkAdam(b *testing.B) {
 	params := network(b)
-	adam, err := NewAdam([][]Named{params}, nil)
+	adam, err := DefaultAdam().New([][]Named{params})
 	require.NoError(b, err)
 	for b.Loop() {
-		require.NoError(b, adam.Step([]Hyper{{Rate: 1e-5, Beta1: 0.9, WeightDecay: 0.01}}))
+		require.NoError(b, adam.Step([]Hyper{{Rate: 1e-5, Momentum: 0.9, WeightDecay: 0.01}}))
 	}
 }
 

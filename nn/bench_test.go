@@ -1,6 +1,7 @@
 package nn_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -35,19 +36,19 @@ func BenchmarkWarp(b *testing.B) {
 // some millions.
 func BenchmarkAdam(b *testing.B) {
 	var parameters []nn.Named
-	for range 18 {
+	for i := range 18 {
 		p := nn.Full(nn.CPU, nn.Float, 0.1, 512, 512, 3, 3)
 		nn.SetRequiresGrad(p, true)
-		parameters = append(parameters, nn.Named{Name: "weight", Tensor: p})
+		parameters = append(parameters, nn.Named{Name: fmt.Sprint(i), Tensor: p})
 	}
 	nn.Scope(func() {
 		for _, p := range parameters {
 			require.NoError(b, nn.Backward(nn.Mean(p.Tensor)))
 		}
 	})
-	adam, err := nn.NewAdam([][]nn.Named{parameters}, nil)
+	adam, err := nn.DefaultAdam().New([][]nn.Named{parameters})
 	require.NoError(b, err)
 	for b.Loop() {
-		require.NoError(b, adam.Step([]nn.Hyper{{Rate: 1e-3, Beta1: 0.9, WeightDecay: 0.01}}))
+		require.NoError(b, adam.Step([]nn.Hyper{{Rate: 1e-3, Momentum: 0.9, WeightDecay: 0.01}}))
 	}
 }

@@ -64,14 +64,14 @@ func TestTrainingAtOnce(t *testing.T) {
 	train := func(seed uint64) (out [][]float64) {
 		net := chain(seed)
 		parameters := nn.Parameters(net)
-		adam, err := nn.NewAdam([][]nn.Named{parameters}, nil)
+		adam, err := nn.DefaultAdam().New([][]nn.Named{parameters})
 		assert.NoError(t, err)
 		for step := range uint64(10) {
 			nn.Scope(func() {
 				y := net.Forward(nn.Train, noise(t, step, 2, 2, 9, 7))
 				assert.NoError(t, nn.Backward(nn.Mean(nn.Mul(y, y))))
 			})
-			assert.NoError(t, adam.Step([]nn.Hyper{{Rate: 1e-2, Beta1: 0.9}}))
+			assert.NoError(t, adam.Step([]nn.Hyper{{Rate: 1e-2, Momentum: 0.9}}))
 			assert.NoError(t, nn.ZeroGrad(parameters))
 		}
 		for _, n := range nn.State(net) {

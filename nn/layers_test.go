@@ -28,8 +28,6 @@ func (single) String() string                                   { return "single
 func layerCases(t *testing.T) map[string]nn.Layer {
 	bn := nn.NewBatchNorm2d(double(), 2, nil)
 	bn.Momentum = 0.3
-	target, err := nn.FromSlice(nn.CPU, []int64{0, 1, 2, 2, 2, 0}, 1, 2, 3)
-	require.NoError(t, err)
 	return map[string]nn.Layer{
 		"conv":                 nn.NewConv2d(double(), 2, 3, 3, &nn.ConvOptions{Stride: 2, Padding: 1}),
 		"conv_1x1":             nn.NewConv2d(double(), 2, 3, 1, &nn.ConvOptions{NoBias: true}),
@@ -45,7 +43,6 @@ func layerCases(t *testing.T) map[string]nn.Layer {
 		"sigmoid_range":        nn.SigmoidRange{Low: -0.25, High: 1.25},
 		"bilinear":             single{func(x torch.Tensor) torch.Tensor { return nn.ResizeBilinear(x, 5, 6) }},
 		"nearest":              single{func(x torch.Tensor) torch.Tensor { return nn.ResizeNearest(x, 5, 6) }},
-		"cross_entropy":        single{func(x torch.Tensor) torch.Tensor { return nn.Reshape(nn.CrossEntropy(x, target), 1) }},
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package nn is the vocabulary of layers that segmentation networks are written
-// in, on libtorch: convolutions, norms, pixel shuffle, attention, losses, Adam,
-// and the loading and saving of weights.
+// in, on libtorch: convolutions, norms, pixel shuffle, attention, the
+// optimizers, and the loading and saving of weights. Losses are package loss.
 //
 // A tensor is a gotorch.Tensor, so other gotorch code composes with this. Images
 // are (N, C, H, W): N batch, C channels, H height, W width.

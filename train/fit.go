@@ -7,7 +7,9 @@ import (
 	"math"
 	"time"
 
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
@@ -185,11 +187,14 @@ type schedule interface {
 	At(i int) (rates []float64, momentum float64)
 }
 
+// crossEntropy is the loss, of the two classes of a mask.
+var crossEntropy = loss.Must(loss.CrossEntropy{}.New(data.Softmax, 2))
+
 // A run is a phase under way.
 type run struct {
 	*Trainer
 	schedule    schedule
-	adam        *nn.Adam
+	optimizer   nn.Optimizer
 	accumulator accumulator
 	stepper     *stepper
 	iteration   int // training batches done
@@ -204,16 +209,15 @@ func (t *Trainer) newRun(s schedule, groups [][]nn.Named) (*run, error) {
 		accumulator: newAccumulator(t.opt.Recipe, t.opt.Accumulate),
 		loss:        smoothed{beta: 0.98}, // fastai 1.0.54, Recorder
 	}
-	options := &nn.AdamOptions{}
+	config := nn.DefaultAdam()
 	if t.opt.Recipe == Kernel {
-		options.Epsilon = nn.EpsilonBefore
-		options.DecayFrozenBias = true
+		config = nn.KernelAdam()
 	}
 	if t.opt.Epsilon != nil {
-		options.Epsilon = *t.opt.Epsilon
+		config.Epsilon = *t.opt.Epsilon
 	}
 	var err error
-	r.adam, err = nn.NewAdam(groups, options)
+	r.optimizer, err = config.New(groups)
 	r.stepper = &stepper{params: t.all, clip: t.opt.Clip, step: r.step}
 	return r, err
 }
@@ -223,9 +227,9 @@ func (r *run) step(divisor float64) error {
 	rates, momentum := r.schedule.At(r.iteration)
 	hyper := make([]nn.Hyper, len(rates))
 	for g, rate := range rates {
-		hyper[g] = nn.Hyper{Rate: rate, Beta1: momentum, WeightDecay: r.opt.WeightDecay}
+		hyper[g] = nn.Hyper{Rate: rate, Momentum: momentum, WeightDecay: r.opt.WeightDecay}
 	}
-	if err := r.adam.Step(hyper); err != nil {
+	if err := r.optimizer.Step(hyper); err != nil {
 		return err
 	}
 	if r.opt.Observe.Step != nil {
@@ -301,7 +305,7 @@ func (r *run) gradients(b *feed.Batch) (value float64, err error) {
 		return 0, err
 	}
 	err = inScope(func() {
-		loss := nn.CrossEntropy(r.scores(nn.Train, r.input(b)), targets(b, r.opt.Device))
+		loss := crossEntropy.Forward(r.scores(nn.Train, r.input(b)), targets(b, r.opt.Device))
 		value = item(loss)
 		if w := r.accumulator.weight(b.N); w != 1 {
 			loss = nn.MulScalar(loss, w)
@@ -353,7 +357,7 @@ func (r *run) scoreAll(ctx context.Context, valid feed.Source) (loss, dice float
 		var prob []float32
 		err = inScope(func() {
 			scores := r.scores(nn.Eval, r.input(b))
-			value = item(nn.CrossEntropy(scores, targets(b, r.opt.Device)))
+			value = item(crossEntropy.Forward(scores, targets(b, r.opt.Device)))
 			prob = slice(foreground(scores))
 		})
 		if err != nil {

@@ -54,22 +54,25 @@ func TestAdamGolden(t *testing.T) {
 	compared := 0
 	for name, run := range all {
 		t.Run(name, func(t *testing.T) {
-			opt := &nn.AdamOptions{L2: strings.HasPrefix(name, "l2wd")}
+			config := nn.DefaultAdam()
+			if strings.HasPrefix(name, "l2wd") {
+				config.Decay = nn.DecayL2
+			}
 			if strings.HasSuffix(name, "torch11") {
-				opt.Epsilon = nn.EpsilonBefore
+				config.Epsilon = nn.EpsilonBefore
 			}
 			decayAll := !strings.Contains(name, "nobnwd")
 			model := newTiny(t, nn.Double)
 			halves := nn.SplitDecay(model.LayerGroups())
 			require.Equal(t, run.Groups, names(halves))
-			adam, err := nn.NewAdam(halves, opt)
+			adam, err := config.New(halves)
 			require.NoError(t, err)
 			worst := 0.0
 			for step, s := range run.Trace {
 				hyper := make([]nn.Hyper, len(halves))
 				for h := range hyper {
 					g := h / 2
-					hyper[h] = nn.Hyper{Rate: s.LR[g], Beta1: s.Mom[g], WeightDecay: s.WD[g]}
+					hyper[h] = nn.Hyper{Rate: s.LR[g], Momentum: s.Mom[g], WeightDecay: s.WD[g]}
 					if h%2 == 1 && !decayAll {
 						hyper[h].WeightDecay = 0
 					}

@@ -93,7 +93,7 @@ func TestGradient(t *testing.T) {
 			net := tinyNet(test.cfg, nn.Double)
 			formula(t, net, nil) // new networks have ReLUs of exactly 0, whose slope is anyone's choice
 			x, y := batch(t, nn.Double)
-			loss := func() torch.Tensor { return nn.CrossEntropy(net.Forward(nn.Train, x), y) }
+			loss := func() torch.Tensor { return crossEntropy.Forward(net.Forward(nn.Train, x), y) }
 			scoped(t, func() { require.NoError(t, nn.Backward(loss())) })
 			r := rand.New(rand.NewPCG(9, 0))
 			worst := 0.0
@@ -163,16 +163,16 @@ func TestBlur(t *testing.T) {
 func TestOverfit(t *testing.T) {
 	net := tinyNet(unet.Config{}, nn.Float)
 	x, y := batch(t, nn.Float)
-	adam, err := nn.NewAdam([][]nn.Named{nn.Parameters(net)}, nil)
+	adam, err := nn.DefaultAdam().New([][]nn.Named{nn.Parameters(net)})
 	require.NoError(t, err)
 	var first, last float64
 	for i := range 30 {
 		scoped(t, func() {
-			l := nn.CrossEntropy(net.Forward(nn.Train, x), y)
+			l := crossEntropy.Forward(net.Forward(nn.Train, x), y)
 			last = values(t, l)[0]
 			require.NoError(t, nn.Backward(l))
 		})
-		require.NoError(t, adam.Step([]nn.Hyper{{Rate: 1e-2, Beta1: 0.9}}))
+		require.NoError(t, adam.Step([]nn.Hyper{{Rate: 1e-2, Momentum: 0.9}}))
 		require.NoError(t, nn.ZeroGrad(nn.Parameters(net)))
 		if i == 0 {
 			first = last
@@ -188,7 +188,7 @@ func TestRepeatable(t *testing.T) {
 	run := func() (out []float64) {
 		net := tinyNet(unet.Config{SelfAttention: true}, nn.Float)
 		scoped(t, func() {
-			require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(nn.Train, x), y)))
+			require.NoError(t, nn.Backward(crossEntropy.Forward(net.Forward(nn.Train, x), y)))
 			for _, p := range nn.Parameters(net) {
 				g, ok := nn.Grad(p.Tensor)
 				require.True(t, ok)
@@ -207,7 +207,7 @@ func TestMemory(t *testing.T) {
 	step := func() (freed int64) {
 		require.NoError(t, nn.Try(func() {
 			freed = nn.Scope(func() {
-				require.NoError(t, nn.Backward(nn.CrossEntropy(net.Forward(nn.Train, x), y)))
+				require.NoError(t, nn.Backward(crossEntropy.Forward(net.Forward(nn.Train, x), y)))
 			})
 		}))
 		return freed

@@ -5,7 +5,9 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
@@ -27,6 +29,9 @@ type step struct {
 	Running map[string]struct{ Sum, Norm float64 } // running statistics
 }
 
+// crossEntropy is the notebook's loss.
+var crossEntropy = loss.Must(loss.CrossEntropy{}.New(data.Softmax, 2))
+
 // trainStep runs one training step's forward and backward pass as the reference
 // did, leaves gradients and running statistics in net, and returns scores and
 // loss.
@@ -44,7 +49,7 @@ func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss
 		y, err := nn.FromSlice(nn.CPU, target, 4, 64, 64)
 		require.NoError(t, err)
 		scores := net.Forward(nn.Train, x)
-		l := nn.CrossEntropy(scores, y)
+		l := crossEntropy.Forward(scores, y)
 		require.NoError(t, nn.Backward(l))
 		out = values(t, scores)
 		loss = values(t, l)[0]

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/unet"
@@ -55,7 +57,7 @@ func serve() error {
 		return err
 	}
 	parameters := nn.Parameters(net)
-	adam, err := nn.NewAdam([][]nn.Named{parameters}, nil)
+	adam, err := nn.DefaultAdam().New([][]nn.Named{parameters})
 	if err != nil {
 		return err
 	}
@@ -77,7 +79,10 @@ func serve() error {
 	return lines.Err()
 }
 
-func run(net *unet.Net, adam *nn.Adam, parameters []nn.Named, what string, n, size int64) (answer string, err error) {
+// crossEntropy is the loss of the benchmark.
+var crossEntropy = loss.Must(loss.CrossEntropy{}.New(data.Softmax, 2))
+
+func run(net *unet.Net, adam nn.Optimizer, parameters []nn.Named, what string, n, size int64) (answer string, err error) {
 	nn.Scope(func() {
 		pixels := make([]float32, n*3*size*size)
 		for i := range pixels { // as model.py has it
@@ -105,9 +110,9 @@ func run(net *unet.Net, adam *nn.Adam, parameters []nn.Named, what string, n, si
 				answer = strings.Trim(fmt.Sprint(v), "[]")
 			}
 		case "step":
-			nn.Scope(func() { err = nn.Backward(nn.CrossEntropy(net.Forward(nn.Train, x), y)) })
+			nn.Scope(func() { err = nn.Backward(crossEntropy.Forward(net.Forward(nn.Train, x), y)) })
 			if err == nil {
-				err = adam.Step([]nn.Hyper{{Rate: 1e-5, Beta1: 0.9}})
+				err = adam.Step([]nn.Hyper{{Rate: 1e-5, Momentum: 0.9}})
 			}
 			if err == nil {
 				err = nn.ZeroGrad(parameters)

@@ -36,13 +36,19 @@ func init() {
 	}
 }
 
-// An Error is what libtorch said of a call that failed.
+// An Error is what libtorch said of a call that failed, or what we said before
+// it was called.
 type Error struct {
-	Op  string // the operator or function, such as "conv2d"
-	Msg string // libtorch's message
+	Op  string // the operator or function, such as "conv2d"; "" where the words are ours
+	Msg string
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("libtorch: %s: %s", e.Op, e.Msg) }
+func (e *Error) Error() string {
+	if e.Op == "" {
+		return e.Msg
+	}
+	return fmt.Sprintf("libtorch: %s: %s", e.Op, e.Msg)
+}
 
 // check turns a C error text into an *Error and frees it.
 func check(op string, text *C.char) error {

@@ -107,7 +107,5 @@ case("attention", (1, 8, 2, 3), att, att)
 case("sigmoid_range", (1, 1, 2, 3), lambda x: torch.sigmoid(x) * 1.5 - 0.25)
 case("bilinear", (1, 1, 3, 2), lambda x: F.interpolate(x, size=(5, 6), mode="bilinear", align_corners=False))
 case("nearest", (1, 1, 3, 2), lambda x: F.interpolate(x, size=(5, 6)))
-target = torch.tensor([[[0, 1, 2], [2, 2, 0]]])
-case("cross_entropy", (1, 3, 2, 3), lambda x: F.cross_entropy(x, target).reshape(1))
 
 print("{" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in cases.items()) + "}")

@@ -4,8 +4,8 @@ package nn
 // weights of layers otherwise than their offsets: first the weights, then the
 // batch norms' parameters and the convolutions' biases. Each half keeps the order
 // of its group and may be empty. What is frozen now is left out, except frozen
-// biases (see AdamOptions.DecayFrozenBias). NewAdam takes the result, Step then
-// one Hyper for each half.
+// biases (see OptimizerConfig.DecayFrozenBias). OptimizerConfig.New takes the
+// result, Step then one Hyper for each half.
 //
 // Source: fastai 1.0.54, torch_core.py, split_no_wd_params.
 func SplitDecay(groups [][]Named) [][]Named {

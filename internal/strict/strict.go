@@ -1,0 +1,65 @@
+// Package strict reads JSON configurations: an unknown field is an error that
+// lists the known ones, and a word that is no choice is one that lists the choices.
+package strict
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+)
+
+// Unmarshal decodes one JSON value into v, a pointer to a struct. A field that is
+// not in data keeps its value, so that v holds the defaults before. what begins
+// the errors: "loss: dice".
+func Unmarshal(what string, data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		// encoding/json has no type for this error.
+		if _, name, ok := strings.Cut(err.Error(), "json: unknown field "); ok {
+			return fmt.Errorf("%s: unknown field %s, wanted %s", what, name, strings.Join(fields(reflect.TypeOf(v).Elem()), ", "))
+		}
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: something follows the JSON value", what)
+	}
+	return nil
+}
+
+// fields returns the JSON names of a struct's fields, in order.
+func fields(t reflect.Type) (names []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && name == "":
+			names = append(names, fields(f.Type)...)
+		case name != "" && name != "-":
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Word returns the index of text among words. what names the choice: "output".
+func Word(what string, text []byte, words []string) (int, error) {
+	for i, w := range words {
+		if w == string(text) {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("%s %q, wanted %s", what, text, strings.Join(words, " or "))
+}
+
+// Text returns the word of a choice as MarshalText does: an error if it is none.
+func Text(what string, choice int, words []string) ([]byte, error) {
+	if choice < 0 || choice >= len(words) {
+		return nil, fmt.Errorf("%s %d, wanted 0 to %d", what, choice, len(words)-1)
+	}
+	return []byte(words[choice]), nil
+}

@@ -1,0 +1,497 @@
+package nn
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/internal/shim"
+	"github.com/hcunet/hcunet/internal/strict"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// An Optimizer moves groups of parameters by their gradients. It is made by an
+// [OptimizerConfig].
+type Optimizer interface {
+	// Step moves the parameters of each group with that group's values. A parameter
+	// without a gradient, or that is frozen, stays, and does not count the step.
+	Step(hyper []Hyper) error
+
+	// State returns a copy of all that Step remembers. An optimizer of the same
+	// configuration and parameters that loads it goes on to the bit.
+	State() (*checkpoint.File, error)
+
+	// LoadState replaces what Step remembers. A state of another optimizer, or of
+	// other parameters, is one error that says all that does not fit, and changes
+	// nothing.
+	LoadState(state *checkpoint.File) error
+
+	// String says what the optimizer is: "adam(beta2=0.99, eps=1e-08)".
+	String() string
+}
+
+// Hyper are the values in force for one step of a group of parameters.
+type Hyper struct {
+	Rate        float64 // learning rate
+	Momentum    float64 // Adam's beta1, SGD's momentum
+	WeightDecay float64 // see Decay
+}
+
+// OptimizerKind is the rule by which an optimizer moves parameters.
+type OptimizerKind int
+
+// The optimizers.
+const (
+	// Adam is the optimizer of Kingma and Ba 2014, https://arxiv.org/abs/1412.6980.
+	Adam OptimizerKind = iota
+	// SGD is gradient descent with momentum, as torch.optim.SGD of PyTorch 1.13 has it.
+	SGD
+)
+
+// Epsilon is where Adam adds its epsilon.
+type Epsilon int
+
+const (
+	// EpsilonAfter adds it to the bias-corrected root: PyTorch 1.3 and later, and
+	// the paper.
+	EpsilonAfter Epsilon = iota
+	// EpsilonBefore adds it to the root before the bias correction: PyTorch 1.1,
+	// on which the notebook ran.
+	EpsilonBefore
+)
+
+// Decay is what weight decay does.
+type Decay int
+
+const (
+	// DecayDecoupled first shrinks parameters by the factor 1 - Rate*WeightDecay:
+	// Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
+	DecayDecoupled Decay = iota
+	// DecayL2 adds WeightDecay times the parameter to the gradient.
+	DecayL2
+)
+
+var (
+	optimizerKinds = []string{"adam", "sgd"}
+	epsilons       = []string{"after", "before"}
+	decays         = []string{"decoupled", "l2"}
+)
+
+// MarshalText implements encoding.TextMarshaler: "adam" or "sgd".
+func (k OptimizerKind) MarshalText() ([]byte, error) {
+	return strict.Text("nn: optimizer", int(k), optimizerKinds)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (k *OptimizerKind) UnmarshalText(b []byte) error {
+	return unmarshalWord(k, "nn: optimizer", b, optimizerKinds)
+}
+
+// MarshalText implements encoding.TextMarshaler: "after" or "before".
+func (e Epsilon) MarshalText() ([]byte, error) {
+	return strict.Text("nn: epsilon", int(e), epsilons)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (e *Epsilon) UnmarshalText(b []byte) error { return unmarshalWord(e, "nn: epsilon", b, epsilons) }
+
+// MarshalText implements encoding.TextMarshaler: "decoupled" or "l2".
+func (d Decay) MarshalText() ([]byte, error) { return strict.Text("nn: decay", int(d), decays) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Decay) UnmarshalText(b []byte) error { return unmarshalWord(d, "nn: decay", b, decays) }
+
+func unmarshalWord[T ~int](v *T, what string, b []byte, words []string) error {
+	i, err := strict.Word(what, b, words)
+	if err == nil {
+		*v = T(i)
+	}
+	return err
+}
+
+// OptimizerConfig says which optimizer, and how. Rates, momentum and weight decay
+// are not part of it: they come with each step, as a schedule has them. It goes to
+// JSON, with the fields of its kind, and comes back equal.
+type OptimizerConfig struct {
+	Kind OptimizerKind
+
+	// Of Adam.
+	Beta2   float64 // in [0, 1): decay of the mean square gradient
+	Eps     float64 // above 0
+	Epsilon Epsilon
+
+	// Of SGD.
+	Nesterov  bool    // momentum that looks ahead; for Dampening 0
+	Dampening float64 // in [0, 1]: what the gradient loses before it joins the momentum
+
+	// Of both.
+	Decay Decay
+	// DecayFrozenBias shrinks biases that are frozen, too, as fastai 1.0.54 does:
+	// its list of parameters "without" weight decay is decayed by default, and
+	// holds the biases whether they are trained or not. They shrink as by
+	// DecayDecoupled.
+	DecayFrozenBias bool
+}
+
+// DefaultAdam returns AdamW with fastai's beta2, 0.99.
+func DefaultAdam() OptimizerConfig { return OptimizerConfig{Kind: Adam, Beta2: 0.99, Eps: 1e-8} }
+
+// KernelAdam returns the notebook's Adam: fastai 1.0.54 on PyTorch 1.1.
+func KernelAdam() OptimizerConfig {
+	c := DefaultAdam()
+	c.Epsilon = EpsilonBefore
+	c.DecayFrozenBias = true
+	return c
+}
+
+// DefaultSGD returns torch.optim.SGD.
+func DefaultSGD() OptimizerConfig { return OptimizerConfig{Kind: SGD, Decay: DecayL2} }
+
+// Check returns what is wrong with c.
+func (c OptimizerConfig) Check() error {
+	for _, choice := range []interface{ MarshalText() ([]byte, error) }{c.Kind, c.Epsilon, c.Decay} {
+		if _, err := choice.MarshalText(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.Kind == Adam && !(c.Beta2 >= 0 && c.Beta2 < 1):
+		return fmt.Errorf("nn: adam with beta2 %v, wanted at least 0 and less than 1, such as 0.99", c.Beta2)
+	case c.Kind == Adam && (!(c.Eps > 0) || math.IsInf(c.Eps, 0)):
+		return fmt.Errorf("nn: adam with eps %v, wanted more than 0, such as 1e-8", c.Eps)
+	case c.Kind == Adam && (c.Nesterov || c.Dampening != 0):
+		return errors.New("nn: adam with nesterov or dampening, which are sgd's")
+	case c.Kind == SGD && (c.Beta2 != 0 || c.Eps != 0 || c.Epsilon != 0):
+		return errors.New("nn: sgd with beta2, eps or epsilon, which are adam's")
+	case !(c.Dampening >= 0 && c.Dampening <= 1):
+		return fmt.Errorf("nn: sgd with dampening %v, wanted 0 to 1", c.Dampening)
+	case c.Nesterov && c.Dampening != 0:
+		return fmt.Errorf("nn: sgd with nesterov and dampening %v, wanted dampening 0", c.Dampening)
+	}
+	return nil
+}
+
+// String returns the kind and what it is set to: "adam(beta2=0.99, eps=1e-08)".
+func (c OptimizerConfig) String() string {
+	var parts []string
+	add := func(on bool, format string, args ...any) {
+		if on {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
+	}
+	add(c.Kind == Adam, "beta2=%v, eps=%v", c.Beta2, c.Eps)
+	add(c.Epsilon == EpsilonBefore, "epsilon=before")
+	add(c.Nesterov, "nesterov")
+	add(c.Dampening != 0, "dampening=%v", c.Dampening)
+	add(c.Decay == DecayL2, "decay=l2")
+	add(c.DecayFrozenBias, "decay_frozen_bias")
+	kind, err := c.Kind.MarshalText()
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s(%s)", kind, strings.Join(parts, ", "))
+}
+
+// The fields of each kind, as they stand in JSON.
+type (
+	adamJSON struct {
+		Kind            OptimizerKind `json:"kind"`
+		Beta2           float64       `json:"beta2"`
+		Eps             float64       `json:"eps"`
+		Epsilon         Epsilon       `json:"epsilon"`
+		Decay           Decay         `json:"decay"`
+		DecayFrozenBias bool          `json:"decay_frozen_bias"`
+	}
+	sgdJSON struct {
+		Kind            OptimizerKind `json:"kind"`
+		Nesterov        bool          `json:"nesterov"`
+		Dampening       float64       `json:"dampening"`
+		Decay           Decay         `json:"decay"`
+		DecayFrozenBias bool          `json:"decay_frozen_bias"`
+	}
+)
+
+func (c OptimizerConfig) adam() adamJSON {
+	return adamJSON{c.Kind, c.Beta2, c.Eps, c.Epsilon, c.Decay, c.DecayFrozenBias}
+}
+
+func (c OptimizerConfig) sgd() sgdJSON {
+	return sgdJSON{c.Kind, c.Nesterov, c.Dampening, c.Decay, c.DecayFrozenBias}
+}
+
+// MarshalJSON implements json.Marshaler. What [OptimizerConfig.Check] refuses is an
+// error.
+func (c OptimizerConfig) MarshalJSON() ([]byte, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	if c.Kind == SGD {
+		return json.Marshal(c.sgd())
+	}
+	return json.Marshal(c.adam())
+}
+
+// UnmarshalJSON implements json.Unmarshaler. A field that is missing has the value
+// of DefaultAdam or DefaultSGD, a missing kind is adam; an unknown field, or one of
+// the other kind, is an error that lists the known ones.
+func (c *OptimizerConfig) UnmarshalJSON(b []byte) error {
+	var v struct {
+		Kind OptimizerKind `json:"kind"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	var read OptimizerConfig
+	if v.Kind == SGD {
+		s := DefaultSGD().sgd()
+		if err := strict.Unmarshal("nn: sgd", b, &s); err != nil {
+			return err
+		}
+		read = OptimizerConfig{Kind: SGD, Nesterov: s.Nesterov, Dampening: s.Dampening, Decay: s.Decay, DecayFrozenBias: s.DecayFrozenBias}
+	} else {
+		a := DefaultAdam().adam()
+		if err := strict.Unmarshal("nn: adam", b, &a); err != nil {
+			return err
+		}
+		read = OptimizerConfig{Kind: Adam, Beta2: a.Beta2, Eps: a.Eps, Epsilon: a.Epsilon, Decay: a.Decay, DecayFrozenBias: a.DecayFrozenBias}
+	}
+	if err := read.Check(); err != nil {
+		return err
+	}
+	*c = read
+	return nil
+}
+
+// New returns an optimizer of groups of parameters that has made no step. Names of
+// parameters must differ. Make it outside of a Scope.
+func (c OptimizerConfig) New(groups [][]Named) (Optimizer, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	o := &optimizer{config: c, rule: adamRule}
+	if c.Kind == SGD {
+		o.rule = sgdRule
+	}
+	names := map[string]bool{}
+	err := Try(func() {
+		for _, g := range groups {
+			slots := make([]*slot, len(g))
+			for i, p := range g {
+				if names[p.Name] {
+					panic(&Error{Msg: fmt.Sprintf("nn: an optimizer of two parameters called %q", p.Name)})
+				}
+				names[p.Name] = true
+				slots[i] = &slot{name: p.Name, param: p.Tensor}
+				for range o.rule.state {
+					slots[i].state = append(slots[i].state, call(opZerosLike, p.Tensor))
+				}
+			}
+			o.groups = append(o.groups, slots)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// A rule is what tells one kind of optimizer from another.
+type rule struct {
+	state  []string           // what is remembered for each parameter, by PyTorch's names
+	counts func(h Hyper) bool // whether a step with these values counts
+	// update moves params by grads. All have made the same number of steps that
+	// count, this one included; state[i] is the rule's state[i] of each parameter.
+	update func(c *OptimizerConfig, h Hyper, steps int64, params, grads []torch.Tensor, state [][]torch.Tensor)
+}
+
+// A slot is a parameter and what is remembered for it.
+type slot struct {
+	name  string
+	param torch.Tensor
+	state []torch.Tensor // zeros until the first step
+	steps int64
+}
+
+type optimizer struct {
+	config OptimizerConfig
+	rule   rule
+	groups [][]*slot
+}
+
+var (
+	opMulScalar_      = shim.NewOp("mul_.Scalar")
+	opZerosLike       = shim.NewOp("zeros_like")
+	opForeachMul_     = shim.NewOp("_foreach_mul_.Scalar")
+	opForeachDiv_     = shim.NewOp("_foreach_div_.Scalar")
+	opForeachAdd      = shim.NewOp("_foreach_add.List")
+	opForeachAdd_     = shim.NewOp("_foreach_add_.List")
+	opForeachAddC_    = shim.NewOp("_foreach_add_.Scalar")
+	opForeachAddcmul_ = shim.NewOp("_foreach_addcmul_.Scalar")
+	opForeachAddcdiv_ = shim.NewOp("_foreach_addcdiv_.Scalar")
+	opForeachSqrt     = shim.NewOp("_foreach_sqrt")
+)
+
+func (o *optimizer) String() string { return o.config.String() }
+
+func (o *optimizer) Step(hyper []Hyper) error {
+	if len(hyper) != len(o.groups) {
+		return fmt.Errorf("nn: Step: %d groups of values for %d groups of parameters", len(hyper), len(o.groups))
+	}
+	return Try(func() {
+		NoGrad(func() {
+			Scope(func() {
+				for i, g := range o.groups {
+					o.stepGroup(g, hyper[i])
+				}
+			})
+		})
+	})
+}
+
+func (o *optimizer) stepGroup(group []*slot, h Hyper) {
+	// Parameters of one group may have taken different numbers of steps, if one
+	// of them had no gradient at some time.
+	bySteps := map[int64][]*slot{}
+	for _, s := range group {
+		if !RequiresGrad(s.param) {
+			if o.config.DecayFrozenBias && strings.HasSuffix(s.name, ".bias") {
+				run(opMulScalar_, s.param, 1-h.WeightDecay*h.Rate)
+			}
+			continue
+		}
+		if _, ok := Grad(s.param); !ok {
+			continue
+		}
+		if o.rule.counts(h) {
+			s.steps++
+		}
+		bySteps[s.steps] = append(bySteps[s.steps], s)
+	}
+	for _, steps := range slices.Sorted(maps.Keys(bySteps)) {
+		o.update(bySteps[steps], steps, h)
+	}
+}
+
+func (o *optimizer) update(slots []*slot, steps int64, h Hyper) {
+	n := len(slots)
+	params, grads := make([]torch.Tensor, n), make([]torch.Tensor, n)
+	state := make([][]torch.Tensor, len(o.rule.state))
+	for i, s := range slots {
+		params[i] = s.param
+		grads[i], _ = Grad(s.param)
+		for j, t := range s.state {
+			state[j] = append(state[j], t)
+		}
+	}
+	switch {
+	case h.WeightDecay == 0:
+	case o.config.Decay == DecayL2:
+		var err error
+		grads, err = opForeachAdd.Call(grads, params, h.WeightDecay)
+		must(err)
+	default:
+		run(opForeachMul_, params, 1-h.WeightDecay*h.Rate)
+	}
+	o.rule.update(&o.config, h, steps, params, grads, state)
+}
+
+// Names of a state's tensors: "adam.exp_avg.layers.0.weight" and, for the steps,
+// "adam.step.layers.0.weight".
+func (o *optimizer) key(what string, s *slot) string {
+	return optimizerKinds[o.config.Kind] + "." + what + "." + s.name
+}
+
+const stepKey = "step"
+
+func (o *optimizer) State() (*checkpoint.File, error) {
+	f := &checkpoint.File{}
+	for _, g := range o.groups {
+		for _, s := range g {
+			f.Tensors = append(f.Tensors, checkpoint.FromInt64(o.key(stepKey, s), []int64{s.steps}))
+			for i, what := range o.rule.state {
+				t, err := toCheckpoint(o.key(what, s), s.state[i])
+				if err != nil {
+					return nil, err
+				}
+				f.Tensors = append(f.Tensors, t)
+			}
+		}
+	}
+	return f, nil
+}
+
+func (o *optimizer) LoadState(state *checkpoint.File) error {
+	have := make(map[string]checkpoint.Tensor, len(state.Tensors))
+	kind := optimizerKinds[o.config.Kind]
+	for _, t := range state.Tensors {
+		if k, _, _ := strings.Cut(t.Name, "."); k != kind && slices.Contains(optimizerKinds, k) {
+			return fmt.Errorf("nn: a state of %s for an optimizer of %s", k, kind)
+		}
+		have[t.Name] = t
+	}
+	if err := o.fits(have); err != nil {
+		return err
+	}
+	return Try(func() {
+		Scope(func() {
+			for _, g := range o.groups {
+				for _, s := range g {
+					s.steps = stepsOf(have[o.key(stepKey, s)])
+					for i, what := range o.rule.state {
+						CopyInto(s.state[i], fromCheckpoint(have[o.key(what, s)]))
+					}
+				}
+			}
+		})
+	})
+}
+
+// fits returns an error that says all that keeps a state and o apart.
+func (o *optimizer) fits(have map[string]checkpoint.Tensor) error {
+	wanted, err := o.State()
+	if err != nil {
+		return err
+	}
+	var missing, extra, wrong []string
+	known := make(map[string]bool, len(wanted.Tensors))
+	for _, w := range wanted.Tensors {
+		known[w.Name] = true
+		t, ok := have[w.Name]
+		switch {
+		case !ok:
+			missing = append(missing, w.Name)
+		case t.DType != w.DType || !slices.Equal(t.Shape, w.Shape) || len(t.Data) != len(w.Data):
+			wrong = append(wrong, fmt.Sprintf("%s is %s %v in %d bytes, wanted %s %v in %d",
+				w.Name, t.DType, t.Shape, len(t.Data), w.DType, w.Shape, len(w.Data)))
+		case strings.HasPrefix(w.Name, o.key(stepKey, &slot{})) && stepsOf(t) < 0:
+			wrong = append(wrong, fmt.Sprintf("%s is %d", w.Name, stepsOf(t)))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		if !known[name] {
+			extra = append(extra, name)
+		}
+	}
+	var b strings.Builder
+	for _, part := range []struct {
+		what  string
+		names []string
+	}{{"missing", missing}, {"extra", extra}, {"wrong", wrong}} {
+		if len(part.names) > 0 {
+			fmt.Fprintf(&b, "\n%d %s: %s", len(part.names), part.what, strings.Join(part.names, ", "))
+		}
+	}
+	if b.Len() > 0 {
+		return fmt.Errorf("nn: the state does not fit the optimizer %v:%s", o, &b)
+	}
+	return nil
+}
+
+// stepsOf reads a number of steps of one int64.
+func stepsOf(t checkpoint.Tensor) int64 { return int64(binary.LittleEndian.Uint64(t.Data)) }
