@@ -3,6 +3,7 @@ module github.com/hcunet/hcunet
 go 1.26.0
 
 require (
+	github.com/gofrs/flock v0.13.2
 	github.com/stretchr/testify v1.12.1
 	github.com/suyashkumar/dicom v1.1.0
 	github.com/wangkuiyi/gotorch v0.0.0-20201028015551-9afed2f3ad7b

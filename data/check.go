@@ -12,13 +12,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hcunet/hcunet/data/folds"
 	"github.com/hcunet/hcunet/data/picture"
 )
 
 // CheckOptions of Check; nil means all defaults.
 type CheckOptions struct {
 	Folds   int    // of the training; 0 means 4
-	Seed    uint32 // of the folds; 0 means KernelSeed
+	Seed    uint32 // of the folds; 0 means folds.KernelSeed
 	Workers int    // images at a time; 0 means one per core
 }
 
@@ -150,7 +151,7 @@ func Check(d *Dataset, opt *CheckOptions) (*Report, error) {
 	}
 	r.checkStatistics(d)
 	r.checkDuplicates(d)
-	if err := r.checkPatients(d, cmp.Or(opt.Folds, 4), cmp.Or(opt.Seed, KernelSeed)); err != nil {
+	if err := r.checkPatients(d, cmp.Or(opt.Folds, 4), cmp.Or(opt.Seed, folds.KernelSeed)); err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
@@ -327,7 +328,7 @@ func (r *Report) checkPatients(d *Dataset, k int, seed uint32) error {
 	if k < 2 || len(d.Train) < k {
 		return nil
 	}
-	folds, err := KFold(len(d.Train), k, seed)
+	folds, err := folds.KFold(len(d.Train), k, seed)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hcunet/hcunet/data/folds"
 	"github.com/hcunet/hcunet/data/internal/sketch"
 	"github.com/stretchr/testify/require"
 )
@@ -50,7 +51,7 @@ func TestCheck(t *testing.T) {
 
 	d, err := Open(dir, &Options{Task: Task{Masks: WhiteOnly}})
 	require.NoError(t, err)
-	folds, err := KFold(10, 4, KernelSeed)
+	folds, err := folds.KFold(10, 4, folds.KernelSeed)
 	require.NoError(t, err)
 	together := false // whether b and grey, items 2 and 7, are in one fold
 	for _, f := range folds {

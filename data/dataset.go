@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,10 @@ import (
 	"strings"
 
 	"github.com/hcunet/hcunet/data/picture"
+	"github.com/hcunet/hcunet/data/resize"
+	"github.com/hcunet/hcunet/internal/atomicfile"
+	"github.com/hcunet/hcunet/internal/folderlock"
+	"github.com/hcunet/hcunet/internal/words"
 )
 
 // Names inside a dataset's folder. The first three are the notebook's; the rest
@@ -26,6 +29,9 @@ const (
 	FilmsFile      = "films.csv"       // where each image came from, its patient
 	ClassesFile    = "classes.txt"     // names of the classes, see ReadClasses
 	IndexFile      = "index.csv"       // what Open has seen; may be deleted at any time
+
+	// UnfinishedFile stands in a folder that is only partly prepared.
+	UnfinishedFile = "prepare.unfinished"
 )
 
 // Options of Open; nil means all defaults.
@@ -62,6 +68,9 @@ type Dataset struct {
 	// statistics file has them, for each channel; nil where there is none.
 	Mean, Std Values
 
+	// Preparation is how the images were made; nil where nobody knows.
+	Preparation *Preparation
+
 	// Warnings say what is lost when the images are loaded.
 	Warnings []string
 
@@ -70,7 +79,12 @@ type Dataset struct {
 	Duplicates [][]string
 
 	index index
+	lock  *folderlock.Lock
 }
+
+// Close lets others change the folder: until then, or until the Dataset is garbage,
+// it cannot be prepared again.
+func (d *Dataset) Close() error { return d.lock.Unlock() }
 
 // Sample is one image of a dataset.
 type Sample struct {
@@ -79,9 +93,10 @@ type Sample struct {
 	Mask    string // path; empty in the test set
 	Patient string // empty where it is not known
 
-	// What the films file knows of the film that the image was made of.
-	Film   image.Point // width and height in pixels; zero where it is not known
-	Levels int         // number of different values; 0 where it is not known
+	// What the films file knows of the film that the image was made of: how it lies
+	// in the image, and its number of different values; zero where it is not known.
+	Geometry resize.Geometry
+	Levels   int
 }
 
 // Load reads the image, with the channels that the task says and the bits that the
@@ -136,11 +151,26 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 	if opt == nil {
 		opt = &Options{}
 	}
-	d := &Dataset{Dir: dir, Task: opt.Task}
 	if err := isDir(dir, "make one with examples/prepare, or with examples/phantom first"); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, unfinishedFile)); err == nil {
+	// A folder that cannot be written to has no lock, and needs none.
+	lock, err := folderlock.Shared(dir)
+	if errors.Is(err, folderlock.ErrBusy) {
+		return nil, fmt.Errorf("data: %w: prepare is making it; wait for it to end", err)
+	}
+	d, err := open(dir, opt)
+	if err != nil {
+		_ = lock.Unlock() // it has nothing to add
+		return nil, err
+	}
+	d.lock = lock
+	return d, nil
+}
+
+func open(dir string, opt *Options) (*Dataset, error) {
+	d := &Dataset{Dir: dir, Task: opt.Task}
+	if _, err := os.Stat(filepath.Join(dir, UnfinishedFile)); err == nil {
 		return nil, fmt.Errorf("data: %s is only partly prepared; run the command that makes it again, it goes on where it was", dir)
 	}
 	if err := d.completeTask(); err != nil {
@@ -181,7 +211,8 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 			Image:   filepath.Join(dir, split, file),
 			Patient: film.patient,
 			Levels:  film.levels,
-			Film:    film.size,
+
+			Geometry: film.geometry,
 		}
 	}
 	for i, file := range train {
@@ -209,6 +240,7 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 	if err := d.checkMaskValues(masks); err != nil {
 		return nil, err
 	}
+	d.completeGeometry()
 	d.checkColours(files)
 	d.findDuplicates(files)
 
@@ -222,8 +254,21 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 	if n := len(st.Mean); n > 0 && n != d.Task.Channels {
 		return nil, fmt.Errorf("data: %s has the statistics of %d channels, but the task has %d; delete it, or prepare the folder again", filepath.Join(dir, StatisticsFile), n, d.Task.Channels)
 	}
-	d.Mean, d.Std = st.Mean, st.Std
+	d.Mean, d.Std, d.Preparation = st.Mean, st.Std, st.Preparation
 	return d, nil
+}
+
+// completeGeometry fills in the size of the images where their films' is known.
+func (d *Dataset) completeGeometry() {
+	for _, samples := range [][]Sample{d.Train, d.Test} {
+		for i := range samples {
+			if g := &samples[i].Geometry; g.FilmWidth > 0 && g.FilmHeight > 0 {
+				g.Width, g.Height = d.Width, d.Height
+			} else {
+				*g = resize.Geometry{}
+			}
+		}
+	}
 }
 
 // completeTask fills in what the options leave to the folder.
@@ -239,7 +284,7 @@ func (d *Dataset) completeTask() error {
 	case len(d.Task.Classes) == 0:
 		d.Task.Classes = Binary("mask").Classes
 	case classes != nil && !slices.Equal(classes, d.Task.Classes):
-		return fmt.Errorf("data: the task has the classes %s, but %s has %s; make them the same", some(d.Task.Classes, 5), file, some(classes, 5))
+		return fmt.Errorf("data: the task has the classes %s, but %s has %s; make them the same", words.Some(d.Task.Classes, 5), file, words.Some(classes, 5))
 	}
 	d.Task.Channels = cmp.Or(d.Task.Channels, 1)
 	return d.Task.checkFiles()
@@ -358,7 +403,7 @@ func (d *Dataset) checkColours(files []string) {
 		}
 	}
 	if n := len(coloured); n > 0 && d.Task.Channels == 1 {
-		d.Warnings = append(d.Warnings, fmt.Sprintf("%s, which become grey, as the task has one channel: %s", count(n, "image has colours", "images have colours"), some(coloured, 5)))
+		d.Warnings = append(d.Warnings, fmt.Sprintf("%s, which become grey, as the task has one channel: %s", words.Count(n, "image has colours", "images have colours"), words.Some(coloured, 5)))
 	}
 }
 
@@ -387,6 +432,8 @@ type Statistics struct {
 	Films int    `json:"films"` // training images
 	Size  int    `json:"size"`  // width and height in pixels
 	Made  string `json:"made"`  // by what chain, in words
+
+	Preparation *Preparation `json:"preparation,omitempty"` // the chain itself
 }
 
 // CheckMoments returns an error if mean and standard deviation, one of each for
@@ -418,4 +465,20 @@ func ReadStatistics(path string) (Statistics, error) {
 		return Statistics{}, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
 	}
 	return s, nil
+}
+
+// WriteStatistics writes a statistics file, whole or not at all. It fails if
+// ReadStatistics would refuse it.
+func WriteStatistics(path string, s Statistics) error {
+	if err := CheckMoments(s.Mean, s.Std); err != nil {
+		return fmt.Errorf("data: %s is not written: %w", path, err)
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	if err := atomicfile.WriteFile(path, append(b, '\n')); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	return nil
 }

@@ -1,16 +1,16 @@
-// Package data reads and prepares medical images for segmentation: films from
-// DICOM, PNG and JPEG files, masks from run-length CSVs or images, folders as data
-// sets, and their division into folds.
+// Package data says what images and masks for segmentation are about, how films
+// become such images, and reads folders of them.
 //
-//   - [Task] says what the images and masks of a set are about;
-//   - package data/picture reads pictures, package data/dicom films; packages
-//     data/clahe and data/resize are the notebook's own chain from a film to a
-//     training image;
-//   - [ReadMasks] and [WriteSubmission] read and write the CSVs of the SIIM-ACR
-//     challenge;
-//   - [Prepare] turns films and masks into a folder of training images;
-//   - [Open] reads such a folder;
-//   - [KFold], [KFoldByArea] and [KFoldByGroup] divide it.
+//   - [Task]: classes, channels, how scores become probabilities;
+//   - [Preparation] and [Preparer]: from a film to a training image, and with
+//     resize.Geometry the way back for masks;
+//   - [Open]: a folder of prepared images as a [Dataset], and [Check], what a careful
+//     person wants to know of it.
+//
+// The packages around it, in the order in which they know of each other: clahe,
+// resize, folds, picture, maskcsv and dicom know none of the others; data stands on
+// them; prepare makes the folder that Open reads, and phantom draws films to try it
+// with.
 //
 // What is wrong with a file is an error that names it. Nothing here needs libtorch.
 package data

@@ -4,28 +4,29 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"image"
 	"io"
 	"io/fs"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/hcunet/hcunet/data/resize"
 )
 
 // filmFacts is what the films file says of one image.
 type filmFacts struct {
-	patient string
-	size    image.Point
-	levels  int
+	patient  string
+	levels   int
+	geometry resize.Geometry // without the size of the image
 }
 
 // maxFilmSide bounds what the file may say: no more pixels are read of any film.
 const maxFilmSide = 1 << 27
 
 // readFilms reads the films file: what is known of each image, by "train/NAME" or
-// "test/NAME". No file is no facts. The columns width, height and levels may be
-// missing, in a file that was made by hand.
+// "test/NAME". No file is no facts. The columns width, height, fit and levels may
+// be missing, in a file that was made by hand.
 func readFilms(path string) (map[string]filmFacts, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,13 +61,18 @@ func readFilms(path string) (map[string]filmFacts, error) {
 			return nil, fmt.Errorf("data: %s:%d: %d columns, wanted %d; %s", path, line, len(row), len(head), remedy)
 		}
 		facts := filmFacts{patient: row[patient]}
-		for what, to := range map[string]*int{"width": &facts.size.X, "height": &facts.size.Y, "levels": &facts.levels} {
+		for what, to := range map[string]*int{"width": &facts.geometry.FilmWidth, "height": &facts.geometry.FilmHeight, "levels": &facts.levels} {
 			at := column(what)
 			if at < 0 || row[at] == "" {
 				continue
 			}
 			if *to, err = strconv.Atoi(row[at]); err != nil || *to < 1 || *to > maxFilmSide {
 				return nil, fmt.Errorf("data: %s:%d: %s %q; wanted a number from 1 to %d; %s", path, line, what, row[at], maxFilmSide, remedy)
+			}
+		}
+		if at := column("fit"); at >= 0 && row[at] != "" {
+			if err := facts.geometry.Fit.UnmarshalText([]byte(row[at])); err != nil {
+				return nil, fmt.Errorf("data: %s:%d: %w; %s", path, line, err, remedy)
 			}
 		}
 		films[row[split]+"/"+row[name]] = facts

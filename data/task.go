@@ -2,13 +2,13 @@ package data
 
 import (
 	"bufio"
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/hcunet/hcunet/data/internal/text"
+	"github.com/hcunet/hcunet/internal/words"
 )
 
 // A Task says what the images and masks of a data set are about. It is part of what
@@ -62,27 +62,27 @@ const (
 )
 
 var (
-	outputWords = words[Output]{"output", []string{"softmax", "sigmoid"}}
-	maskWords   = words[MaskRule]{"mask rule", []string{"exact", "white_only"}}
+	outputWords = words.Choice[Output]{What: "output", Words: []string{"softmax", "sigmoid"}}
+	maskWords   = words.Choice[MaskRule]{What: "mask rule", Words: []string{"exact", "white_only"}}
 )
 
 // String returns "softmax" or "sigmoid".
-func (o Output) String() string { return outputWords.word(o) }
+func (o Output) String() string { return outputWords.Word(o) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (o Output) MarshalText() ([]byte, error) { return outputWords.marshal(o) }
+func (o Output) MarshalText() ([]byte, error) { return outputWords.Marshal(o) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (o *Output) UnmarshalText(b []byte) (err error) { *o, err = outputWords.parse(b); return err }
+func (o *Output) UnmarshalText(b []byte) (err error) { *o, err = outputWords.Parse(b); return err }
 
 // String returns "exact" or "white_only".
-func (m MaskRule) String() string { return maskWords.word(m) }
+func (m MaskRule) String() string { return maskWords.Word(m) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (m MaskRule) MarshalText() ([]byte, error) { return maskWords.marshal(m) }
+func (m MaskRule) MarshalText() ([]byte, error) { return maskWords.Marshal(m) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (m *MaskRule) UnmarshalText(b []byte) (err error) { *m, err = maskWords.parse(b); return err }
+func (m *MaskRule) UnmarshalText(b []byte) (err error) { *m, err = maskWords.Parse(b); return err }
 
 // Check returns an error that says what is wrong with the task.
 func (t Task) Check() error {
@@ -104,10 +104,12 @@ func (t Task) Check() error {
 		return fmt.Errorf("data: mask rule %s with %d classes, ignore %t; it is for two classes and none that is ignored", t.Masks, len(t.Classes), t.Ignore)
 	}
 	if _, err := t.Output.MarshalText(); err != nil {
-		return err
+		return fmt.Errorf("data: %w", err)
 	}
-	_, err := t.Masks.MarshalText()
-	return err
+	if _, err := t.Masks.MarshalText(); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	return nil
 }
 
 // Outputs returns the number of scores that a network has for each pixel: one a
@@ -174,7 +176,7 @@ func (t Task) checkValues(seen *valueSet) error {
 			if n == 2 && seen[255] {
 				remedy = "; prepare the masks again, or count 255 alone with the mask rule white_only, if the grey is an edge that resizing left"
 			}
-			return fmt.Errorf("it has the values %s; a mask of %s has %s%s", seen, some(t.Classes, 3), wanted, remedy)
+			return fmt.Errorf("it has the values %s; a mask of %s has %s%s", seen, words.Some(t.Classes, 3), wanted, remedy)
 		}
 	}
 	return nil
@@ -246,34 +248,24 @@ func decodeValues(text string) (s valueSet, ok bool) {
 // ReadClasses reads the names of classes from a text file, one a line, the
 // background first. Empty lines are passed over.
 func ReadClasses(path string) ([]string, error) {
-	b, err := os.ReadFile(path)
+	f, err := text.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	b, err = plainText(b)
-	if err != nil {
-		return nil, fmt.Errorf("data: %s: %w", path, err)
-	}
+	defer f.Close()
 	var names []string
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() && len(names) <= maxClasses {
 		if name := strings.TrimSpace(lines.Text()); name != "" {
 			names = append(names, name)
 		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("data: %s: %w", path, err)
 	}
 	t := Task{Classes: names, Channels: 1}
 	if err := t.Check(); err != nil {
 		return nil, fmt.Errorf("data: %s: %s", path, strings.TrimPrefix(err.Error(), "data: "))
 	}
 	return names, nil
-}
-
-// plainText takes off a UTF-8 byte-order mark, and refuses what is no text.
-func plainText(b []byte) ([]byte, error) {
-	switch {
-	case bytes.HasPrefix(b, []byte("\xff\xfe")), bytes.HasPrefix(b, []byte("\xfe\xff")):
-		return nil, errors.New("the text is UTF-16; save it as UTF-8")
-	case bytes.IndexByte(b, 0) >= 0:
-		return nil, errors.New("this is no text file: it has bytes of 0")
-	}
-	return bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), nil
 }

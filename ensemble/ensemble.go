@@ -17,6 +17,8 @@ import (
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/folds"
+	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/random"
 	"github.com/hcunet/hcunet/metric"
@@ -99,8 +101,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 type run struct {
 	Config
 	images, test *feed.Images
-	patients     []string // per training image
-	folds        data.Folds
+	patients     []string          // per training image
+	geometry     []resize.Geometry // per test image: how its film lies in it
+	folds        folds.Folds
 	weights      *checkpoint.File // of the encoder; nil for none
 	input        train.Input
 	out          output
@@ -137,6 +140,9 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	for _, s := range ds.Train {
 		r.patients = append(r.patients, s.Patient)
 	}
+	for _, s := range ds.Test {
+		r.geometry = append(r.geometry, s.Geometry)
+	}
 	if r.test, err = feed.Read(ctx, feed.Samples(ds.Test, ds.Task), nil); err != nil {
 		return nil, err
 	}
@@ -172,12 +178,12 @@ func checkOutput(dir string) error {
 }
 
 // split divides the training images into folds.
-func split(cfg Config, ds *data.Dataset) (data.Folds, error) {
+func split(cfg Config, ds *data.Dataset) (folds.Folds, error) {
 	if cfg.Split == AtRandom {
-		return data.KFold(len(ds.Train), cfg.Folds, cfg.Seed)
+		return folds.KFold(len(ds.Train), cfg.Folds, cfg.Seed)
 	}
 	areas := make([]float64, len(ds.Train))
-	patients := make([]string, len(ds.Train))
+	patients, known := make([]string, len(ds.Train)), false
 	for i, s := range ds.Train {
 		_, mask, err := s.Load(ds.Task)
 		if err != nil {
@@ -186,12 +192,18 @@ func split(cfg Config, ds *data.Dataset) (data.Folds, error) {
 		for _, v := range mask {
 			areas[i] += float64(v)
 		}
-		patients[i] = s.Patient
+		known = known || s.Patient != ""
+		if patients[i] = s.Patient; s.Patient == "" {
+			patients[i] = "image " + s.Name // stands for itself
+		}
+	}
+	if cfg.Split == ByPatient && !known {
+		return nil, fmt.Errorf("-split patient: nobody knows whose the images are; give prepare a list with -patients, or take -split random or area")
 	}
 	if cfg.Split == ByArea {
-		return data.KFoldByArea(areas, cfg.Folds, cfg.Seed)
+		return folds.ByArea(areas, cfg.Folds, cfg.Seed)
 	}
-	return data.KFoldByGroup(patients, areas, cfg.Folds, cfg.Seed)
+	return folds.ByGroup(patients, areas, cfg.Folds, cfg.Seed)
 }
 
 // finish writes what concerns all folds.

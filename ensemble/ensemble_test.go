@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
-	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/ensemble"
 	"github.com/hcunet/hcunet/report"
 	"github.com/stretchr/testify/require"
@@ -119,7 +119,7 @@ func TestRun(t *testing.T) {
 		return all
 	}(), "every film is held out once")
 
-	submission, err := data.OpenMasks(filepath.Join(out, "submission.csv"), &data.MaskOptions{Width: 128, Height: 128})
+	submission, err := maskcsv.Open(filepath.Join(out, "submission.csv"), &maskcsv.Options{Width: 128, Height: 128})
 	require.NoError(t, err)
 	require.Equal(t, []string{"test0", "test1"}, submission.IDs)
 	mask, err := submission.Mask("test0", 128, 128)

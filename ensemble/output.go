@@ -12,7 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/maskcsv"
+	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/metric"
@@ -152,14 +153,18 @@ func (p *predictions) writeNPY(w io.Writer) error {
 // returns how many images have any.
 func (r *run) submit() (masks int, err error) {
 	bytes := newPredictions(r.test.Len(), r.Size)
-	rows := make([]data.MaskRow, r.test.Len())
+	rows := make([]maskcsv.Row, r.test.Len())
 	for i, prob := range r.testSum {
 		for j := range prob {
 			prob[j] /= float32(len(r.folds))
 		}
 		bytes.add(prob)
 		metric.RemoveNoise(prob, r.noise())
-		rows[i] = data.MaskRow{ID: r.test.Name(i), Runs: r.encode(prob)}
+		runs, err := r.encode(prob, r.geometry[i])
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", r.test.Name(i), err)
+		}
+		rows[i] = maskcsv.Row{ID: r.test.Name(i), Runs: runs}
 		if rows[i].Runs != "" {
 			masks++
 		}
@@ -167,17 +172,26 @@ func (r *run) submit() (masks int, err error) {
 	if err := r.out.predictions("test", bytes, names(r.test)); err != nil {
 		return 0, err
 	}
-	return masks, atomicfile.Write(r.out.path("submission.csv"), func(w io.Writer) error { return data.WriteSubmission(w, rows) })
+	return masks, atomicfile.Write(r.out.path("submission.csv"), func(w io.Writer) error { return maskcsv.WriteSubmission(w, rows) })
 }
 
-// encode returns the runs of a prediction on the film, "" if it is empty.
-func (r *run) encode(prob []float32) string {
+// encode returns the runs of a prediction on the film, "" if it is empty: preparing
+// is undone as the films file knows it, and where it knows nothing the film is
+// taken to be a square of FilmSize.
+func (r *run) encode(prob []float32, g resize.Geometry) (string, error) {
 	mask := image.NewGray(image.Rect(0, 0, r.Size, r.Size))
 	for i, v := range prob {
 		if v > float32(r.result.Threshold) {
 			mask.Pix[i] = 255
 		}
 	}
-	mask = rle.Resize(mask, r.FilmSize, r.FilmSize)
-	return rle.Encode(mask, &rle.Options{Empty: rle.Blank, Kernel: r.Recipe == train.Kernel})
+	if g == (resize.Geometry{}) {
+		g = resize.Geometry{FilmWidth: r.FilmSize, FilmHeight: r.FilmSize}
+	}
+	g.Width, g.Height = r.Size, r.Size
+	film, err := g.Back(mask)
+	if err != nil {
+		return "", err
+	}
+	return rle.Encode(film, &rle.Options{Empty: rle.Blank, Kernel: r.Recipe == train.Kernel}), nil
 }

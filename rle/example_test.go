@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/color"
 
 	"github.com/hcunet/hcunet/rle"
 )
@@ -58,13 +57,4 @@ func ExampleDecodeInto() {
 	}
 	fmt.Println(rle.EncodePixels(mask, 4, 3, nil))
 	// Output: 0 4
-}
-
-// A small prediction becomes the text for the whole film.
-func ExampleResize() {
-	prediction := &image.Gray{Rect: image.Rect(0, 0, 256, 256), Stride: 256, Pix: make([]uint8, 256*256)}
-	prediction.SetGray(74, 9, color.Gray{Y: 255})
-	prediction.SetGray(75, 9, color.Gray{Y: 255})
-	fmt.Println(rle.Encode(rle.Resize(prediction, 1024, 1024), nil))
-	// Output: 303140 4 1020 4 1020 4 1020 4 1020 4 1020 4 1020 4 1020 4
 }

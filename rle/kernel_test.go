@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/internal/golden"
 )
 
@@ -124,7 +125,8 @@ func TestKernelGoldens(t *testing.T) {
 		for i, v := range m.Pix {
 			m.Pix[i] = v * 255
 		}
-		full := Resize(m, 1024, 1024)
+		full, err := resize.Nearest(m, 1024, 1024)
+		require.NoError(t, err)
 		kernel := Encode(full, &Options{Kernel: true})
 		assert.Equal(t, e.RLE, kernel, name)
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/folds"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
@@ -27,7 +28,7 @@ func Example_films() {
 	check(err)
 	images, err := feed.Read(ctx, feed.Samples(ds.Train, ds.Task), nil)
 	check(err)
-	folds, err := data.KFold(images.Len(), 4, data.KernelSeed)
+	folds, err := folds.KFold(images.Len(), 4, folds.KernelSeed)
 	check(err)
 	films, err := feed.NewLoader(images.Subset(folds.Train(0)), feed.LoaderOptions{Batch: 16, Shuffle: true, Augment: &augment.Config{}})
 	check(err)

@@ -25,7 +25,7 @@ import (
 
 	_ "embed"
 
-	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/rle"
 )
 
@@ -148,7 +148,7 @@ func readRows(path string) ([]string, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	table, err := data.ReadMasks(r, &data.MaskOptions{Width: size, Height: size})
+	table, err := maskcsv.Read(r, &maskcsv.Options{Width: size, Height: size})
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/stretchr/testify/require"
 )
 
@@ -105,7 +105,7 @@ func TestWrite(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(string(runs), "ImageId, EncodedPixels\nphantom-5-00000, "))
 
-	table, err := data.OpenMasks(filepath.Join(dir, TrainRuns), &data.MaskOptions{Width: Size, Height: Size})
+	table, err := maskcsv.Open(filepath.Join(dir, TrainRuns), &maskcsv.Options{Width: Size, Height: Size})
 	require.NoError(t, err)
 	require.Empty(t, table.Warnings)
 	require.Len(t, table.IDs, 16)
@@ -143,9 +143,9 @@ func TestWrite(t *testing.T) {
 		if rows := table.Rows(c.Name); len(rows) == 2 {
 			twice++
 			// Their runs overlap: together they count more pixels than the mask has.
-			a, err := data.ReadMasks(strings.NewReader("x,"+rows[0].Runs+"\n"), nil)
+			a, err := maskcsv.Read(strings.NewReader("x,"+rows[0].Runs+"\n"), nil)
 			require.NoError(t, err)
-			b, err := data.ReadMasks(strings.NewReader("x,"+rows[1].Runs+"\n"), nil)
+			b, err := maskcsv.Read(strings.NewReader("x,"+rows[1].Runs+"\n"), nil)
 			require.NoError(t, err)
 			upper, err := a.Mask("x", Size, Size)
 			require.NoError(t, err)
@@ -166,7 +166,7 @@ func TestWriteErrors(t *testing.T) {
 	for _, o := range []Options{{Train: -1}, {Test: -1}, {Train: 99999, Test: 1}} {
 		dir := filepath.Join(t.TempDir(), "p")
 		_, err := Write(context.Background(), dir, &o)
-		require.ErrorContains(t, err, "wanted 1 to 99999")
+		require.ErrorContains(t, err, "wanted at least one to train with, and 99999")
 		require.NoDirExists(t, dir)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

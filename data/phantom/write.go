@@ -15,8 +15,8 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/rle"
 )
@@ -31,10 +31,13 @@ const (
 	ReadmeFile = "README.txt"
 )
 
-// Options of Write; nil means all defaults.
+// mostFilms have names of five digits.
+const mostFilms = 99999
+
+// Options of Write; nil means those of DefaultOptions.
 type Options struct {
-	Train   int    // films with rows in train-rle.csv; 0 means 120
-	Test    int    // films without; 0 means none
+	Train   int    // films with rows in train-rle.csv, at least one
+	Test    int    // films without
 	Seed    uint64 // the same seed draws the same films
 	Workers int    // films at a time; 0 means one per core
 
@@ -42,6 +45,9 @@ type Options struct {
 	// time.
 	Progress func(done, total int)
 }
+
+// DefaultOptions returns 120 training films and no test films, of seed 0.
+func DefaultOptions() *Options { return &Options{Train: 120} }
 
 // Summary counts what Write has written.
 type Summary struct {
@@ -54,14 +60,11 @@ type Summary struct {
 // new or empty. It stops with ctx's error when ctx is done.
 func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
 	if opt == nil {
-		opt = &Options{}
+		opt = DefaultOptions()
 	}
 	o := *opt
-	if o.Train == 0 {
-		o.Train = 120
-	}
-	if o.Train < 0 || o.Test < 0 || o.Train+o.Test > 99999 {
-		return nil, fmt.Errorf("phantom: %d training and %d test films; wanted 1 to 99999 together", o.Train, o.Test)
+	if o.Train < 1 || o.Test < 0 || o.Train > mostFilms || o.Test > mostFilms-o.Train {
+		return nil, fmt.Errorf("phantom: %d training and %d test films; wanted at least one to train with, and %d at most together", o.Train, o.Test, mostFilms)
 	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -93,7 +96,7 @@ func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
 			sum.Positive++
 		}
 	}
-	for file, part := range map[string][][]data.MaskRow{TrainRuns: rows[:o.Train], TestRuns: rows[o.Train:]} {
+	for file, part := range map[string][][]maskcsv.Row{TrainRuns: rows[:o.Train], TestRuns: rows[o.Train:]} {
 		err := atomicfile.Write(filepath.Join(dir, file), func(w io.Writer) error { return writeRows(w, part) })
 		if err != nil {
 			return nil, fmt.Errorf("phantom: %w", err)
@@ -103,11 +106,11 @@ func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
 }
 
 // drawAll writes the films, in parallel, and returns the rows of each.
-func drawAll(ctx context.Context, dir string, opt *Options) ([][]data.MaskRow, error) {
+func drawAll(ctx context.Context, dir string, opt *Options) ([][]maskcsv.Row, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	total := opt.Train + opt.Test
-	rows := make([][]data.MaskRow, total)
+	rows := make([][]maskcsv.Row, total)
 	next := make(chan int)
 	var mu sync.Mutex // guards done and the order of Progress
 	done := 0
@@ -181,11 +184,11 @@ func uid(seed uint64, index, part int) string {
 
 // rows returns the film's rows in the CSV. Each third positive has two, of its
 // upper and its lower part, with a strip in both.
-func (c *Case) rows(index int) []data.MaskRow {
+func (c *Case) rows(index int) []maskcsv.Row {
 	whole := rle.Encode(c.Mask, nil)
-	row := func(runs string) data.MaskRow { return data.MaskRow{ID: c.Name, Runs: runs} }
+	row := func(runs string) maskcsv.Row { return maskcsv.Row{ID: c.Name, Runs: runs} }
 	if whole == "-1" || index%3 != 0 {
-		return []data.MaskRow{row(whole)}
+		return []maskcsv.Row{row(whole)}
 	}
 	first, last := Size, 0
 	for i, v := range c.Mask.Pix {
@@ -194,16 +197,16 @@ func (c *Case) rows(index int) []data.MaskRow {
 		}
 	}
 	middle := (first + last) / 2
-	part := func(top, bottom int) data.MaskRow {
+	part := func(top, bottom int) maskcsv.Row {
 		m := image.NewGray(c.Mask.Rect)
 		copy(m.Pix[top*Size:bottom*Size], c.Mask.Pix[top*Size:])
 		return row(rle.Encode(m, nil))
 	}
-	return []data.MaskRow{part(0, middle+8), part(middle-8, Size)}
+	return []maskcsv.Row{part(0, middle+8), part(middle-8, Size)}
 }
 
 // writeRows writes a CSV with the official header and the official spaces.
-func writeRows(w io.Writer, films [][]data.MaskRow) error {
+func writeRows(w io.Writer, films [][]maskcsv.Row) error {
 	if _, err := io.WriteString(w, "ImageId, EncodedPixels\n"); err != nil {
 		return err
 	}

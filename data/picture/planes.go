@@ -1,6 +1,7 @@
 package picture
 
 import (
+	"fmt"
 	"image"
 	"image/color"
 )
@@ -122,12 +123,58 @@ func repeated[T value](m *Image, plane []T, channels int) []T {
 	return pix
 }
 
+// Repeat returns an image of one channel as one of several that are all the same.
+func (m *Image) Repeat(channels int) *Image {
+	to := *m
+	if m.Channels == 1 && channels > 1 {
+		if m.Pix16 != nil {
+			to.Pix16 = repeated(&to, m.Pix16, channels)
+		} else {
+			to.Pix8 = repeated(&to, m.Pix8, channels)
+		}
+	}
+	return &to
+}
+
+// Picture returns an image of one channel or three as the standard library's, to be
+// encoded. It panics if there are others.
+func (m *Image) Picture() image.Image {
+	r := image.Rect(0, 0, m.Width, m.Height)
+	switch n := m.Width * m.Height; {
+	case m.Channels == 1 && m.Pix16 == nil:
+		return m.Gray(false)
+	case m.Channels == 1:
+		img := image.NewGray16(r)
+		for i, v := range m.Pix16 {
+			img.Pix[2*i], img.Pix[2*i+1] = uint8(v>>8), uint8(v)
+		}
+		return img
+	case m.Channels == 3 && m.Pix16 == nil:
+		img := image.NewNRGBA(r)
+		for i := range n {
+			copy(img.Pix[4*i:], []uint8{m.Pix8[i], m.Pix8[n+i], m.Pix8[2*n+i], 255})
+		}
+		return img
+	case m.Channels == 3:
+		img := image.NewNRGBA64(r)
+		for i := range n {
+			for c := range 3 {
+				v := m.Pix16[c*n+i]
+				img.Pix[8*i+2*c], img.Pix[8*i+2*c+1] = uint8(v>>8), uint8(v)
+			}
+			img.Pix[8*i+6], img.Pix[8*i+7] = 255, 255
+		}
+		return img
+	}
+	panic(fmt.Errorf("picture: Picture of an image of %d channels", m.Channels))
+}
+
 // Gray returns an image of one channel as 8-bit values, which it shares if it has
 // them. Of 16 bits the lower byte is dropped, or with stretch the darkest value
 // becomes 0 and the brightest 255. It panics if there are several channels.
 func (m *Image) Gray(stretch bool) *image.Gray {
 	if m.Channels != 1 {
-		panic("picture: Gray of an image of several channels")
+		panic(fmt.Errorf("picture: Gray of an image of %d channels", m.Channels))
 	}
 	pix := m.Pix8
 	if m.Pix16 != nil {

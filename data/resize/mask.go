@@ -11,6 +11,9 @@ import (
 // between: 64, 128 or 191 where 1024 becomes 256. The notebook counts only 255
 // as object. It fails if mask is empty or a side is below 1.
 func Mask(mask *image.Gray, w, h int) (*image.Gray, error) {
+	if err := checkImage(mask); err != nil {
+		return nil, err
+	}
 	size := mask.Rect.Size()
 	if err := check(size, w, h); err != nil {
 		return nil, err

@@ -1,5 +1,7 @@
-// Package resize resizes grey images and masks bilinearly, with exactly the
-// bytes of OpenCV's cv2.resize and its default interpolation, INTER_LINEAR.
+// Package resize resizes grey images and masks: bilinearly with exactly the bytes of
+// OpenCV's cv2.resize and its default interpolation, INTER_LINEAR, or by the
+// nearest pixel as Pillow. A [Geometry] knows how a film lies in an image that was
+// made of it, and leads masks back to the film.
 //
 // Pixel i of n covers [i, i+1) and is sampled at its centre, so an output centre
 // lies at (i+0.5)*source/target - 0.5 in the source; beyond the outermost
@@ -25,6 +27,9 @@ const (
 // OpenCV's whole-number arithmetic does. An image that has the size already is
 // copied. It fails if img is empty or a side is below 1.
 func Linear(img *image.Gray, w, h int) (*image.Gray, error) {
+	if err := checkImage(img); err != nil {
+		return nil, err
+	}
 	size := img.Rect.Size()
 	if err := check(size, w, h); err != nil {
 		return nil, err

@@ -13,13 +13,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
 	"github.com/hcunet/hcunet/data/phantom"
+	"github.com/hcunet/hcunet/internal/usage"
 	"github.com/hcunet/hcunet/report"
 )
 
@@ -32,23 +32,25 @@ func main() {
 	}
 }
 
+var help = usage.Text{
+	Line:  "phantom [-n NUMBER] [-test NUMBER] [-seed NUMBER] -out FOLDER",
+	About: "Draws chest-film-like phantoms and their masks, laid out like the SIIM-ACR download. They are no films of patients.",
+	Examples: []string{
+		"phantom -n 120 -test 24 -out data/phantom",
+		"prepare -images data/phantom/dicom-images-train -rle data/phantom/train-rle.csv -test data/phantom/dicom-images-test -size 128 -out data/phantom-128",
+	},
+	Groups: []usage.Group{{Heading: "flags", Flags: []string{"out", "n", "test", "seed"}}},
+}
+
 func run(args []string) error {
-	var opt phantom.Options
+	opt := phantom.DefaultOptions()
 	flags := flag.NewFlagSet("phantom", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
 	out := flags.String("out", "phantom", "`folder` to write to; it must be new or empty")
-	flags.IntVar(&opt.Train, "n", 120, "`number` of training films")
+	flags.IntVar(&opt.Train, "n", opt.Train, "`number` of training films, at least 1")
 	flags.IntVar(&opt.Test, "test", 24, "`number` of test films")
 	flags.Uint64Var(&opt.Seed, "seed", 2019, "the same `number` draws the same films")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		flags.SetOutput(os.Stdout)
-		flags.PrintDefaults()
+	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
-	} else if err != nil {
-		return fmt.Errorf("%w; see -h", err)
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -62,7 +64,7 @@ func run(args []string) error {
 		}
 		bar.Set(int64(done))
 	}
-	sum, err := phantom.Write(ctx, *out, &opt)
+	sum, err := phantom.Write(ctx, *out, opt)
 	bar.End()
 	if err != nil {
 		return err

@@ -15,14 +15,17 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/hcunet/hcunet/data"
 	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
+	"github.com/hcunet/hcunet/data/prepare"
+	"github.com/hcunet/hcunet/data/resize"
+	"github.com/hcunet/hcunet/internal/usage"
 	"github.com/hcunet/hcunet/report"
 )
 
@@ -30,49 +33,74 @@ func main() {
 	switch err := run(os.Args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "prepare:", strings.TrimPrefix(err.Error(), "data: "))
+		fmt.Fprintln(os.Stderr, "prepare:", strings.TrimPrefix(err.Error(), "prepare: "))
 		os.Exit(1)
 	}
 }
 
+var help = usage.Text{
+	Line:  "prepare -images FOLDER (-rle CSV | -masks FOLDER) [-test FOLDER] -out FOLDER, or prepare -check -out FOLDER",
+	About: "Makes the folder that the training reads out of films (DICOM, PNG, JPEG) and their masks.",
+	Examples: []string{
+		"prepare -images siim/dicom-images-train -rle siim/train-rle.csv -test siim/dicom-images-test -out data/siim-256",
+		"prepare -images lungs/images -masks lungs/masks -fit pad -out data/lungs-256",
+		"prepare -images scans -masks labels -classes classes.txt -no-clahe -channels 3 -out data/scans",
+		"prepare -check -out data/siim-256",
+	},
+	Groups: []usage.Group{
+		{Heading: "films and their masks", Flags: []string{"images", "test", "rle", "rle-size", "masks", "classes", "channels", "patients", "unlabelled", "keep-going"}},
+		{Heading: "what becomes of them", Flags: []string{"out", "size", "fit", "mask-scaling", "no-clahe", "voi", "stretch16", "bits", "workers"}},
+		{Heading: "looking at a folder", Flags: []string{"check", "folds", "white-only", "renew-statistics"}},
+	},
+}
+
 func run(args []string) error {
-	var opt data.PrepareOptions
+	opt := prepare.Options{Preparation: data.DefaultPreparation()}
+	p := &opt.Preparation
+	var see looking
 	flags := flag.NewFlagSet("prepare", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
 	list := func(to *[]string) func(string) error {
 		return func(s string) error { *to = append(*to, s); return nil }
 	}
 	flags.Func("images", "training films: a `folder`, searched to any depth for DICOM, PNG and JPEG, or a file; may be given more than once", list(&opt.Images))
 	flags.Func("test", "test films: a `folder` or file, as -images; they have no masks", list(&opt.Test))
-	flags.StringVar(&opt.RLE, "rle", "", "`CSV` with the runs of the masks, in the official format")
+	flags.StringVar(&opt.RLE, "rle", "", "`CSV` with the runs of the masks, in the official format; may be gzipped")
 	flags.IntVar(&opt.RLESize, "rle-size", 0, "width and height in `pixels` on which the runs were counted; 0 means each film's own")
 	flags.StringVar(&opt.Masks, "masks", "", "`folder` with mask pictures, named like the images; instead of -rle")
+	classes := flags.String("classes", "", "text `file` with the names of the classes, one a line, background first; without, there is a background and a mask")
+	flags.IntVar(&opt.Task.Channels, "channels", 1, "`number`: 1 makes every picture grey, 3 keeps its colours")
 	flags.StringVar(&opt.Patients, "patients", "", "`CSV` with the columns image and patient, for pictures that do not say whose they are")
 	flags.StringVar(&opt.Out, "out", "", "`folder` to make, or to look at with -check")
-	flags.IntVar(&opt.Size, "size", 256, "width and height in `pixels` of what is made; a multiple of 32 for training")
-	flags.Func("fit", "films that are not square: `stretch` (default), or pad with black", choice(&opt.Fit, map[string]data.Fit{"stretch": data.Stretch, "pad": data.Pad}))
-	flags.Func("mask-scaling", "`linear` (default), as the notebook, or nearest", choice(&opt.MaskScaling, map[string]data.MaskScaling{"linear": data.Linear, "nearest": data.Nearest}))
-	flags.BoolVar(&opt.NoCLAHE, "no-clahe", false, "leave the contrast as it is")
-	flags.BoolVar(&opt.VOI, "voi", false, "apply the window of DICOM files that have one")
-	flags.BoolVar(&opt.Stretch16, "stretch16", false, "spread the values of 16-bit PNG files from black to white")
-	flags.Func("unlabelled", "films without a mask: `refuse` (default), skip, or empty to take their masks as empty", choice(&opt.Unlabelled, map[string]data.Unlabelled{"refuse": data.Refuse, "skip": data.Skip, "empty": data.Empty}))
+	flags.IntVar(&p.Size, "size", p.Size, "width and height in `pixels` of what is made; a multiple of 32 for training")
+	flags.TextVar(&p.Fit, "fit", p.Fit, "what becomes of films that are not square: `stretch`, or pad with black")
+	flags.TextVar(&p.MaskScaling, "mask-scaling", p.MaskScaling, "`linear`, as the notebook, or nearest; of more than two classes always nearest")
+	noCLAHE := flags.Bool("no-clahe", false, "leave the contrast as it is")
+	flags.BoolVar(&p.VOI, "voi", false, "apply the window of DICOM files that have one")
+	flags.BoolVar(&p.Stretch16, "stretch16", p.Stretch16, "spread the values of 16-bit pictures from black to white; false drops the lower byte, as OpenCV does")
+	flags.IntVar(&p.Bits, "bits", p.Bits, "`8` or 16, with -no-clahe, for each value of what is made")
+	flags.TextVar(&opt.Unlabelled, "unlabelled", opt.Unlabelled, "films without a mask: `refuse`, skip, or empty to take their masks as empty")
 	flags.BoolVar(&opt.KeepGoing, "keep-going", false, "pass over films that cannot be read, and name them at the end")
-	flags.IntVar(&opt.Workers, "workers", 0, "films at a time; 0 means one per core")
+	flags.IntVar(&opt.Workers, "workers", 0, "`films` at a time; 0 means one per core")
 	check := flags.Bool("check", false, "say what is in the folder -out and what is remarkable; prepare nothing")
-	folds := flags.Int("folds", 4, "with -check: number of folds in which a patient is looked for twice")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		flags.SetOutput(os.Stdout)
-		flags.PrintDefaults()
+	flags.IntVar(&see.folds, "folds", 4, "with -check: `number` of folds in which a patient is looked for twice")
+	flags.BoolVar(&see.whiteOnly, "white-only", false, "with -check: count 255 alone as mask, as the notebook does with masks that have grey edges")
+	flags.BoolVar(&see.renew, "renew-statistics", false, "with -check: write the mean and deviation of the images into statistics.json, where it is wrong or missing")
+	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
-	} else if err != nil {
-		return fmt.Errorf("%w; see -h", err)
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	if *check {
-		return lookAt(opt.Out, *folds)
+		return see.at(opt.Out, opt.Task)
 	}
+	if *classes != "" {
+		var err error
+		if opt.Task.Classes, err = data.ReadClasses(*classes); err != nil {
+			return err
+		}
+		if len(opt.Task.Classes) > 2 {
+			p.MaskScaling = resize.MaskNearest
+		}
+	}
+	p.CLAHE = !*noCLAHE
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -86,7 +114,7 @@ func run(args []string) error {
 		}
 		bar.Set(int64(done))
 	}
-	sum, err := data.Prepare(ctx, opt)
+	sum, err := prepare.Run(ctx, opt)
 	bar.End()
 	if err != nil {
 		return err
@@ -95,30 +123,30 @@ func run(args []string) error {
 	return err
 }
 
-// choice returns a flag's setter that takes one of some words.
-func choice[T any](to *T, words map[string]T) func(string) error {
-	return func(s string) error {
-		v, ok := words[s]
-		if !ok {
-			return errors.New("no such choice")
-		}
-		*to = v
-		return nil
-	}
+// looking is how -check looks at a folder.
+type looking struct {
+	folds            int
+	whiteOnly, renew bool
 }
 
-func lookAt(dir string, folds int) error {
+func (l looking) at(dir string, task data.Task) error {
 	if dir == "" {
 		return errors.New("-check needs the folder -out")
 	}
-	d, err := data.Open(dir, &data.Options{Multiple: 1})
+	if l.whiteOnly {
+		task.Masks = data.WhiteOnly
+	}
+	d, err := data.Open(dir, &data.Options{Multiple: 1, Task: task, NoStatistics: true})
 	if err != nil {
 		return err
 	}
-	r, err := data.Check(d, &data.CheckOptions{Folds: folds})
+	defer d.Close()
+	r, err := data.Check(d, &data.CheckOptions{Folds: l.folds})
 	if err != nil {
 		return err
 	}
-	_, err = r.WriteTo(os.Stdout)
-	return err
+	if _, err := r.WriteTo(os.Stdout); err != nil || !l.renew {
+		return err
+	}
+	return data.WriteStatistics(filepath.Join(dir, data.StatisticsFile), r.Statistics())
 }

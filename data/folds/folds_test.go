@@ -1,4 +1,4 @@
-package data
+package folds
 
 import (
 	"cmp"
@@ -81,25 +81,25 @@ func TestKFoldGoldens(t *testing.T) {
 
 func TestFoldErrors(t *testing.T) {
 	_, err := KFold(3, 4, 1)
-	assert.EqualError(t, err, "data: 3 items for 4 folds; want at least one each: take fewer folds or more data")
+	assert.EqualError(t, err, "folds: 3 items for 4 folds; want at least one each: take fewer folds or more data")
 	_, err = KFold(9, 1, 1)
-	assert.EqualError(t, err, "data: 1 folds; want at least 2")
+	assert.EqualError(t, err, "folds: 1 folds; want at least 2")
 	_, err = KFold(-1, -1, 1)
 	assert.Error(t, err)
-	_, err = KFoldByArea([]float64{1, 2}, 3, 1)
-	assert.EqualError(t, err, "data: 2 items for 3 folds; want at least one each: take fewer folds or more data")
+	_, err = ByArea([]float64{1, 2}, 3, 1)
+	assert.EqualError(t, err, "folds: 2 items for 3 folds; want at least one each: take fewer folds or more data")
 	for _, a := range []float64{-1, math.NaN()} {
-		_, err = KFoldByArea([]float64{1, a, 3}, 2, 1)
+		_, err = ByArea([]float64{1, a, 3}, 2, 1)
 		assert.ErrorContains(t, err, "item 1 has the mask area")
-		_, err = KFoldByGroup([]string{"a", "b", "c"}, []float64{1, a, 3}, 2, 1)
+		_, err = ByGroup([]string{"a", "b", "c"}, []float64{1, a, 3}, 2, 1)
 		assert.ErrorContains(t, err, "item 1 has the mask area")
 	}
-	_, err = KFoldByGroup([]string{"a", "b", "a", "b"}, nil, 3, 1)
-	assert.EqualError(t, err, "data: 2 groups for 3 folds; want at least one each: take fewer folds or more data")
-	_, err = KFoldByGroup([]string{"a", "", "c"}, nil, 2, 1)
+	_, err = ByGroup([]string{"a", "b", "a", "b"}, nil, 3, 1)
+	assert.EqualError(t, err, "folds: 2 groups for 3 folds; want at least one each: take fewer folds or more data")
+	_, err = ByGroup([]string{"a", "", "c"}, nil, 2, 1)
 	assert.ErrorContains(t, err, "item 1 has no group")
-	_, err = KFoldByGroup([]string{"a", "b", "c"}, []float64{1}, 2, 1)
-	assert.EqualError(t, err, "data: 1 mask areas for 3 items")
+	_, err = ByGroup([]string{"a", "b", "c"}, []float64{1}, 2, 1)
+	assert.EqualError(t, err, "folds: 1 mask areas for 3 items")
 }
 
 // isPartition fails unless every item is held out once, folds ascend, and none
@@ -157,7 +157,7 @@ func TestKFoldLaws(t *testing.T) {
 			areas[i] = float64(max(0, rng.IntN(40)-20)) // half of them 0, ties
 		}
 		seed := rng.Uint32()
-		folds, err = KFoldByArea(areas, k, seed)
+		folds, err = ByArea(areas, k, seed)
 		require.NoError(t, err)
 		isPartition(t, folds, n)
 		for limit := range 21 {
@@ -168,13 +168,13 @@ func TestKFoldLaws(t *testing.T) {
 				return 0
 			}), 1, "areas up to %d", limit)
 		}
-		again, err := KFoldByArea(areas, k, seed)
+		again, err := ByArea(areas, k, seed)
 		require.NoError(t, err)
 		require.Equal(t, folds, again)
 	}
 }
 
-func TestKFoldByGroupLaws(t *testing.T) {
+func TestByGroupLaws(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 300 {
 		k := 2 + rng.IntN(5)
@@ -211,7 +211,7 @@ func TestKFoldByGroupLaws(t *testing.T) {
 				a = nil
 			}
 			seed := rng.Uint32()
-			folds, err := KFoldByGroup(groups, a, k, seed)
+			folds, err := ByGroup(groups, a, k, seed)
 			require.NoError(t, err)
 			isPartition(t, folds, len(groups))
 			home := map[string]int{}
@@ -228,7 +228,7 @@ func TestKFoldByGroupLaws(t *testing.T) {
 			} else {
 				require.LessOrEqual(t, spread(folds, one), largest(size))
 			}
-			again, err := KFoldByGroup(groups, a, k, seed)
+			again, err := ByGroup(groups, a, k, seed)
 			require.NoError(t, err)
 			require.Equal(t, folds, again)
 		}
@@ -236,7 +236,7 @@ func TestKFoldByGroupLaws(t *testing.T) {
 }
 
 // Groups of one film each can be dealt out perfectly, those with a mask and all.
-func TestKFoldByGroupOfSingles(t *testing.T) {
+func TestByGroupOfSingles(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	for range 100 {
 		k := 2 + rng.IntN(5)
@@ -246,7 +246,7 @@ func TestKFoldByGroupOfSingles(t *testing.T) {
 			groups[i] = strconv.Itoa(i)
 			areas[i] = float64(rng.IntN(2))
 		}
-		folds, err := KFoldByGroup(groups, areas, k, rng.Uint32())
+		folds, err := ByGroup(groups, areas, k, rng.Uint32())
 		require.NoError(t, err)
 		require.LessOrEqual(t, spread(folds, func(i int) int { return int(areas[i]) }), 1)
 		require.LessOrEqual(t, spread(folds, one), 1)
@@ -255,9 +255,9 @@ func TestKFoldByGroupOfSingles(t *testing.T) {
 
 // The largest group goes first, or the four films of one patient come on top of
 // a full fold.
-func TestKFoldByGroupEvensOut(t *testing.T) {
+func TestByGroupEvensOut(t *testing.T) {
 	for seed := range uint32(50) {
-		folds, err := KFoldByGroup([]string{"a", "b", "big", "big", "c", "big", "d", "big"}, nil, 2, seed)
+		folds, err := ByGroup([]string{"a", "b", "big", "big", "c", "big", "d", "big"}, nil, 2, seed)
 		require.NoError(t, err)
 		require.Contains(t, folds, []int{2, 3, 5, 7})
 	}
@@ -271,7 +271,7 @@ func TestFoldsAreRandom(t *testing.T) {
 	groups := []string{"a", "a", "b", "c", "d", "e", "f", "g"}
 	for name, split := range map[string]func(seed uint32) (Folds, error){
 		"plain":   func(seed uint32) (Folds, error) { return KFold(8, 4, seed) },
-		"by area": func(seed uint32) (Folds, error) { return KFoldByArea(areas, 4, seed) },
+		"by area": func(seed uint32) (Folds, error) { return ByArea(areas, 4, seed) },
 	} {
 		var times [8][4]int
 		for seed := range uint32(seeds) {
@@ -291,7 +291,7 @@ func TestFoldsAreRandom(t *testing.T) {
 	}
 	together := map[bool]int{}
 	for seed := range uint32(seeds) {
-		folds, err := KFoldByGroup(groups, nil, 4, seed)
+		folds, err := ByGroup(groups, nil, 4, seed)
 		require.NoError(t, err)
 		for _, items := range folds {
 			if slices.Contains(items, 3) {

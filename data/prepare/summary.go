@@ -1,9 +1,12 @@
-package data
+package prepare
 
 import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/internal/words"
 )
 
 // WriteTo writes the summary as text: what is in the folder, its statistics, and
@@ -15,33 +18,25 @@ func (s *Summary) WriteTo(w io.Writer) (int64, error) {
 		fmt.Fprintf(&b, " (%d were there already)", s.Kept)
 	}
 	b.WriteString("\n")
-	if s.Train > 0 {
-		fmt.Fprintf(&b, "statistics: mean %.4f, standard deviation %.4f (%s)\n", s.Statistics.Mean, s.Statistics.Std, StatisticsFile)
+	if s.Statistics.Mean != nil {
+		fmt.Fprintf(&b, "statistics: mean %.4f, standard deviation %.4f (%s)\n", s.Statistics.Mean, s.Statistics.Std, data.StatisticsFile)
 	}
 	if n := len(s.Missing); n > 0 {
-		fmt.Fprintf(&b, "%s no film: %s\n", count(n, "label has", "labels have"), some(s.Missing, 5))
+		fmt.Fprintf(&b, "%s no film: %s\n", words.Count(n, "label has", "labels have"), words.Some(s.Missing, 5))
 	}
 	list := func(what string, names []string) {
 		if len(names) > 0 {
 			fmt.Fprintf(&b, "%s:\n  %s\n", what, strings.Join(names, "\n  "))
 		}
 	}
-	list(count(len(s.Warnings), "row is suspicious", "rows are suspicious"), s.Warnings)
-	list(count(len(s.Unlabelled), "film has no label", "films have no label"), s.Unlabelled)
-	list(count(len(s.Vanished), "mask is", "masks are")+" too small for this size and became empty", s.Vanished)
+	list(words.Count(len(s.Warnings), "thing is suspicious", "things are suspicious"), s.Warnings)
+	list(words.Count(len(s.Unlabelled), "film has no label", "films have no label"), s.Unlabelled)
+	list(words.Count(len(s.Vanished), "mask is", "masks are")+" too small for this size and became empty", s.Vanished)
 	failed := make([]string, len(s.Failed))
 	for i, f := range s.Failed {
 		failed[i] = fmt.Sprintf("%s: %v", f.Path, f.Err)
 	}
-	list(count(len(failed), "film was", "films were")+" left out", failed)
+	list(words.Count(len(failed), "film was", "films were")+" left out", failed)
 	n, err := io.WriteString(w, b.String())
 	return int64(n), err
-}
-
-// count returns "1 film", "2 films".
-func count(n int, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, more)
 }

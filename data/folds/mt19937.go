@@ -1,4 +1,4 @@
-package data
+package folds
 
 import "gonum.org/v1/gonum/mathext/prng"
 

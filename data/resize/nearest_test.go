@@ -1,4 +1,4 @@
-package rle
+package resize
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	"github.com/hcunet/hcunet/internal/golden"
 )
 
-func TestResize(t *testing.T) {
+func TestNearest(t *testing.T) {
 	m := draw(
 		"#..",
 		".##",
@@ -24,11 +24,33 @@ func TestResize(t *testing.T) {
 		"..####",
 		"..####",
 		"..####",
-	), Resize(m, 6, 6))
-	assert.Equal(t, draw("..", "##"), Resize(draw("....", "#.#.", "####", "####"), 2, 2), "down: the pixel at the centre")
-	assert.Equal(t, draw("#.", "##"), Resize(draw("...", ".#.", ".##").SubImage(image.Rect(1, 1, 3, 3)).(*image.Gray), 2, 2))
-	assert.Panics(t, func() { Resize(m, 0, 3) })
-	assert.Panics(t, func() { Resize(new(image.Gray), 3, 3) })
+	), must(Nearest(m, 6, 6)))
+	assert.Equal(t, draw("..", "##"), must(Nearest(draw("....", "#.#.", "####", "####"), 2, 2)), "down: the pixel at the centre")
+	assert.Equal(t, draw("#.", "##"), must(Nearest(draw("...", ".#.", ".##").SubImage(image.Rect(1, 1, 3, 3)).(*image.Gray), 2, 2)))
+	_, err := Nearest(m, 0, 3)
+	assert.ErrorContains(t, err, "target of 0x3")
+	_, err = Nearest(new(image.Gray), 3, 3)
+	assert.ErrorContains(t, err, "empty")
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// draw returns a mask, 255 at each #.
+func draw(rows ...string) *image.Gray {
+	m := image.NewGray(image.Rect(0, 0, len(rows[0]), len(rows)))
+	for y, row := range rows {
+		for x := range row {
+			if row[x] == '#' {
+				m.Pix[y*m.Stride+x] = 255
+			}
+		}
+	}
+	return m
 }
 
 // CRC-32 of the source indices of 22,506 pairs of sizes, Pillow 9.4.0:
@@ -79,7 +101,7 @@ func TestNearestGoldens(t *testing.T) {
 	}
 }
 
-func TestResizeByAWholeFactorRepeatsPixels(t *testing.T) {
+func TestNearestByAWholeFactorRepeatsPixels(t *testing.T) {
 	for _, s := range []int{1, 7, 100, 128, 256, 341} {
 		for _, k := range []int{1, 2, 3, 4, 8} {
 			for i, v := range nearest(s, s*k) {
@@ -91,10 +113,10 @@ func TestResizeByAWholeFactorRepeatsPixels(t *testing.T) {
 	}
 }
 
-func BenchmarkResize(b *testing.B) {
+func BenchmarkNearest(b *testing.B) {
 	m := image.NewGray(image.Rect(0, 0, 256, 256))
 	copy(m.Pix[100*256:], bytes.Repeat([]byte{255}, 999))
 	for b.Loop() {
-		Resize(m, 1024, 1024)
+		Nearest(m, 1024, 1024)
 	}
 }

@@ -1,16 +1,22 @@
-package data
+// Package prepare turns films and their masks into a folder of training images, as
+// the data-repack step of the notebook does.
+package prepare
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/internal/words"
 )
 
 // Unlabelled says what becomes of a training film without a row in the CSV or
@@ -23,9 +29,23 @@ const (
 	Empty                    // they get an empty mask
 )
 
-// PrepareOptions say what Prepare reads and what it makes of it. Out and one of
+var unlabelledWords = words.Choice[Unlabelled]{What: "choice", Words: []string{"refuse", "skip", "empty"}}
+
+// String returns "refuse", "skip" or "empty".
+func (u Unlabelled) String() string { return unlabelledWords.Word(u) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (u Unlabelled) MarshalText() ([]byte, error) { return unlabelledWords.Marshal(u) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (u *Unlabelled) UnmarshalText(b []byte) (err error) {
+	*u, err = unlabelledWords.Parse(b)
+	return err
+}
+
+// Options say what Prepare reads and what it makes of it. Out and one of
 // Images and Test must be given, and with Images one of RLE and Masks.
-type PrepareOptions struct {
+type Options struct {
 	// Images and Test are files, or folders that are searched to any depth for
 	// DICOM, PNG and JPEG files. Hidden files and all other files are passed over.
 	Images, Test []string
@@ -43,14 +63,15 @@ type PrepareOptions struct {
 	// column "patient", for films that do not say themselves.
 	Patients string
 
-	Out  string // folder for train/, masks/, test/ and what is told about them
-	Size int    // width and height of what is written; 0 means 256
+	Out string // folder for train/, masks/, test/ and what is told about them; outside of all others
 
-	Fit         Fit         // of films that are not square
-	MaskScaling MaskScaling // see there
-	NoCLAHE     bool        // leaves the contrast as it is
-	VOI         bool        // applies a DICOM file's window first
-	Stretch16   bool        // see picture.Options.Stretch
+	// Task is what the images are about; without classes they are a background and
+	// a mask, and 0 channels mean 1. The masks of two classes may have 0 and any other
+	// value; a picture of more grey values is cut at half, and Summary says so. Of
+	// more classes the values are the classes' numbers.
+	Task data.Task
+
+	Preparation data.Preparation // its Mean and Std are found, not used
 
 	Unlabelled Unlabelled
 	KeepGoing  bool // passes over films that cannot be read; Summary names them
@@ -59,20 +80,22 @@ type PrepareOptions struct {
 	// Progress, if not nil, is called after each film, from one goroutine at a
 	// time.
 	Progress func(done, total int)
+
+	named bool // the classes were given
 }
 
 // Summary is what Prepare has done.
 type Summary struct {
 	Out         string
-	Train, Test int // films in the folder
-	Positive    int // training films with a mask that is not empty
-	Kept        int // films that an earlier run had finished
-	Statistics  Statistics
+	Train, Test int             // films in the folder
+	Positive    int             // training films with a mask that is not empty
+	Kept        int             // films that an earlier run had finished
+	Statistics  data.Statistics // without moments if the images say nothing
 
 	Failed     []Failure // films passed over under KeepGoing, by path
 	Unlabelled []string  // paths of films without a label, skipped or taken as empty
 	Missing    []string  // ids in the CSV, or mask files, for which there is no film
-	Warnings   []string  // about rows of the CSV that are suspicious, but not wrong
+	Warnings   []string  // about rows of the CSV, films and masks that are suspicious, but not wrong
 	Vanished   []string  // names of films whose mask is empty at the new size
 }
 
@@ -82,7 +105,7 @@ type Failure struct {
 	Err  error
 }
 
-// Prepare makes a folder in the notebook's layout out of films and their masks,
+// Run makes a folder in the notebook's layout out of films and their masks,
 // as its data-repack step does: each film becomes Size x Size (bilinear), has its
 // contrast equalized (CLAHE), and is written as train/NAME.png; the union of its
 // runs, resized the same way, is masks/NAME.png. Test films go to test/. Beside
@@ -98,10 +121,13 @@ type Failure struct {
 //
 // Source: iafoss, "Data repack and image statistics", the public notebook that the
 // training notebook names for its data.
-func Prepare(ctx context.Context, opt PrepareOptions) (*Summary, error) {
-	if opt.Size == 0 {
-		opt.Size = 256
+func Run(ctx context.Context, opt Options) (*Summary, error) {
+	opt.named = opt.Task.Classes != nil
+	if !opt.named {
+		opt.Task.Classes = data.Binary("mask").Classes
 	}
+	opt.Task.Channels = cmp.Or(opt.Task.Channels, 1)
+	opt.Preparation.Mean, opt.Preparation.Std = nil, nil
 	if opt.Workers <= 0 {
 		opt.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -138,36 +164,72 @@ func Prepare(ctx context.Context, opt PrepareOptions) (*Summary, error) {
 	return sum, j.finish(&opt, films, sum)
 }
 
-func (opt *PrepareOptions) check() error {
+func (opt *Options) check() error {
 	switch {
 	case opt.Out == "":
-		return errors.New("data: no output folder given")
+		return errors.New("prepare: no output folder given")
 	case len(opt.Images)+len(opt.Test) == 0:
-		return errors.New("data: no films given; name a folder of DICOM, PNG or JPEG files")
+		return errors.New("prepare: no films given; name a folder of DICOM, PNG or JPEG files")
 	case len(opt.Images) > 0 && opt.RLE == "" && opt.Masks == "":
-		return errors.New("data: training films need masks: give a run-length CSV or a folder of mask images")
+		return errors.New("prepare: training films need masks: give a run-length CSV or a folder of mask images")
 	case opt.RLE != "" && opt.Masks != "":
-		return errors.New("data: a run-length CSV and a folder of mask images are given; give one of them")
-	case opt.Size < 8 || opt.Size > 1<<13:
-		return fmt.Errorf("data: size %d; wanted 8 to %d pixels", opt.Size, 1<<13)
+		return errors.New("prepare: a run-length CSV and a folder of mask images are given; give one of them")
+	case opt.Unlabelled < Refuse || opt.Unlabelled > Empty:
+		return fmt.Errorf("prepare: %d is no way to treat unlabelled films", opt.Unlabelled)
+	case opt.RLE != "" && len(opt.Task.Classes) != 2:
+		return fmt.Errorf("prepare: a run-length CSV has masks of two classes, the task has %d; give mask images", len(opt.Task.Classes))
 	case opt.RLESize < 0:
-		return fmt.Errorf("data: run-length size %d; wanted a number of pixels, or 0", opt.RLESize)
+		return fmt.Errorf("prepare: run-length size %d; wanted a number of pixels, or 0", opt.RLESize)
 	}
+	if err := opt.Preparation.Check(opt.Task); err != nil {
+		return err
+	}
+	inputs := slices.Concat(opt.Images, opt.Test)
 	if opt.Masks != "" {
-		if err := isDir(opt.Masks, "name the folder that holds the mask images"); err != nil {
-			return err
+		if st, err := os.Stat(opt.Masks); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("prepare: no folder %s; name the one that holds the mask images", opt.Masks)
+		} else if err != nil {
+			return fmt.Errorf("prepare: %w", err)
+		} else if !st.IsDir() {
+			return fmt.Errorf("prepare: %s is a file; name the folder that holds the mask images", opt.Masks)
 		}
+		inputs = append(inputs, opt.Masks)
 	}
-	out, err := filepath.Abs(opt.Out)
+	out, err := real(opt.Out)
 	if err != nil {
-		return fmt.Errorf("data: %w", err)
+		return err
 	}
-	for _, in := range slices.Concat(opt.Images, opt.Test) {
-		if abs, err := filepath.Abs(in); err == nil && within(out, abs) {
-			return fmt.Errorf("data: output folder %s holds the input %s; choose another", opt.Out, in)
+	for _, in := range inputs {
+		abs, err := real(in)
+		switch {
+		case err != nil:
+			return err
+		case within(out, abs):
+			return fmt.Errorf("prepare: output folder %s holds the input %s; choose another", opt.Out, in)
+		case within(abs, out):
+			return fmt.Errorf("prepare: output folder %s lies inside the input %s, where it would be read as films the next time; choose another", opt.Out, in)
 		}
 	}
 	return nil
+}
+
+// real returns the absolute path of a file that may not exist yet, with the links of
+// what does resolved.
+func real(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("prepare: %w", err)
+	}
+	rest := ""
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if known, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(known, rest), nil
+		}
+		if dir == filepath.Dir(dir) {
+			return path, nil
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
+	}
 }
 
 // within says whether path is dir or lies inside it.
@@ -179,7 +241,7 @@ func within(dir, path string) bool {
 // prepareAll prepares films in parallel and writes each result to the journal. It
 // returns at the first error that KeepGoing does not cover, or when ctx is done,
 // after the films in work are finished.
-func prepareAll(ctx context.Context, opt *PrepareOptions, j *journal, todo []*film, sum *Summary, total int) error {
+func prepareAll(ctx context.Context, opt *Options, j *journal, todo []*film, sum *Summary, total int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var mu sync.Mutex // guards sum and the order of Progress
@@ -228,7 +290,7 @@ func prepareAll(ctx context.Context, opt *PrepareOptions, j *journal, todo []*fi
 	close(next)
 	wg.Wait()
 	if err := context.Cause(ctx); errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("data: stopped after %d of %d films; the same command goes on from here: %w", len(j.done), total, err)
+		return fmt.Errorf("prepare: stopped after %d of %d films; the same command goes on from here: %w", len(j.done), total, err)
 	} else if err != nil {
 		var bad *sourceError
 		if errors.As(err, &bad) {
@@ -245,5 +307,5 @@ type sourceError struct {
 	err  error
 }
 
-func (e *sourceError) Error() string { return fmt.Sprintf("data: %s: %v", e.path, e.err) }
+func (e *sourceError) Error() string { return fmt.Sprintf("prepare: %s: %v", e.path, e.err) }
 func (e *sourceError) Unwrap() error { return e.err }

@@ -1,8 +1,8 @@
-package data
+// Package maskcsv reads and writes CSV files of run-length masks: the training file
+// and the submissions of the SIIM-ACR challenge, and files like them.
+package maskcsv
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/hcunet/hcunet/data/internal/text"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/rle"
 )
@@ -25,7 +26,7 @@ type RowError struct {
 }
 
 func (e *RowError) Error() string {
-	return fmt.Sprintf("data: %sline %d, column %d: %v", prefix(e.File), e.Line, e.Column, e.Err)
+	return fmt.Sprintf("maskcsv: %sline %d, column %d: %v", prefix(e.File), e.Line, e.Column, e.Err)
 }
 
 func (e *RowError) Unwrap() error { return e.Err }
@@ -36,9 +37,9 @@ var (
 	ErrEmptyAndNot  = errors.New("the image has a row without runs and one with runs")
 )
 
-// MaskOptions say how a mask CSV is read; nil means all defaults, the official
+// Options say how a mask CSV is read; nil means all defaults, the official
 // training file of the SIIM-ACR challenge.
-type MaskOptions struct {
+type Options struct {
 	ID, Runs string      // names of the columns; "" means ImageId and EncodedPixels
 	RLE      rle.Options // format of the runs; Kernel is not allowed
 
@@ -47,9 +48,9 @@ type MaskOptions struct {
 	Width, Height int
 }
 
-// A MaskRow is one row of a mask CSV. An image has one or more of them, and its
+// A Row is one row of a mask CSV. An image has one or more of them, and its
 // mask is their union.
-type MaskRow struct {
+type Row struct {
 	ID   string // of the image
 	Runs string // run-length text; "" if there is no mask, whatever the file says
 	Line int    // in the file, from 1; 0 for a row that comes from none
@@ -57,8 +58,8 @@ type MaskRow struct {
 	column int // of Runs
 }
 
-// A MaskTable is the content of a mask CSV.
-type MaskTable struct {
+// A Table is the content of a mask CSV.
+type Table struct {
 	IDs []string // of the images, in the order of their first rows
 
 	// Warnings are rows that are suspicious but not wrong, in order: each wraps
@@ -66,33 +67,34 @@ type MaskTable struct {
 	Warnings []*RowError
 
 	file string
-	opt  MaskOptions
-	rows map[string][]MaskRow
+	opt  Options
+	rows map[string][]Row
 }
 
-// OpenMasks reads a mask CSV from a file; see ReadMasks.
-func OpenMasks(path string, opt *MaskOptions) (*MaskTable, error) {
+// Open reads a mask CSV from a file; see Read.
+func Open(path string, opt *Options) (*Table, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("data: %w", err)
+		return nil, fmt.Errorf("maskcsv: %w", err)
 	}
 	defer f.Close()
-	return readMasks(f, path, opt)
+	return read(f, path, opt)
 }
 
-// ReadMasks reads a CSV of run-length masks, one or more rows per image, such as
+// Read reads a CSV of run-length masks, one or more rows per image, such as
 // the official train-rle.csv or a submission.
 //
 // The first line may be a header, in any order of columns and with other columns
 // beside the two; if it names neither column, and its second field is text that
 // cannot be runs, that is an error. Without a header a row is id and runs. Spaces
 // around fields and a UTF-8 byte-order mark are passed over; "-1" and nothing
-// both mean no mask. Wrong rows are a *RowError, which wraps an *rle.SyntaxError
+// both mean no mask. A gzipped file is unpacked. A file without rows is an error, and
+// so is UTF-16. Wrong rows are a *RowError, which wraps an *rle.SyntaxError
 // where it is about runs, with the column of the very number.
-func ReadMasks(r io.Reader, opt *MaskOptions) (*MaskTable, error) { return readMasks(r, "", opt) }
+func Read(r io.Reader, opt *Options) (*Table, error) { return read(r, "", opt) }
 
-func readMasks(r io.Reader, file string, opt *MaskOptions) (*MaskTable, error) {
-	t := &MaskTable{file: file, rows: map[string][]MaskRow{}}
+func read(r io.Reader, file string, opt *Options) (*Table, error) {
+	t := &Table{file: file, rows: map[string][]Row{}}
 	if opt != nil {
 		t.opt = *opt
 	}
@@ -100,11 +102,11 @@ func readMasks(r io.Reader, file string, opt *MaskOptions) (*MaskTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	buffered := bufio.NewReader(r)
-	if mark, _ := buffered.Peek(3); bytes.Equal(mark, []byte("\xef\xbb\xbf")) {
-		_, _ = buffered.Discard(3)
+	plain, err := text.Reader(r)
+	if err != nil {
+		return nil, t.readError(err)
 	}
-	in := csv.NewReader(buffered)
+	in := csv.NewReader(plain)
 	in.FieldsPerRecord = -1
 	in.TrimLeadingSpace = true
 	in.ReuseRecord = true
@@ -112,10 +114,11 @@ func readMasks(r io.Reader, file string, opt *MaskOptions) (*MaskTable, error) {
 	layout := columns{id: 0, runs: 1, n: 2}
 	for first := true; ; first = false {
 		record, err := in.Read()
-		if err == io.EOF {
+		if err == io.EOF && len(t.IDs) == 0 {
+			return nil, fmt.Errorf("maskcsv: %sno row of an image and its runs", prefix(file))
+		} else if err == io.EOF {
 			return t, nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return nil, t.readError(err)
 		}
 		if first {
@@ -131,7 +134,7 @@ func readMasks(r io.Reader, file string, opt *MaskOptions) (*MaskTable, error) {
 		if len(record) != layout.n {
 			return nil, t.wrong(in, 0, 0, fmt.Errorf("a row of %d fields; want %d, as %s,%s", len(record), layout.n, t.opt.ID, t.opt.Runs))
 		}
-		row := MaskRow{ID: strings.TrimSpace(record[layout.id]), Runs: strings.TrimSpace(record[layout.runs])}
+		row := Row{ID: strings.TrimSpace(record[layout.id]), Runs: strings.TrimSpace(record[layout.runs])}
 		row.Line, row.column = in.FieldPos(layout.runs)
 		if err := checkID(row.ID); err != nil {
 			return nil, t.wrong(in, layout.id, 0, err)
@@ -161,9 +164,9 @@ func checkID(id string) error {
 }
 
 // complete fills in the defaults and returns the pixels that runs may count.
-func (o *MaskOptions) complete() (pixels int, err error) {
+func (o *Options) complete() (pixels int, err error) {
 	if o.RLE.Kernel {
-		return 0, errors.New("data: a mask CSV is not read with rle.Options.Kernel, which hides what is wrong with runs")
+		return 0, errors.New("maskcsv: a mask CSV is not read with rle.Options.Kernel, which hides what is wrong with runs")
 	}
 	if o.ID == "" {
 		o.ID = "ImageId"
@@ -175,7 +178,7 @@ func (o *MaskOptions) complete() (pixels int, err error) {
 	case o.Width == 0 && o.Height == 0:
 		return rle.MaxPixels, nil
 	case o.Width <= 0 || o.Height <= 0 || o.Width > rle.MaxPixels/o.Height:
-		return 0, fmt.Errorf("data: images of %dx%d pixels; want both positive, or both 0 for unknown", o.Width, o.Height)
+		return 0, fmt.Errorf("maskcsv: images of %dx%d pixels; want both positive, or both 0 for unknown", o.Width, o.Height)
 	}
 	return o.Width * o.Height, nil
 }
@@ -184,7 +187,7 @@ func (o *MaskOptions) complete() (pixels int, err error) {
 type columns struct{ id, runs, n int }
 
 // header returns the columns that the first line names, nil if it is a row.
-func (t *MaskTable) header(record []string) (*columns, error) {
+func (t *Table) header(record []string) (*columns, error) {
 	c := columns{-1, -1, len(record)}
 	for i, field := range record {
 		switch field = strings.TrimSpace(field); {
@@ -205,7 +208,7 @@ func (t *MaskTable) header(record []string) (*columns, error) {
 }
 
 // add appends a row and notes what is suspicious about it.
-func (t *MaskTable) add(row MaskRow) {
+func (t *Table) add(row Row) {
 	earlier := t.rows[row.ID]
 	if earlier == nil {
 		t.IDs = append(t.IDs, row.ID)
@@ -228,12 +231,12 @@ func (t *MaskTable) add(row MaskRow) {
 }
 
 // wrong is an error about a field of the row just read.
-func (t *MaskTable) wrong(in *csv.Reader, field, offset int, err error) error {
+func (t *Table) wrong(in *csv.Reader, field, offset int, err error) error {
 	line, column := in.FieldPos(field)
 	return &RowError{t.file, line, column + offset, err}
 }
 
-func (t *MaskTable) wrongRuns(row MaskRow, err error) error {
+func (t *Table) wrongRuns(row Row, err error) error {
 	column := row.column
 	var syntax *rle.SyntaxError
 	if errors.As(err, &syntax) {
@@ -243,22 +246,22 @@ func (t *MaskTable) wrongRuns(row MaskRow, err error) error {
 }
 
 // readError gives an error of encoding/csv our type, and any other our prefix.
-func (t *MaskTable) readError(err error) error {
+func (t *Table) readError(err error) error {
 	var parse *csv.ParseError
 	if errors.As(err, &parse) {
 		return &RowError{t.file, parse.Line, parse.Column, parse.Err}
 	}
 	if t.file != "" {
-		return fmt.Errorf("data: %s: %w", t.file, err)
+		return fmt.Errorf("maskcsv: %s: %w", t.file, err)
 	}
-	return fmt.Errorf("data: reading a mask CSV: %w", err)
+	return fmt.Errorf("maskcsv: reading a mask CSV: %w", err)
 }
 
 // Rows returns the rows of an image, nil if it has none.
-func (t *MaskTable) Rows(id string) []MaskRow { return t.rows[id] }
+func (t *Table) Rows(id string) []Row { return t.rows[id] }
 
 // Positive tells whether an image has any runs.
-func (t *MaskTable) Positive(id string) bool {
+func (t *Table) Positive(id string) bool {
 	for _, r := range t.rows[id] {
 		if r.Runs != "" {
 			return true
@@ -270,10 +273,10 @@ func (t *MaskTable) Positive(id string) bool {
 // Mask returns the mask of an image of that size, 0 and 255: the union of its
 // rows. It returns an error if there is no row, and a *RowError if one leaves the
 // image.
-func (t *MaskTable) Mask(id string, width, height int) (*image.Gray, error) {
+func (t *Table) Mask(id string, width, height int) (*image.Gray, error) {
 	rows := t.rows[id]
 	if rows == nil {
-		return nil, fmt.Errorf("data: %sno row for image %s", prefix(t.file), id)
+		return nil, fmt.Errorf("maskcsv: %sno row for image %s", prefix(t.file), id)
 	}
 	m, err := rle.Decode("", width, height, nil)
 	if err != nil {
@@ -298,41 +301,41 @@ func prefix(file string) string {
 // "ImageId,EncodedPixels", one line per image, "-1" where Runs is "". It returns
 // an error if an id is missing, comes twice, or has spaces around it or control
 // characters in it, or if runs are no SIIM-ACR text.
-func WriteSubmission(w io.Writer, rows []MaskRow) error {
+func WriteSubmission(w io.Writer, rows []Row) error {
 	out := csv.NewWriter(w)
 	if err := out.Write([]string{"ImageId", "EncodedPixels"}); err != nil {
-		return fmt.Errorf("data: submission: %w", err)
+		return fmt.Errorf("maskcsv: submission: %w", err)
 	}
 	seen := make(map[string]int, len(rows))
 	for i, r := range rows {
 		first, twice := seen[r.ID]
 		switch {
 		case checkID(r.ID) != nil || r.ID != strings.TrimSpace(r.ID):
-			return fmt.Errorf("data: submission: row %d has the id %q", i, r.ID)
+			return fmt.Errorf("maskcsv: submission: row %d has the id %q", i, r.ID)
 		case twice:
-			return fmt.Errorf("data: submission: image %s in rows %d and %d; want one row per image", r.ID, first, i)
+			return fmt.Errorf("maskcsv: submission: image %s in rows %d and %d; want one row per image", r.ID, first, i)
 		}
 		seen[r.ID] = i
 		runs := strings.TrimSpace(r.Runs)
 		if _, err := rle.Parse(runs, rle.MaxPixels, nil); err != nil {
-			return fmt.Errorf("data: submission: image %s: %w", r.ID, err)
+			return fmt.Errorf("maskcsv: submission: image %s: %w", r.ID, err)
 		}
 		if runs == "" {
 			runs = "-1"
 		}
 		if err := out.Write([]string{r.ID, runs}); err != nil {
-			return fmt.Errorf("data: submission: %w", err)
+			return fmt.Errorf("maskcsv: submission: %w", err)
 		}
 	}
 	out.Flush()
 	if err := out.Error(); err != nil {
-		return fmt.Errorf("data: submission: %w", err)
+		return fmt.Errorf("maskcsv: submission: %w", err)
 	}
 	return nil
 }
 
 // SaveSubmission writes rows to a file as WriteSubmission does; the file appears
 // whole or not at all.
-func SaveSubmission(path string, rows []MaskRow) error {
+func SaveSubmission(path string, rows []Row) error {
 	return atomicfile.Write(path, func(w io.Writer) error { return WriteSubmission(w, rows) })
 }

@@ -1,4 +1,7 @@
-package data
+// Package folds divides the items of a data set into folds for cross-validation: at
+// random as the notebook does, alike in mask area, or so that all of a group stay
+// together.
+package folds
 
 import (
 	"cmp"
@@ -51,19 +54,19 @@ func KFold(n, k int, seed uint32) (Folds, error) {
 	return folds, nil
 }
 
-// KFoldByArea divides items at random so that the folds are alike in mask area:
+// ByArea divides items at random so that the folds are alike in mask area:
 // for every area, the numbers of items with at most that area differ by at most 1
 // between any two folds. So do the numbers of empty masks, of masks that are not,
 // and the sizes. An area is in whatever unit.
 //
 // It returns an error as KFold does, or if an area is negative or not a number.
-func KFoldByArea(areas []float64, k int, seed uint32) (Folds, error) {
+func ByArea(areas []float64, k int, seed uint32) (Folds, error) {
 	if err := checkFolds(len(areas), k, "items"); err != nil {
 		return nil, err
 	}
 	for i, a := range areas {
 		if !(a >= 0) {
-			return nil, fmt.Errorf("data: item %d has the mask area %v; want 0 or more", i, a)
+			return nil, fmt.Errorf("folds: item %d has the mask area %v; want 0 or more", i, a)
 		}
 	}
 	// In the order of areas, equal ones shuffled, each k neighbours go to the k
@@ -81,7 +84,7 @@ func KFoldByArea(areas []float64, k int, seed uint32) (Folds, error) {
 	return folds.sorted(), nil
 }
 
-// KFoldByGroup divides items at random so that all items of a group, such as the
+// ByGroup divides items at random so that all items of a group, such as the
 // films of one patient, are in one fold: else a network is scored on people it
 // has learned. groups names the group of each item. With areas, nil if there are
 // none, items with a mask are dealt out evenly first, then the others; each group
@@ -93,9 +96,9 @@ func KFoldByArea(areas []float64, k int, seed uint32) (Folds, error) {
 // It returns an error if k is less than 2, if there are fewer groups than folds,
 // if an item has no group, or if areas has another length, a negative value or
 // not a number.
-func KFoldByGroup(groups []string, areas []float64, k int, seed uint32) (Folds, error) {
+func ByGroup(groups []string, areas []float64, k int, seed uint32) (Folds, error) {
 	if areas != nil && len(areas) != len(groups) {
-		return nil, fmt.Errorf("data: %d mask areas for %d items", len(areas), len(groups))
+		return nil, fmt.Errorf("folds: %d mask areas for %d items", len(areas), len(groups))
 	}
 	type group struct {
 		items    []int
@@ -105,7 +108,7 @@ func KFoldByGroup(groups []string, areas []float64, k int, seed uint32) (Folds, 
 	byName := map[string]*group{}
 	for i, name := range groups {
 		if name == "" {
-			return nil, fmt.Errorf("data: item %d has no group; give an item of unknown patient one of its own", i)
+			return nil, fmt.Errorf("folds: item %d has no group; give an item of unknown patient one of its own", i)
 		}
 		g := byName[name]
 		if g == nil {
@@ -116,7 +119,7 @@ func KFoldByGroup(groups []string, areas []float64, k int, seed uint32) (Folds, 
 		g.items = append(g.items, i)
 		if areas != nil {
 			if !(areas[i] >= 0) {
-				return nil, fmt.Errorf("data: item %d has the mask area %v; want 0 or more", i, areas[i])
+				return nil, fmt.Errorf("folds: item %d has the mask area %v; want 0 or more", i, areas[i])
 			}
 			if areas[i] > 0 {
 				g.positive++
@@ -164,11 +167,11 @@ func (folds Folds) sorted() Folds {
 func checkFolds(n, k int, what string) error {
 	switch {
 	case k < 2:
-		return fmt.Errorf("data: %d folds; want at least 2", k)
+		return fmt.Errorf("folds: %d folds; want at least 2", k)
 	case n < k:
-		return fmt.Errorf("data: %d %s for %d folds; want at least one each: take fewer folds or more data", n, what, k)
+		return fmt.Errorf("folds: %d %s for %d folds; want at least one each: take fewer folds or more data", n, what, k)
 	case int64(n) > math.MaxUint32:
-		return fmt.Errorf("data: %d %s; at most 2^32-1 can be shuffled", n, what)
+		return fmt.Errorf("folds: %d %s; at most 2^32-1 can be shuffled", n, what)
 	}
 	return nil
 }

@@ -3,37 +3,7 @@ package data
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 )
-
-// words are the names of a closed choice: that of value v is list[v].
-type words[T ~int] struct {
-	what string
-	list []string
-}
-
-func (w words[T]) word(v T) string {
-	if v < 0 || int(v) >= len(w.list) {
-		return fmt.Sprintf("%s(%d)", w.what, int(v))
-	}
-	return w.list[v]
-}
-
-func (w words[T]) marshal(v T) ([]byte, error) {
-	if v < 0 || int(v) >= len(w.list) {
-		return nil, fmt.Errorf("data: %s %d; wanted %s", w.what, int(v), strings.Join(w.list, " or "))
-	}
-	return []byte(w.list[v]), nil
-}
-
-func (w words[T]) parse(b []byte) (T, error) {
-	for v, word := range w.list {
-		if string(b) == word {
-			return T(v), nil
-		}
-	}
-	return 0, fmt.Errorf("data: %s %q; wanted %s", w.what, b, strings.Join(w.list, " or "))
-}
 
 // Values are numbers of each channel of an image. In JSON a single one stands by
 // itself.

@@ -1,4 +1,4 @@
-package data
+package prepare
 
 import (
 	"bytes"
@@ -9,25 +9,29 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	"image/png"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/dicom"
 	"github.com/hcunet/hcunet/data/internal/sketch"
 	"github.com/hcunet/hcunet/data/picture"
 	"github.com/hcunet/hcunet/data/resize"
+	"github.com/hcunet/hcunet/internal/folderlock"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/rle"
 	"github.com/stretchr/testify/require"
 )
 
-// formula is the film of TestPrepareGolden's Python, 88x80; other seeds give
+// formula is the film of TestRunGolden's Python, 88x80; other seeds give
 // others.
 func formula(seed int) *image.Gray {
 	img := image.NewGray(image.Rect(0, 0, 88, 80))
@@ -53,7 +57,7 @@ func writeDICOM(t testing.TB, img *image.Gray, uid, patient string, path ...stri
 
 // source makes a folder in with n DICOM films "f00", "f01", ... in folders of their own, of
 // which each third has two overlapping boxes as its mask, and test films "t0", "t1".
-func source(t testing.TB, n int) (dir string, opt PrepareOptions) {
+func source(t testing.TB, n int) (dir string, opt Options) {
 	dir = t.TempDir()
 	var table strings.Builder
 	table.WriteString("ImageId, EncodedPixels\n")
@@ -71,12 +75,12 @@ func source(t testing.TB, n int) (dir string, opt PrepareOptions) {
 	for i := range 2 {
 		writeDICOM(t, formula(100+i), fmt.Sprintf("1.2.4.%d", i), "T", dir, "in-test", fmt.Sprintf("t%d.dcm", i))
 	}
-	return dir, PrepareOptions{
-		Images: []string{filepath.Join(dir, "in")},
-		Test:   []string{filepath.Join(dir, "in-test")},
-		RLE:    sketch.WriteText(t, table.String(), dir, "rle.csv"),
-		Out:    filepath.Join(dir, "out"),
-		Size:   32,
+	return dir, Options{
+		Images:      []string{filepath.Join(dir, "in")},
+		Test:        []string{filepath.Join(dir, "in-test")},
+		RLE:         sketch.WriteText(t, table.String(), dir, "rle.csv"),
+		Out:         filepath.Join(dir, "out"),
+		Preparation: sized(32),
 	}
 }
 
@@ -86,7 +90,7 @@ func tree(t testing.TB, dir string) map[string]string {
 	files := map[string]string{}
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		// The order of the journal's lines is that in which films became ready.
-		if err != nil || d.IsDir() || d.Name() == journalFile || d.Name() == IndexFile {
+		if err != nil || d.IsDir() || d.Name() == journalFile || d.Name() == data.IndexFile || d.Name() == folderlock.File {
 			return err
 		}
 		b, err := os.ReadFile(path)
@@ -110,6 +114,26 @@ func requireSameTree(t testing.TB, want map[string]string, dir string) {
 	}
 }
 
+// sized is the notebook's preparation for another size.
+func sized(n int) data.Preparation {
+	p := data.DefaultPreparation()
+	p.Size = n
+	return p
+}
+
+func geometry(img *image.Gray, n int) resize.Geometry {
+	return resize.Geometry{FilmWidth: img.Rect.Dx(), FilmHeight: img.Rect.Dy(), Width: n, Height: n}
+}
+
+// open opens a prepared folder until the test ends or close is called.
+func open(t testing.TB, dir string) *data.Dataset {
+	t.Helper()
+	d, err := data.Open(dir, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
 func hash32(pix []uint8) string {
 	h := sha256.Sum256(pix)
 	return hex.EncodeToString(h[:16])
@@ -125,10 +149,10 @@ func hash32(pix []uint8) string {
 //	m = np.zeros((80, 88), np.uint8); m[10:50, 5:40] = 255; m[30:70, 30:60] = 255
 //	s = np.round(cv2.resize(m.astype(np.float64), (32, 32))).astype(np.uint8)
 //	hashlib.sha256(s.tobytes()).hexdigest()[:32], (m == 255).sum(), (s == 255).sum()
-func TestPrepareGolden(t *testing.T) {
+func TestRunGolden(t *testing.T) {
 	_, opt := source(t, 1)
 	opt.Test = nil
-	sum, err := Prepare(context.Background(), opt)
+	sum, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	img, err := picture.OpenGray(filepath.Join(opt.Out, "train", "f00.png"), nil)
 	require.NoError(t, err)
@@ -149,23 +173,22 @@ func TestPrepareGolden(t *testing.T) {
 	// Sums of 1024 values in another order.
 	require.InDelta(t, 0.5261072958669355, sum.Statistics.Mean[0], 1e-14)
 	require.InDelta(t, 0.28301661902320624, sum.Statistics.Std[0], 1e-14)
-	films, err := os.ReadFile(filepath.Join(opt.Out, FilmsFile))
+	films, err := os.ReadFile(filepath.Join(opt.Out, data.FilmsFile))
 	require.NoError(t, err)
-	require.Equal(t, "name,split,patient,age,sex,view,width,height,mask_pixels,source\n"+
-		"f00,train,P0,041Y,F,PA,88,80,2400,"+filepath.Join(opt.Images[0], "f00", "series", "f00.dcm")+"\n", string(films))
+	require.Equal(t, "name,split,patient,age,sex,view,width,height,fit,levels,mask_pixels,source\n"+
+		"f00,train,P0,041Y,F,PA,88,80,stretch,251,2400,"+filepath.Join(opt.Images[0], "f00", "series", "f00.dcm")+"\n", string(films))
 }
 
-func TestPrepare(t *testing.T) {
+func TestRun(t *testing.T) {
 	_, opt := source(t, 7)
 	var steps []string
 	opt.Progress = func(done, total int) { steps = append(steps, fmt.Sprintf("%d/%d", done, total)) }
-	sum, err := Prepare(context.Background(), opt)
+	sum, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.Equal(t, "0/9 1/9 2/9 3/9 4/9 5/9 6/9 7/9 8/9 9/9", strings.Join(steps, " "))
 	require.Equal(t, []int{7, 2, 3, 0}, []int{sum.Train, sum.Test, sum.Positive, sum.Kept})
 
-	d, err := Open(opt.Out, nil)
-	require.NoError(t, err)
+	d := open(t, opt.Out)
 	require.Len(t, d.Train, 7)
 	require.Len(t, d.Test, 2)
 	require.Equal(t, "P2", d.Train[5].Patient)
@@ -177,7 +200,7 @@ func TestPrepare(t *testing.T) {
 	// Again: nothing is done, and nothing is changed.
 	before := tree(t, opt.Out)
 	steps = nil
-	again, err := Prepare(context.Background(), opt)
+	again, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.Empty(t, steps)
 	require.Equal(t, 9, again.Kept)
@@ -187,22 +210,23 @@ func TestPrepare(t *testing.T) {
 
 // What the notebook's own tools make of the eleven real films: masks where the
 // official ones lie, and no trace of somebody's transposed one.
-func TestPrepareSIIM(t *testing.T) {
+func TestRunSIIM(t *testing.T) {
 	dir := golden.Path(t, "data/siim")
 	out := filepath.Join(t.TempDir(), "siim")
-	sum, err := Prepare(context.Background(), PrepareOptions{
+	sum, err := Run(context.Background(), Options{
 		Images: []string{filepath.Join(dir, "dicom"), filepath.Join(dir, "png")},
 		RLE:    filepath.Join(dir, "train-rle.csv"),
 		Out:    out,
+
+		Preparation: data.DefaultPreparation(),
 	})
 	require.NoError(t, err)
 	require.Equal(t, []int{11, 6, 0}, []int{sum.Train, sum.Positive, len(sum.Missing)})
-	d, err := Open(out, nil)
-	require.NoError(t, err)
+	d := open(t, out)
 	for _, s := range d.Train {
 		official, err := picture.OpenGray(filepath.Join(dir, "masks", s.Name+".png"), nil)
 		require.NoError(t, err)
-		want, err := FitMask(official, 256, 256, Stretch, Linear)
+		want, err := geometry(official, 256).Mask(official, resize.MaskLinear)
 		require.NoError(t, err)
 		got, err := picture.OpenGray(s.Mask, nil)
 		require.NoError(t, err)
@@ -217,10 +241,10 @@ func TestPrepareSIIM(t *testing.T) {
 // that is noted in the other. Of these two the hashes are what the same chain makes
 // of what Pillow, the notebook's reader, and we see in them:
 //
-//	a = np.array(Image.open(f).convert("L")) # Pillow 9.4.0; the others as in TestPrepareGolden
+//	a = np.array(Image.open(f).convert("L")) # Pillow 9.4.0; the others as in TestRunGolden
 //	o = exposure.equalize_adapthist(cv2.resize(a, (128, 128)))
 //	hashlib.sha256((o*255).clip(0, 255).astype(np.uint8).tobytes()).hexdigest()[:32]
-func TestPrepareLungs(t *testing.T) {
+func TestRunLungs(t *testing.T) {
 	byPillow := map[string]string{
 		"40779_2020_233_Fig2_HTML-a":                              "549621d6ec5c467f94cf4c70a25baa4d",
 		"article_river_1a00a3c07ea311eab70491c6fb93d336-figure-2": "b0a11dd01b98a057990c743929bd9943",
@@ -229,20 +253,19 @@ func TestPrepareLungs(t *testing.T) {
 	for set, films := range map[string]int{"jsrt": 36, "covid-v7": 45} {
 		dir := golden.Path(t, "data/lungs/"+set)
 		out := filepath.Join(t.TempDir(), set)
-		_, err := Prepare(context.Background(), PrepareOptions{
-			Images: []string{filepath.Join(dir, "images")},
-			Masks:  filepath.Join(dir, "masks"),
-			Out:    out,
-			Size:   128,
+		_, err := Run(context.Background(), Options{
+			Images:      []string{filepath.Join(dir, "images")},
+			Masks:       filepath.Join(dir, "masks"),
+			Out:         out,
+			Preparation: sized(128),
 		})
 		require.NoError(t, err)
-		d, err := Open(out, nil)
-		require.NoError(t, err)
+		d := open(t, out)
 		require.Len(t, d.Train, films)
 		for _, s := range d.Train {
 			img, err := picture.OpenGray(s.Image, nil)
 			require.NoError(t, err)
-			ref, err := picture.OpenGray(filepath.Join(want, TrainDir, set+"_"+s.Name+".png"), nil)
+			ref, err := picture.OpenGray(filepath.Join(want, data.TrainDir, set+"_"+s.Name+".png"), nil)
 			require.NoError(t, err)
 			hash, ok := byPillow[s.Name]
 			if !ok {
@@ -253,50 +276,71 @@ func TestPrepareLungs(t *testing.T) {
 	}
 }
 
-func TestPrepareErrors(t *testing.T) {
+func TestRunErrors(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		spoil  func(t *testing.T, dir string, opt *PrepareOptions)
+		spoil  func(t *testing.T, dir string, opt *Options)
 		wanted []string
 	}{
-		{"no out", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Out = "" }, []string{"no output folder"}},
-		{"no films", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Images, opt.Test = nil, nil }, []string{"no films given"}},
-		{"no masks", func(t *testing.T, dir string, opt *PrepareOptions) { opt.RLE = "" }, []string{"need masks"}},
-		{"both masks", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Masks = dir }, []string{"give one of them"}},
-		{"size", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Size = -32 }, []string{"size -32"}},
-		{"huge size", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Size = 1 << 20 }, []string{"size 1048576"}},
-		{"missing folder", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Images = []string{"/no/such"} },
+		{"out inside the images", func(t *testing.T, dir string, opt *Options) { opt.Out = filepath.Join(opt.Images[0], "new", "out") },
+			[]string{"new/out lies inside the input"}},
+		{"out inside the masks", func(t *testing.T, dir string, opt *Options) {
+			opt.RLE, opt.Masks, opt.Out = "", filepath.Join(dir, "in-test"), filepath.Join(dir, "in-test")
+			opt.Test = nil
+		}, []string{"in-test holds the input"}},
+		{"no rows", func(t *testing.T, dir string, opt *Options) {
+			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\n", dir, "b.csv")
+		}, []string{"b.csv: no row of an image"}},
+		{"patients without rows", func(t *testing.T, dir string, opt *Options) {
+			opt.Patients = sketch.WriteText(t, "image,patient\n", dir, "p.csv")
+		}, []string{"p.csv has no rows"}},
+		{"runs of three classes", func(t *testing.T, dir string, opt *Options) {
+			opt.Task.Classes = []string{"g", "a", "b"}
+			opt.Preparation.MaskScaling = resize.MaskNearest
+		}, []string{"masks of two classes, the task has 3"}},
+		{"three classes mixed", func(t *testing.T, dir string, opt *Options) {
+			opt.RLE, opt.Masks, opt.Task.Classes = "", filepath.Join(dir, "in-test"), []string{"g", "a", "b"}
+		}, []string{"mask scaling linear is for two classes"}},
+		{"CLAHE of colours", func(t *testing.T, dir string, opt *Options) { opt.Task.Channels = 3 }, []string{"CLAHE is for grey images"}},
+		{"four channels", func(t *testing.T, dir string, opt *Options) { opt.Task.Channels = 4 }, []string{"the task has 4 channels"}},
+		{"no out", func(t *testing.T, dir string, opt *Options) { opt.Out = "" }, []string{"no output folder"}},
+		{"no films", func(t *testing.T, dir string, opt *Options) { opt.Images, opt.Test = nil, nil }, []string{"no films given"}},
+		{"no masks", func(t *testing.T, dir string, opt *Options) { opt.RLE = "" }, []string{"need masks"}},
+		{"both masks", func(t *testing.T, dir string, opt *Options) { opt.Masks = dir }, []string{"give one of them"}},
+		{"size", func(t *testing.T, dir string, opt *Options) { opt.Preparation.Size = -32 }, []string{"size -32"}},
+		{"huge size", func(t *testing.T, dir string, opt *Options) { opt.Preparation.Size = 1 << 20 }, []string{"size 1048576"}},
+		{"missing folder", func(t *testing.T, dir string, opt *Options) { opt.Images = []string{"/no/such"} },
 			[]string{"no file or folder /no/such"}},
-		{"missing masks", func(t *testing.T, dir string, opt *PrepareOptions) { opt.RLE, opt.Masks = "", "/no/such" },
+		{"missing masks", func(t *testing.T, dir string, opt *Options) { opt.RLE, opt.Masks = "", "/no/such" },
 			[]string{"no folder /no/such"}},
-		{"missing CSV", func(t *testing.T, dir string, opt *PrepareOptions) { opt.RLE = "/no/such.csv" }, []string{"/no/such.csv"}},
-		{"folder without films", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Images = []string{t.TempDir()} },
+		{"missing CSV", func(t *testing.T, dir string, opt *Options) { opt.RLE = "/no/such.csv" }, []string{"/no/such.csv"}},
+		{"folder without films", func(t *testing.T, dir string, opt *Options) { opt.Images = []string{t.TempDir()} },
 			[]string{"holds no DICOM, PNG or JPEG"}},
-		{"out holds in", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Out = dir }, []string{"holds the input"}},
-		{"broken CSV", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"out holds in", func(t *testing.T, dir string, opt *Options) { opt.Out = dir }, []string{"holds the input"}},
+		{"broken CSV", func(t *testing.T, dir string, opt *Options) {
 			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nf00, 3 4 x\n", dir, "b.csv")
 		}, []string{"b.csv", "line 2"}},
-		{"another CSV", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"another CSV", func(t *testing.T, dir string, opt *Options) {
 			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nother, -1\n", dir, "b.csv")
 		}, []string{"none of the 4 films has a row in", "b.csv", "f00.dcm"}},
-		{"films without a row", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"films without a row", func(t *testing.T, dir string, opt *Options) {
 			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nf02, -1\n", dir, "b.csv")
 		}, []string{"3 of 4 films have no row in", "f00.dcm", "f03.dcm", "-unlabelled skip"}},
-		{"runs outside", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"runs outside", func(t *testing.T, dir string, opt *Options) {
 			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\nf00,-1\nf01,7000 41\nf02,-1\nf03,-1\n", dir, "b.csv")
 		}, []string{"f01.dcm", "88x80", "b.csv", "line 3", "-keep-going"}},
-		{"broken DICOM", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"broken DICOM", func(t *testing.T, dir string, opt *Options) {
 			os.Truncate(filepath.Join(dir, "in/f02/series/f02.dcm"), 900)
 		}, []string{"f02.dcm", "-keep-going"}},
-		{"DICOM that is none", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"DICOM that is none", func(t *testing.T, dir string, opt *Options) {
 			sketch.WriteText(t, "hello", dir, "in/f02/series/f02.dcm")
 		}, []string{"f02.dcm", "-keep-going"}},
-		{"two of one name", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"two of one name", func(t *testing.T, dir string, opt *Options) {
 			sketch.WritePNG(t, formula(1), dir, "in", "f01.png")
 		}, []string{"f01.dcm", "f01.png", "one name"}},
-		{"out is a file", func(t *testing.T, dir string, opt *PrepareOptions) { opt.Out = sketch.WriteText(t, "", dir, "o") },
+		{"out is a file", func(t *testing.T, dir string, opt *Options) { opt.Out = sketch.WriteText(t, "", dir, "o") },
 			[]string{"output folder"}},
-		{"out of somebody else", func(t *testing.T, dir string, opt *PrepareOptions) {
+		{"out of somebody else", func(t *testing.T, dir string, opt *Options) {
 			sketch.WriteText(t, "", opt.Out, "train", "mine.png")
 		},
 			[]string{"prepare has not made", "train/mine.png"}},
@@ -304,13 +348,13 @@ func TestPrepareErrors(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir, opt := source(t, 4)
 			c.spoil(t, dir, &opt)
-			_, err := Prepare(context.Background(), opt)
+			_, err := Run(context.Background(), opt)
 			require.Error(t, err)
 			for _, w := range c.wanted {
 				require.ErrorContains(t, err, w)
 			}
 			require.NotContains(t, err.Error(), "\n")
-			require.Equal(t, 1, strings.Count(err.Error(), "data: "), err.Error())
+			require.Len(t, regexp.MustCompile(`\b(prepare|data|maskcsv|picture|resize): `).FindAllString(err.Error(), -1), 1, err.Error())
 			require.LessOrEqual(t, strings.Count(err.Error(), c.wanted[0]), 1, err.Error())
 			// What is wrong with the question is found before the folder is made, and
 			// no film is there by half.
@@ -322,20 +366,20 @@ func TestPrepareErrors(t *testing.T) {
 				require.False(t, strings.HasSuffix(path, ".tmp"), path)
 			}
 			if _, err := os.Stat(opt.Out); err == nil && opt.Out == filepath.Join(dir, "out") {
-				_, err := Open(opt.Out, nil)
+				_, err := data.Open(opt.Out, nil)
 				require.Error(t, err)
 			}
 		})
 	}
 }
 
-func TestPrepareKeepGoing(t *testing.T) {
+func TestRunKeepGoing(t *testing.T) {
 	dir, opt := source(t, 5)
 	opt.KeepGoing = true
 	bad := sketch.WriteText(t, "hello", dir, "in/f01/series/f01.dcm")
 	worse := sketch.WriteText(t, "\x89PNG\r\n\x1a\nnot quite", dir, "in", "f04.dcm")
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, "in/f04")))
-	sum, err := Prepare(context.Background(), opt)
+	sum, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.Equal(t, 3, sum.Train)
 	require.Len(t, sum.Failed, 2)
@@ -344,24 +388,24 @@ func TestPrepareKeepGoing(t *testing.T) {
 	_, err = sum.WriteTo(&b)
 	require.NoError(t, err)
 	require.Contains(t, b.String(), "2 films were left out:\n  "+bad+": ")
-	d, err := Open(opt.Out, nil)
-	require.NoError(t, err)
+	d := open(t, opt.Out)
 	require.Len(t, d.Train, 3)
+	require.NoError(t, d.Close())
 
 	// Once it is mended, only the mended film is prepared.
 	writeDICOM(t, formula(1), "1.2.3.1", "P0", bad)
-	sum, err = Prepare(context.Background(), opt)
+	sum, err = Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.Equal(t, []int{4, 5, 1}, []int{sum.Train, sum.Kept, len(sum.Failed)})
 
 	_, opt = source(t, 1)
 	opt.KeepGoing, opt.Test = true, nil
 	sketch.WriteText(t, "hello", opt.Images[0], "f00/series/f00.dcm")
-	_, err = Prepare(context.Background(), opt)
+	_, err = Run(context.Background(), opt)
 	require.ErrorContains(t, err, "none of the 1 films could be read")
 }
 
-func TestPrepareUnlabelled(t *testing.T) {
+func TestRunUnlabelled(t *testing.T) {
 	for _, c := range []struct {
 		what  Unlabelled
 		train int
@@ -369,7 +413,7 @@ func TestPrepareUnlabelled(t *testing.T) {
 		dir, opt := source(t, 4)
 		opt.Unlabelled = c.what
 		opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\ngone,-1\nf02,-1\nf03,7 30\nf03,7 30\n", dir, "b.csv")
-		sum, err := Prepare(context.Background(), opt)
+		sum, err := Run(context.Background(), opt)
 		require.NoError(t, err)
 		require.Equal(t, []int{c.train, 1}, []int{sum.Train, sum.Positive})
 		require.Len(t, sum.Unlabelled, 2)
@@ -386,17 +430,17 @@ func TestPrepareUnlabelled(t *testing.T) {
 }
 
 // A DICOM file under another name still knows its UID.
-func TestPrepareRenamed(t *testing.T) {
+func TestRunRenamed(t *testing.T) {
 	dir, opt := source(t, 1)
 	opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\n1.2.3.0,-1\n", dir, "b.csv")
-	_, err := Prepare(context.Background(), opt)
+	_, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(opt.Out, "train", "1.2.3.0.png"))
 }
 
 // Pictures with masks: of the values 0 and 1, of another extension, and drawn on a
 // photograph as it was stored or as it is seen.
-func TestPrepareMasks(t *testing.T) {
+func TestRunMasks(t *testing.T) {
 	dir := t.TempDir()
 	img := formula(3)
 	sketch.WritePNG(t, img, dir, "images", "a.png")
@@ -412,16 +456,16 @@ func TestPrepareMasks(t *testing.T) {
 		sketch.WritePNG(t, m, dir, "masks", name+".png")
 	}
 	sketch.WriteText(t, "image,patient\nb,Anna\n", dir, "patients.csv")
-	opt := PrepareOptions{Images: []string{filepath.Join(dir, "images")}, Masks: filepath.Join(dir, "masks"),
-		Patients: filepath.Join(dir, "patients.csv"), Out: filepath.Join(dir, "out"), Size: 32, MaskScaling: Nearest}
-	_, err := Prepare(context.Background(), opt)
+	opt := Options{Images: []string{filepath.Join(dir, "images")}, Masks: filepath.Join(dir, "masks"),
+		Patients: filepath.Join(dir, "patients.csv"), Out: filepath.Join(dir, "out"), Preparation: sized(32)}
+	opt.Preparation.MaskScaling = resize.MaskNearest
+	_, err := Run(context.Background(), opt)
 	require.NoError(t, err)
-	d, err := Open(opt.Out, nil)
-	require.NoError(t, err)
+	d := open(t, opt.Out)
 	require.Equal(t, []string{"", "Anna", ""}, []string{d.Train[0].Patient, d.Train[1].Patient, d.Train[2].Patient})
 	require.Equal(t, [][]string{{"train/b.png", "train/c.png"}}, d.Duplicates)
 	for i, m := range []*image.Gray{stored, seen, seen} {
-		want, err := FitMask(m, 32, 32, Stretch, Nearest)
+		want, err := geometry(m, 32).Mask(m, resize.MaskNearest)
 		require.NoError(t, err)
 		_, got, err := d.Train[i].Load(d.Task)
 		require.NoError(t, err)
@@ -429,22 +473,23 @@ func TestPrepareMasks(t *testing.T) {
 		require.Equal(t, want.Pix, got, d.Train[i].Name)
 	}
 
+	require.NoError(t, d.Close())
 	sketch.WritePNG(t, sketch.Plain(87, 80, 1), dir, "masks", "a.png")
-	_, err = Prepare(context.Background(), opt)
+	_, err = Run(context.Background(), opt)
 	require.ErrorContains(t, err, "images/a.png: it has 88x80 pixels, but its mask")
 	require.NoError(t, os.Remove(filepath.Join(dir, "masks", "a.png")))
-	_, err = Prepare(context.Background(), opt)
+	_, err = Run(context.Background(), opt)
 	require.ErrorContains(t, err, "1 of 3 films have no mask in")
 }
 
 // A run that is stopped leaves a folder that Open refuses, and the next one ends
 // with what one that was not stopped leaves.
-func TestPrepareStopped(t *testing.T) {
+func TestRunStopped(t *testing.T) {
 	_, opt := source(t, 9)
 	opt.Workers = 2
 	whole := opt
 	whole.Out += "-whole"
-	_, err := Prepare(context.Background(), whole)
+	_, err := Run(context.Background(), whole)
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -453,14 +498,14 @@ func TestPrepareStopped(t *testing.T) {
 			cancel()
 		}
 	}
-	_, err = Prepare(ctx, opt)
+	_, err = Run(ctx, opt)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, "of 11 films; the same command goes on from here")
-	_, err = Open(opt.Out, nil)
+	_, err = data.Open(opt.Out, nil)
 	require.ErrorContains(t, err, "only partly prepared")
 
 	opt.Progress = nil
-	sum, err := Prepare(context.Background(), opt)
+	sum, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, sum.Kept, 4)
 	require.Less(t, sum.Kept, 11)
@@ -468,65 +513,65 @@ func TestPrepareStopped(t *testing.T) {
 }
 
 // The journal's last line may be cut anywhere, and files may be missing or cut.
-func TestPrepareDamaged(t *testing.T) {
+func TestRunDamaged(t *testing.T) {
 	_, opt := source(t, 5)
-	_, err := Prepare(context.Background(), opt)
+	_, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	want := tree(t, opt.Out)
 	journal, err := os.ReadFile(filepath.Join(opt.Out, journalFile))
 	require.NoError(t, err)
 	for _, cut := range []int{bytes.IndexByte(journal, 10) + 1, len(journal) / 2, len(journal) - 2} {
 		require.NoError(t, os.Remove(filepath.Join(opt.Out, journalFile)))
-		require.NoError(t, os.WriteFile(filepath.Join(opt.Out, unfinishedFile), journal[:cut], 0o666))
+		require.NoError(t, os.WriteFile(filepath.Join(opt.Out, data.UnfinishedFile), journal[:cut], 0o666))
 		sketch.WriteText(t, "part of a", opt.Out, "train", ".f03.png.123.tmp")
-		sum, err := Prepare(context.Background(), opt)
+		sum, err := Run(context.Background(), opt)
 		require.NoError(t, err, cut)
 		require.Less(t, sum.Kept, 7)
 		requireSameTree(t, want, opt.Out)
 	}
 	require.NoError(t, os.Truncate(filepath.Join(opt.Out, journalFile), 10))
-	_, err = Prepare(context.Background(), opt)
-	require.ErrorContains(t, err, "journal of an earlier run is broken; remove the folder")
+	_, err = Run(context.Background(), opt)
+	require.ErrorContains(t, err, "journal of an earlier run is broken")
 	require.NoError(t, os.WriteFile(filepath.Join(opt.Out, journalFile), journal, 0o666))
 	require.NoError(t, os.Truncate(filepath.Join(opt.Out, "train", "f02.png"), 50))
 	require.NoError(t, os.Remove(filepath.Join(opt.Out, "masks", "f03.png")))
-	sum, err := Prepare(context.Background(), opt)
+	sum, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.Equal(t, 5, sum.Kept)
 	requireSameTree(t, want, opt.Out)
 }
 
 // Changed films are prepared again; changed options and other films are refused.
-func TestPrepareChanged(t *testing.T) {
+func TestRunChanged(t *testing.T) {
 	dir, opt := source(t, 4)
-	_, err := Prepare(context.Background(), opt)
+	_, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 
 	writeDICOM(t, formula(55), "1.2.3.1", "P0", dir, "in/f01/series/f01.dcm")
 	rows, err := os.ReadFile(opt.RLE)
 	require.NoError(t, err)
 	sketch.WriteText(t, strings.Replace(string(rows), "f02,-1", "f02,100 800", 1), opt.RLE)
-	sum, err := Prepare(context.Background(), opt)
+	sum, err := Run(context.Background(), opt)
 	require.NoError(t, err)
 	require.Equal(t, []int{4, 3}, []int{sum.Kept, sum.Positive})
 
 	other := opt
-	other.Size, other.NoCLAHE = 64, true
-	_, err = Prepare(context.Background(), other)
+	other.Preparation.Size, other.Preparation.CLAHE = 64, false
+	_, err = Run(context.Background(), other)
 	require.ErrorContains(t, err, "other options (size 32, now size 64; CLAHE true, now CLAHE false)")
 
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, "in/f00")))
-	_, err = Prepare(context.Background(), opt)
+	_, err = Run(context.Background(), opt)
 	require.ErrorContains(t, err, "train/f00")
 	require.ErrorContains(t, err, "not among the given ones")
 }
 
 // A killed process leaves nothing broken. The test runs itself as the process that
 // is killed.
-func TestPrepareKilled(t *testing.T) {
+func TestRunKilled(t *testing.T) {
 	if out := os.Getenv("HCUNET_TEST_PREPARE"); out != "" {
 		in := filepath.Dir(out)
-		Prepare(context.Background(), PrepareOptions{Images: []string{in + "/in"}, Test: []string{in + "/in-test"}, RLE: in + "/rle.csv", Out: out, Size: 32})
+		Run(context.Background(), Options{Images: []string{in + "/in"}, Test: []string{in + "/in-test"}, RLE: in + "/rle.csv", Out: out, Preparation: sized(32)})
 		os.Exit(0)
 	}
 	if testing.Short() {
@@ -535,12 +580,12 @@ func TestPrepareKilled(t *testing.T) {
 	_, opt := source(t, 60)
 	whole := opt
 	whole.Out += "-whole"
-	_, err := Prepare(context.Background(), whole)
+	_, err := Run(context.Background(), whole)
 	require.NoError(t, err)
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	for i := range 8 {
-		cmd := exec.Command(exe, "-test.run=TestPrepareKilled")
+		cmd := exec.Command(exe, "-test.run=TestRunKilled")
 		cmd.Env = append(os.Environ(), "HCUNET_TEST_PREPARE="+opt.Out)
 		require.NoError(t, cmd.Start())
 		time.Sleep(time.Duration(10+6*i) * time.Millisecond)
@@ -553,28 +598,171 @@ func TestPrepareKilled(t *testing.T) {
 			}
 		}
 	}
-	_, err = Prepare(context.Background(), opt)
+	_, err = Run(context.Background(), opt)
 	require.NoError(t, err)
 	requireSameTree(t, tree(t, whole.Out), opt.Out)
 }
 
 // Where the output cannot be written, the error is about the output and not
 // passed over.
-func TestPrepareUnwritable(t *testing.T) {
+func TestRunUnwritable(t *testing.T) {
 	_, opt := source(t, 3)
 	opt.KeepGoing = true
 	// A folder stands where a file is to be.
-	require.NoError(t, os.MkdirAll(filepath.Join(opt.Out, unfinishedFile), 0o777))
-	_, err := Prepare(context.Background(), opt)
+	require.NoError(t, os.MkdirAll(filepath.Join(opt.Out, data.UnfinishedFile), 0o777))
+	_, err := Run(context.Background(), opt)
 	require.Error(t, err)
 	require.NoError(t, os.RemoveAll(opt.Out))
 	opt.Progress = func(done, total int) {
 		if done == 1 {
-			require.NoError(t, os.RemoveAll(filepath.Join(opt.Out, TrainDir)))
+			require.NoError(t, os.RemoveAll(filepath.Join(opt.Out, data.TrainDir)))
 		}
 	}
 	opt.Workers = 1
-	_, err = Prepare(context.Background(), opt)
+	_, err = Run(context.Background(), opt)
 	require.True(t, errors.Is(err, fs.ErrNotExist), err)
 	require.ErrorContains(t, err, "run again")
+}
+
+// A film's own notes about itself name no place outside the folder.
+func TestRunEscaping(t *testing.T) {
+	dir := t.TempDir()
+	for uid, sound := range map[string]string{"../../escaped": "1.2.3.4.5.6.7", "..": "12", ".hidden": "1.2.3.4", "/etc/x": "1.2.34"} {
+		file := writeDICOM(t, formula(1), sound, "P", dir, "in", "f.dcm")
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(file, bytes.ReplaceAll(b, []byte(sound), []byte(uid)), 0o666))
+		opt := Options{Images: []string{filepath.Join(dir, "in")}, Out: filepath.Join(dir, "a", "b", "out"), Preparation: sized(32),
+			RLE: sketch.WriteText(t, uid+",-1\n", dir, "rle.csv")}
+		_, err = Run(context.Background(), opt)
+		require.ErrorContains(t, err, "cannot name a file", uid)
+		require.ErrorContains(t, err, "f.dcm")
+	}
+	for path := range tree(t, dir) {
+		require.Contains(t, []string{"in/f.dcm", "rle.csv"}, path)
+	}
+}
+
+// A film without contrast is reported, and leaves no statistics that nobody can use.
+func TestRunFlat(t *testing.T) {
+	dir := t.TempDir()
+	two := image.NewGray(image.Rect(0, 0, 40, 40))
+	for i := range two.Pix {
+		two.Pix[i] = uint8(40 * (i % 2))
+	}
+	sketch.WritePNG(t, two, dir, "in", "two.png")
+	opt := Options{Images: []string{filepath.Join(dir, "in")}, RLE: sketch.WriteText(t, "one,-1\ntwo,-1\n", dir, "rle.csv"),
+		Out: filepath.Join(dir, "out"), Preparation: sized(32)}
+	sum, err := Run(context.Background(), opt)
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Join(dir, "in", "two.png") + ": it has only 2 different values"}, sum.Warnings)
+	d := open(t, opt.Out)
+	r, err := data.Check(d, nil)
+	require.NoError(t, err)
+	found := fmt.Sprint(r.Findings)
+	require.Contains(t, found, "its film has 2 different values")
+
+	opt.Out += "-one"
+	require.NoError(t, os.Remove(filepath.Join(dir, "in", "two.png")))
+	sketch.WritePNG(t, image.NewGray(two.Rect), dir, "in", "one.png")
+	sum, err = Run(context.Background(), opt)
+	require.NoError(t, err)
+	require.Contains(t, fmt.Sprint(sum.Warnings), "it has only 1 value")
+	require.Contains(t, fmt.Sprint(sum.Warnings), "no statistics to train with")
+	require.NoFileExists(t, filepath.Join(opt.Out, data.StatisticsFile))
+	open(t, opt.Out)
+}
+
+// Two programs in one folder at once: the second has to wait.
+func TestRunLocked(t *testing.T) {
+	_, opt := source(t, 3)
+	other := opt
+	var busy, reading error
+	opt.Progress = func(done, total int) {
+		if done == 1 {
+			_, busy = Run(context.Background(), other)
+			_, reading = data.Open(opt.Out, nil)
+		}
+	}
+	_, err := Run(context.Background(), opt)
+	require.NoError(t, err)
+	require.ErrorIs(t, busy, folderlock.ErrBusy)
+	require.ErrorIs(t, reading, folderlock.ErrBusy)
+
+	// While somebody reads, nothing is done to the folder; what is done already is
+	// no harm.
+	d := open(t, opt.Out)
+	_, err = Run(context.Background(), other)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(d.Train[0].Image))
+	_, err = Run(context.Background(), other)
+	require.ErrorIs(t, err, folderlock.ErrBusy)
+	require.ErrorContains(t, err, "wait for it to end")
+	require.NoError(t, d.Close())
+	_, err = Run(context.Background(), other)
+	require.NoError(t, err)
+}
+
+// Three classes with names, from palette masks, in colours and with 16 bits.
+func TestRunClasses(t *testing.T) {
+	dir := t.TempDir()
+	film := image.NewNRGBA64(image.Rect(0, 0, 20, 10))
+	mask := image.NewPaletted(film.Rect, color.Palette{color.Black, color.NRGBA{9, 9, 200, 255}, color.NRGBA{9, 200, 9, 255}})
+	for i := range mask.Pix {
+		x, y := i%20, i/20
+		film.SetNRGBA64(x, y, color.NRGBA64{uint16(3000 * x), uint16(6000 * y), 0x1234, 0xffff})
+		mask.Pix[i] = uint8(x / 7)
+	}
+	sketch.WritePNG(t, film, dir, "in", "a.png")
+	sketch.WritePNG(t, mask, dir, "masks", "a.png")
+	opt := Options{Images: []string{filepath.Join(dir, "in")}, Masks: filepath.Join(dir, "masks"), Out: filepath.Join(dir, "out"),
+		Task:        data.Task{Classes: []string{"ground", "left", "right"}, Channels: 3},
+		Preparation: data.Preparation{Size: 20, Fit: resize.Pad, MaskScaling: resize.MaskNearest, Bits: 16}}
+	sum, err := Run(context.Background(), opt)
+	require.NoError(t, err)
+	require.Len(t, sum.Warnings, 1) // 20 values of red, 10 of green, one of blue, two of them shared
+	require.Contains(t, sum.Warnings[0], "only 21 different values")
+	d, err := data.Open(opt.Out, &data.Options{Multiple: 1, Task: data.Task{Channels: 3}})
+	require.NoError(t, err)
+	defer d.Close()
+	require.Equal(t, opt.Task.Classes, d.Task.Classes)
+	require.Equal(t, sum.Statistics.Mean, d.Preparation.Mean)
+	img, classes, err := d.Train[0].Load(d.Task)
+	require.NoError(t, err)
+	require.Equal(t, 16, img.Bits())
+	at := func(c, x, y int) uint16 { return img.Pix16[(c*20+y)*20+x] }
+	// The film lies in rows 5 to 14.
+	require.Equal(t, []uint16{3000 * 11, 6000 * 4, 0x1234}, []uint16{at(0, 11, 9), at(1, 11, 9), at(2, 11, 9)})
+	require.Equal(t, []uint16{0, 0, 0}, []uint16{at(0, 11, 4), at(1, 11, 4), at(2, 11, 15)})
+	require.Equal(t, []uint8{0, 1, 2, 0}, []uint8{classes[20*9+6], classes[20*9+7], classes[20*9+14], classes[20*4+14]})
+
+	// And back: the mask in the film's own shape.
+	g := d.Train[0].Geometry
+	require.Equal(t, resize.Geometry{FilmWidth: 20, FilmHeight: 10, Width: 20, Height: 20, Fit: resize.Pad}, g)
+	back, err := g.Back(&image.Gray{Pix: classes, Stride: 20, Rect: image.Rect(0, 0, 20, 20)})
+	require.NoError(t, err)
+	require.Equal(t, mask.Pix, back.Pix)
+}
+
+// Colours that become grey, and masks of more values than two, are told of.
+func TestRunWarnings(t *testing.T) {
+	dir := t.TempDir()
+	film := image.NewRGBA(image.Rect(0, 0, 64, 40))
+	for i := range 64 * 40 {
+		film.Set(i%64, i/64, color.RGBA{uint8(i), uint8(i / 9), 7, 255})
+	}
+	sketch.WritePNG(t, film, dir, "in", "a.png")
+	mask := sketch.Box(64, 40, image.Rect(3, 3, 20, 20))
+	mask.Pix[0] = 100
+	sketch.WritePNG(t, mask, dir, "masks", "a.png")
+	sum, err := Run(context.Background(), Options{Images: []string{filepath.Join(dir, "in")}, Masks: filepath.Join(dir, "masks"),
+		Out: filepath.Join(dir, "out"), Preparation: sized(32)})
+	require.NoError(t, err)
+	require.Len(t, sum.Warnings, 2)
+	require.Contains(t, sum.Warnings[0], "a.png: its colours became grey")
+	require.Contains(t, sum.Warnings[1], "128 and above is mask")
+	var b strings.Builder
+	_, err = sum.WriteTo(&b)
+	require.NoError(t, err)
+	require.Contains(t, b.String(), "colours became grey")
 }

@@ -1,4 +1,4 @@
-package data_test
+package prepare_test
 
 import (
 	"context"
@@ -9,10 +9,11 @@ import (
 
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/phantom"
+	"github.com/hcunet/hcunet/data/prepare"
 )
 
 // From films and a CSV of runs to images in memory.
-func ExamplePrepare() {
+func Example() {
 	dir, err := os.MkdirTemp("", "prepare")
 	if err != nil {
 		log.Fatal(err)
@@ -23,12 +24,14 @@ func ExamplePrepare() {
 		log.Fatal(err)
 	}
 
-	sum, err := data.Prepare(context.Background(), data.PrepareOptions{
-		Images: []string{filepath.Join(films, phantom.TrainDir)},
-		RLE:    filepath.Join(films, phantom.TrainRuns),
-		Test:   []string{filepath.Join(films, phantom.TestDir)},
-		Out:    out,
-		Size:   64,
+	preparation := data.DefaultPreparation()
+	preparation.Size = 64
+	sum, err := prepare.Run(context.Background(), prepare.Options{
+		Images:      []string{filepath.Join(films, phantom.TrainDir)},
+		RLE:         filepath.Join(films, phantom.TrainRuns),
+		Test:        []string{filepath.Join(films, phantom.TestDir)},
+		Out:         out,
+		Preparation: preparation,
 	})
 	if err != nil {
 		log.Fatal(err)

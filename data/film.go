@@ -1,0 +1,176 @@
+package data
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode"
+
+	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/picture"
+)
+
+// A Film is what a DICOM, PNG or JPEG file shows, and what it says of itself; the
+// texts are empty where it is silent.
+type Film struct {
+	Image *picture.Image
+
+	PatientID, Age, Sex, View, SOPInstanceUID string
+
+	// RowSpacing and ColumnSpacing are the distances between rows and between
+	// columns in mm; 0 where they are not known.
+	RowSpacing, ColumnSpacing float64
+
+	Warnings []string // what was lost or odd in reading it
+}
+
+// FilmKind says what a file is that may be a film.
+type FilmKind int
+
+const (
+	NoFilm FilmKind = iota
+	PictureFilm
+	DICOMFilm
+)
+
+const dicomHead = 132 // bytes: the preamble and "DICM"
+
+// KindOf looks at a file's first bytes, or its extension where they say nothing: a
+// broken film is to be reported, not passed over.
+func KindOf(path string) (FilmKind, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return NoFilm, fmt.Errorf("data: %w", err)
+	}
+	defer f.Close()
+	head := make([]byte, dicomHead)
+	n, err := io.ReadFull(f, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return NoFilm, fmt.Errorf("data: %w", err)
+	}
+	if picture.Is(head[:n]) {
+		return PictureFilm, nil
+	}
+	if n == dicomHead && bytes.Equal(head[128:], []byte("DICM")) && !strings.EqualFold(filepath.Base(path), "DICOMDIR") {
+		return DICOMFilm, nil
+	}
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".dcm", ".dicom":
+		return DICOMFilm, nil
+	case ".png", ".jpg", ".jpeg":
+		return PictureFilm, nil
+	}
+	return NoFilm, nil
+}
+
+// Open reads the film in a file; see Read.
+func (p *Preparer) Open(path string) (*Film, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	defer f.Close()
+	film, err := p.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("data: %s: %w", path, bare(err))
+	}
+	return film, nil
+}
+
+// Read reads a DICOM, PNG or JPEG file as a film with the channels and bits that
+// Image takes.
+func (p *Preparer) Read(r io.Reader) (*Film, error) {
+	b := bufio.NewReader(r)
+	head, err := b.Peek(8)
+	if len(head) == 0 && errors.Is(err, io.EOF) {
+		return nil, errors.New("data: the file is empty")
+	}
+	film := &Film{}
+	if picture.Is(head) {
+		if film.Image, err = picture.Read(b, &picture.Options{Channels: p.task.Channels}); err != nil {
+			return nil, err
+		}
+		if film.Image.Faded {
+			film.Warnings = append(film.Warnings, "its colours became grey, as the task has one channel")
+		}
+	} else if err := film.readDICOM(b, p); err != nil {
+		return nil, err
+	}
+	film.Image = p.depth(film.Image)
+	return film, nil
+}
+
+func (film *Film) readDICOM(r io.Reader, p *Preparer) error {
+	d, err := dicom.Read(r, &dicom.Options{ApplyVOI: p.p.VOI})
+	if err != nil {
+		return err
+	}
+	film.PatientID, film.Age, film.Sex, film.View, film.SOPInstanceUID = d.PatientID, d.Age, d.Sex, d.View, d.SOPInstanceUID
+	film.RowSpacing, film.ColumnSpacing = d.RowSpacing, d.ColumnSpacing
+	m := &picture.Image{Width: d.Columns, Height: d.Rows, Channels: 1}
+	if p.p.Bits == 16 {
+		pix := d.Gray16().Pix
+		m.Pix16 = make([]uint16, len(pix)/2)
+		for i := range m.Pix16 {
+			m.Pix16[i] = uint16(pix[2*i])<<8 | uint16(pix[2*i+1])
+		}
+	} else {
+		m.Pix8 = d.Gray().Pix
+	}
+	film.Image = m.Repeat(p.task.Channels)
+	return nil
+}
+
+// depth returns an image with the bits that the preparation says.
+func (p *Preparer) depth(m *picture.Image) *picture.Image {
+	if m.Bits() == p.p.Bits {
+		return m
+	}
+	to := *m
+	if p.p.Bits == 8 {
+		to.Pix8, to.Pix16 = picture.Bytes(m.Pix16, p.p.Stretch16), nil
+		return &to
+	}
+	to.Pix8, to.Pix16 = nil, make([]uint16, len(m.Pix8))
+	for i, v := range m.Pix8 {
+		to.Pix16[i] = 257 * uint16(v) // 255 becomes 65535
+	}
+	return &to
+}
+
+// bare takes off a package's name where another one stands in front already.
+func bare(err error) error {
+	for _, name := range []string{"data: ", "picture: "} {
+		if text, ok := strings.CutPrefix(err.Error(), name); ok {
+			return &bareError{err, text}
+		}
+	}
+	return err
+}
+
+type bareError struct {
+	error
+	text string
+}
+
+func (e *bareError) Error() string { return e.text }
+func (e *bareError) Unwrap() error { return e.error }
+
+// FileName returns an image's id as the name of a file without its extension. Ids
+// come from strangers' files: one that could leave a folder or be lost in it is an
+// error.
+func FileName(id string) (string, error) {
+	const most = 200 // bytes: a file system takes 255, and an extension follows
+	switch {
+	case id == "" || len(id) > most:
+		return "", fmt.Errorf("data: the id %.40q has %d bytes; a file's name takes 1 to %d", id, len(id), most)
+	case strings.ContainsAny(id, `/\`) || id[0] == '.' || strings.ContainsFunc(id, unicode.IsControl) || !filepath.IsLocal(id+".png"):
+		return "", fmt.Errorf("data: the id %.80q cannot name a file: it has a slash, a control character or a dot in front; rename it", id)
+	}
+	return id, nil
+}
