@@ -38,6 +38,8 @@ type Report struct {
 	Warnings                []string
 	Patients, PatientsOfTwo int // known patients in train; those with two images or more
 
+	preparation *Preparation // of the statistics file, however wrong its numbers are
+
 	// Findings are what should be looked at, the gravest kind first.
 	Findings []Finding
 }
@@ -170,6 +172,7 @@ func deviation(sum, sumSq, n float64) float64 {
 // Open has read it.
 func (r *Report) checkStatistics(d *Dataset) {
 	st, err := ReadStatistics(filepath.Join(d.Dir, StatisticsFile))
+	r.preparation = st.Preparation
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return
@@ -177,7 +180,7 @@ func (r *Report) checkStatistics(d *Dataset) {
 		err = fmt.Errorf("it has %d channels, the images have %d", len(st.Mean), len(r.Mean))
 	}
 	if err != nil {
-		r.find(StatisticsWrong, StatisticsFile, "%v", err)
+		r.find(StatisticsWrong, StatisticsFile, "%v", bare(err))
 		return
 	}
 	r.StoredMean, r.StoredStd = st.Mean, st.Std
@@ -190,7 +193,13 @@ func (r *Report) checkStatistics(d *Dataset) {
 
 // Statistics returns what the statistics file of these images should be.
 func (r *Report) Statistics() Statistics {
-	return Statistics{Mean: r.Mean, Std: r.Std, Films: r.Train, Size: r.Width, Made: "computed from the images of the folder"}
+	st := Statistics{Mean: r.Mean, Std: r.Std, Films: r.Train, Size: r.Width, Made: "computed from the images of the folder"}
+	if r.preparation != nil {
+		p := *r.preparation
+		p.Mean, p.Std = r.Mean, r.Std
+		st.Preparation = &p
+	}
+	return st
 }
 
 // inside returns the image's path inside the dataset's folder.

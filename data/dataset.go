@@ -451,7 +451,8 @@ func CheckMoments(mean, std Values) error {
 }
 
 // ReadStatistics reads a statistics file. It fails if there is none, or if its
-// numbers are not those of values in [0, 1].
+// numbers are not those of values in [0, 1]; what else it says comes back all the
+// same.
 func ReadStatistics(path string) (Statistics, error) {
 	var s Statistics
 	b, err := os.ReadFile(path)
@@ -462,7 +463,7 @@ func ReadStatistics(path string) (Statistics, error) {
 		return Statistics{}, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
 	}
 	if err := CheckMoments(s.Mean, s.Std); err != nil {
-		return Statistics{}, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
+		return s, fmt.Errorf("data: %s: %w; write it anew with prepare -check -renew-statistics, or delete it", path, err)
 	}
 	return s, nil
 }

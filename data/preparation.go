@@ -141,7 +141,9 @@ func (p *Preparer) plane(film *picture.Image, c int, out *Prepared) error {
 	}
 	if p.p.CLAHE {
 		var s clahe.Stats
-		img, s = p.contrast.Gray(img, img)
+		if img, s, err = p.contrast.Gray(img, img); err != nil {
+			return err
+		}
 		out.Sums = append(out.Sums, s)
 	} else {
 		out.Sums = append(out.Sums, sums(img.Pix, math.MaxUint8))

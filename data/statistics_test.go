@@ -44,7 +44,7 @@ func TestStatisticsFile(t *testing.T) {
 // A wrong statistics file is a finding, and what it should be is known.
 func TestCheckWrongStatistics(t *testing.T) {
 	dir := smallDataset(t)
-	sketch.WriteText(t, `{"mean":1,"std":0}`, dir, StatisticsFile)
+	sketch.WriteText(t, `{"mean":1,"std":0,"preparation":{"size":64,"bits":8}}`, dir, StatisticsFile)
 	_, err := Open(dir, nil)
 	require.ErrorContains(t, err, "statistics.json")
 	d, err := Open(dir, &Options{NoStatistics: true})
@@ -58,4 +58,5 @@ func TestCheckWrongStatistics(t *testing.T) {
 	require.NoError(t, err)
 	defer again.Close()
 	require.Equal(t, r.Mean, again.Mean)
+	require.Equal(t, &Preparation{Size: 64, Bits: 8, Mean: r.Mean, Std: r.Std}, again.Preparation)
 }

@@ -85,15 +85,19 @@ func New(opt *Options) (*Equalizer, error) {
 // Equalize returns img with its contrast equalized under the default options:
 // row-major values in [0, 1], the highest 1 and the lowest 0. An image of one
 // grey value becomes all 0 or all 1, and an empty one an empty slice.
-func Equalize(img *image.Gray) []float64 {
+//
+// It fails if the image has not the pixels that it says.
+func Equalize(img *image.Gray) ([]float64, error) {
 	var e Equalizer
 	return e.Float64s(nil, img)
 }
 
 // Float64s is [Equalize] under the Equalizer's options. The values are written
 // to dst if it has the capacity, else to a new slice.
-func (e *Equalizer) Float64s(dst []float64, img *image.Gray) []float64 {
-	e.run(img)
+func (e *Equalizer) Float64s(dst []float64, img *image.Gray) ([]float64, error) {
+	if err := e.run(img); err != nil {
+		return nil, err
+	}
 	if cap(dst) < len(e.levels) {
 		dst = make([]float64, len(e.levels))
 	}
@@ -102,26 +106,28 @@ func (e *Equalizer) Float64s(dst []float64, img *image.Gray) []float64 {
 		for i, v := range e.levels {
 			dst[i] = float64(min(v, 1))
 		}
-		return dst
+		return dst, nil
 	}
 	lo, span := float64(e.lo), float64(e.hi)-float64(e.lo)
 	for i, v := range e.levels {
 		dst[i] = (float64(v) - lo) / span
 	}
-	return dst
+	return dst, nil
 }
 
 // Gray equalizes img to bytes: the values of [Equalize] times 255, truncated.
 // The statistics are those of the values before they became bytes. The bytes
 // are written to dst if it has img's size, else to a new image; dst may be nil,
-// and it may be img.
-func (e *Equalizer) Gray(dst, img *image.Gray) (*image.Gray, Stats) {
-	e.run(img)
-	if dst == nil || dst.Rect.Size() != img.Rect.Size() {
+// and it may be img. It fails as Equalize does.
+func (e *Equalizer) Gray(dst, img *image.Gray) (*image.Gray, Stats, error) {
+	if err := e.run(img); err != nil {
+		return nil, Stats{}, err
+	}
+	if dst == nil || dst.Rect.Size() != img.Rect.Size() || !whole(dst) {
 		dst = image.NewGray(image.Rect(0, 0, e.cols, e.rows))
 	}
 	if len(e.levels) == 0 {
-		return dst, Stats{}
+		return dst, Stats{}, nil
 	}
 	lo, span := float64(e.lo), float64(e.hi)-float64(e.lo)
 	if span == 0 { // all levels are equal: 0 stays 0, others become 1
@@ -147,12 +153,15 @@ func (e *Equalizer) Gray(dst, img *image.Gray) (*image.Gray, Stats) {
 		N:     int64(len(e.levels)),
 		Sum:   float64(sum) / span,
 		SumSq: float64(sumSq) / (span * span),
-	}
+	}, nil
 }
 
 // run fills levels, lo and hi.
-func (e *Equalizer) run(img *image.Gray) {
+func (e *Equalizer) run(img *image.Gray) error {
 	e.rows, e.cols = img.Rect.Dy(), img.Rect.Dx()
+	if !img.Rect.Empty() && !whole(img) {
+		return fmt.Errorf("clahe: an image of %dx%d pixels, %d from row to row, has %d values", e.cols, e.rows, img.Stride, len(img.Pix))
+	}
 	if img.Rect.Empty() {
 		e.rows, e.cols = 0, 0
 	}
@@ -162,7 +171,7 @@ func (e *Equalizer) run(img *image.Gray) {
 	}
 	e.levels = e.levels[:n]
 	if n == 0 {
-		return
+		return nil
 	}
 	e.layout()
 	bins := e.opt.Bins
@@ -172,6 +181,13 @@ func (e *Equalizer) run(img *image.Gray) {
 	e.quantize(img, bins)
 	e.mapTiles(img, bins)
 	e.interpolate(img)
+	return nil
+}
+
+// whole says whether an image has the pixels that it says.
+func whole(img *image.Gray) bool {
+	w, h := img.Rect.Dx(), img.Rect.Dy()
+	return img.Stride >= w && len(img.Pix) >= w && h-1 <= (len(img.Pix)-w)/img.Stride
 }
 
 // layout settles tile size and count, and where the padded rows and columns

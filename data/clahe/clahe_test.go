@@ -78,7 +78,8 @@ func TestSizesAndOptions(t *testing.T) {
 		img := picture(c.Kind, c.Rows, c.Cols)
 		e, err := New(&Options{KernelRows: c.Kernel[0], KernelCols: c.Kernel[1], ClipLimit: c.Clip, Bins: c.Bins})
 		require.NoError(t, err)
-		out := e.Float64s(nil, img)
+		out, err := e.Float64s(nil, img)
+		require.NoError(t, err)
 		for i, want := range c.Some {
 			at := i * len(out) / len(c.Some)
 			assert.Equal(t, want, out[at], "%s: value %d", name, at)
@@ -87,7 +88,8 @@ func TestSizesAndOptions(t *testing.T) {
 		require.NoError(t, binary.Write(h, binary.LittleEndian, out))
 		assert.Equal(t, c.Float64, hex.EncodeToString(h.Sum(nil)), name)
 
-		bytes, stats := e.Gray(nil, img)
+		bytes, stats, err := e.Gray(nil, img)
+		require.NoError(t, err)
 		sum := sha256.Sum256(bytes.Pix)
 		assert.Equal(t, c.Bytes, hex.EncodeToString(sum[:]), name)
 		assert.Equal(t, int64(len(out)), stats.N)
@@ -118,11 +120,13 @@ func TestGolden(t *testing.T) {
 		img := &image.Gray{Pix: in.Data, Stride: in.Shape[1], Rect: image.Rect(0, 0, in.Shape[1], in.Shape[0])}
 		e, err := New(c.opt)
 		require.NoError(t, err)
-		got := e.Float64s(nil, img)
+		got, err := e.Float64s(nil, img)
+		require.NoError(t, err)
 		want := golden.Float64s(t, m, c.out)
 		assert.Zero(t, golden.Close(t, c.out, got, want, 1e-12), c.out)
 		if u8, ok := m[c.out+".u8"]; ok {
-			bytes, stats := e.Gray(nil, img)
+			bytes, stats, err := e.Gray(nil, img)
+			require.NoError(t, err)
 			assert.Equal(t, u8.Data, bytes.Pix, c.out)
 			var direct Stats
 			direct.Add(want)
@@ -165,7 +169,8 @@ func TestGoldenChain(t *testing.T) {
 	small, err := resize.Linear(film, 256, 256)
 	require.NoError(t, err)
 	var e Equalizer
-	bytes, stats := e.Gray(nil, small)
+	bytes, stats, err := e.Gray(nil, small)
+	require.NoError(t, err)
 	assert.Equal(t, m["chain256.u8"].Data, bytes.Pix)
 	assert.InDelta(t, 0.5601059382362497, stats.Mean(), 1e-12) // clahe.json, "chain256"; numpy sums floats, we whole numbers
 	assert.InDelta(t, 0.21161714261575204, stats.Std(), 1e-12)
@@ -196,20 +201,25 @@ func TestReuseAndViews(t *testing.T) {
 	var e Equalizer
 	var values []float64
 	for _, img := range []*image.Gray{big, small, view, big, small} {
-		values = e.Float64s(values, img)
-		assert.Equal(t, Equalize(img), values)
+		var err error
+		values, err = e.Float64s(values, img)
+		require.NoError(t, err)
+		assert.Equal(t, must(Equalize(img)), values)
 	}
-	assert.Equal(t, Equalize(flat), Equalize(view))
+	assert.Equal(t, must(Equalize(flat)), must(Equalize(view)))
 	for _, empty := range []image.Rectangle{{}, {Max: image.Pt(0, 5)}, {Min: image.Pt(3, 3), Max: image.Pt(1, 1)}} {
-		assert.Empty(t, e.Float64s(values, &image.Gray{Rect: empty}))
-		out, stats := e.Gray(nil, &image.Gray{Rect: empty})
+		assert.Empty(t, must(e.Float64s(values, &image.Gray{Rect: empty})))
+		out, stats, err := e.Gray(nil, &image.Gray{Rect: empty})
+		require.NoError(t, err)
 		assert.Empty(t, out.Pix)
 		assert.Zero(t, stats)
 	}
 
-	want, _ := e.Gray(nil, flat)
+	want, _, err := e.Gray(nil, flat)
+	require.NoError(t, err)
 	before := append([]uint8(nil), big.Pix...)
-	got, _ := e.Gray(view, view) // in place
+	got, _, err := e.Gray(view, view) // in place
+	require.NoError(t, err)
 	for y := range 53 {
 		require.Equal(t, want.Pix[y*90:][:90], got.Pix[y*got.Stride:][:90])
 	}
@@ -236,7 +246,8 @@ func BenchmarkGray(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			img := picture("film", size, size)
 			var e Equalizer
-			out, _ := e.Gray(nil, img)
+			out, _, err := e.Gray(nil, img)
+			require.NoError(b, err)
 			b.SetBytes(int64(size * size))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -252,6 +263,33 @@ func BenchmarkFloat64s256(b *testing.B) {
 	var out []float64
 	b.ReportAllocs()
 	for b.Loop() {
-		out = e.Float64s(out, img)
+		out, _ = e.Float64s(out, img)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// An image that was put together wrongly is an error, not a panic far inside.
+func TestShortImage(t *testing.T) {
+	sound := image.NewGray(image.Rect(0, 0, 8, 6))
+	for _, img := range []*image.Gray{
+		{Pix: sound.Pix[:47], Stride: 8, Rect: sound.Rect},
+		{Pix: nil, Stride: 8, Rect: sound.Rect},
+		{Pix: sound.Pix, Stride: 7, Rect: sound.Rect},
+	} {
+		var e Equalizer
+		_, _, err := e.Gray(nil, img)
+		assert.ErrorContains(t, err, "clahe: an image of 8x6 pixels")
+		_, err = Equalize(img)
+		assert.ErrorContains(t, err, "has ")
+		// As the place for the result it is passed over.
+		out, _, err := e.Gray(img, sound)
+		assert.NoError(t, err)
+		assert.Len(t, out.Pix, 48)
 	}
 }

@@ -28,7 +28,11 @@ func Example() {
 			fmt.Println(err)
 			return
 		}
-		out, stats := equalizer.Gray(small, small) // in place
+		out, stats, err := equalizer.Gray(small, small) // in place
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
 		all.Merge(stats)
 		fmt.Println(out.Rect.Size(), out.Pix[0], out.Pix[32*16+16], out.Pix[32*32-1])
 	}

@@ -77,7 +77,7 @@ func run(args []string) error {
 	noCLAHE := flags.Bool("no-clahe", false, "leave the contrast as it is")
 	flags.BoolVar(&p.VOI, "voi", false, "apply the window of DICOM files that have one")
 	flags.BoolVar(&p.Stretch16, "stretch16", p.Stretch16, "spread the values of 16-bit pictures from black to white; false drops the lower byte, as OpenCV does")
-	flags.IntVar(&p.Bits, "bits", p.Bits, "`8` or 16, with -no-clahe, for each value of what is made")
+	flags.IntVar(&p.Bits, "bits", p.Bits, "`number` for each value of what is made: 8, or with -no-clahe 16")
 	flags.TextVar(&opt.Unlabelled, "unlabelled", opt.Unlabelled, "films without a mask: `refuse`, skip, or empty to take their masks as empty")
 	flags.BoolVar(&opt.KeepGoing, "keep-going", false, "pass over films that cannot be read, and name them at the end")
 	flags.IntVar(&opt.Workers, "workers", 0, "`films` at a time; 0 means one per core")
