@@ -13,10 +13,18 @@ import (
 type Device struct {
 	cuda  bool
 	index int
+	meta  bool
 }
 
-// CPU is the processor's memory.
-var CPU Device
+var (
+	// CPU is the processor's memory.
+	CPU Device
+	// Meta holds shapes and element types without values: on it a step shows,
+	// without a GPU and in no time, whether an operand is on another device than
+	// the rest. Values cannot be read from it. Convolutions and batch norms have no
+	// meta form in libtorch 1.13: there they are an error.
+	Meta = Device{meta: true}
+)
 
 // ParseDevice reads "cpu", "cuda", "cuda:N", or "auto" for the first CUDA device
 // where there is one and the CPU elsewhere. A CUDA device that is not there is an
@@ -40,11 +48,14 @@ func ParseDevice(s string) (Device, error) {
 		return CPU, fmt.Errorf("nn: device %s was asked for, but libtorch %s finds %d CUDA devices; use cpu, or a libtorch with CUDA",
 			s, shim.Version(), n)
 	}
-	return Device{true, index}, nil
+	return Device{cuda: true, index: index}, nil
 }
 
-// String returns "cpu" or "cuda:N".
+// String returns "cpu", "cuda:N" or "meta".
 func (d Device) String() string {
+	if d.meta {
+		return "meta"
+	}
 	if !d.cuda {
 		return "cpu"
 	}
@@ -63,7 +74,7 @@ func (d Device) Synchronize() error {
 	return shim.Synchronize(d.index)
 }
 
-func (d Device) arg() shim.Device { return shim.Device{CUDA: d.cuda, Index: d.index} }
+func (d Device) arg() shim.Device { return shim.Device{CUDA: d.cuda, Index: d.index, Meta: d.meta} }
 
 // A DType is an element type of a tensor.
 type DType int8
@@ -78,6 +89,17 @@ const (
 	Bool     = DType(torch.Bool)
 	BFloat16 = DType(torch.BFloat16)
 )
+
+// ParsePrecision reads what a network may compute in: "float32", "bfloat16" or
+// "float16".
+func ParsePrecision(s string) (DType, error) {
+	for _, d := range []DType{Float, BFloat16, Half} {
+		if s == d.String() {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("nn: precision %q, wanted float32, bfloat16 or float16", s)
+}
 
 // String returns PyTorch's name of the type.
 func (d DType) String() string {

@@ -62,7 +62,28 @@ func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 	return norm, err
 }
 
-// DivGrad divides all gradients of params by n.
+// GradFinite says whether no gradient of params has an infinity or a NaN, in one
+// transfer from the device. It is true where there is no gradient.
+func GradFinite(params []Named) (finite bool, err error) {
+	err = Try(func() {
+		Scope(func() {
+			grads := gradients(params)
+			if finite = len(grads) == 0; finite {
+				return
+			}
+			// The largest magnitude: squares of a Euclidean norm may overflow.
+			norms, err := opForeachNorm.Call(grads, math.Inf(1))
+			must(err)
+			v, err := Item(call(opNorm2, call(opStack, norms), math.Inf(1)))
+			must(err)
+			finite = !math.IsInf(v, 0) && !math.IsNaN(v)
+		})
+	})
+	return finite, err
+}
+
+// DivGrad divides all gradients of params by n: a number of micro-batches, or the
+// factor by which a loss was scaled.
 func DivGrad(params []Named, n float64) error {
 	return Try(func() {
 		Scope(func() {

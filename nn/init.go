@@ -78,8 +78,10 @@ func (in *Init) kaiming(k Kaiming, out, inC, kh, kw int64) []float32 {
 	if k == FanOut {
 		fan = out * kh * kw
 	}
-	return in.normal(out*inC*kh*kw, math.Sqrt(2/float64(fan)))
+	return in.kaimingFan(out*inC*kh*kw, fan)
 }
+
+func (in *Init) kaimingFan(n, fan int64) []float32 { return in.normal(n, math.Sqrt(2/float64(fan))) }
 
 // checkWidths panics on channel counts that no layer can have: the caller is a
 // constructor, its caller a programmer.

@@ -13,6 +13,11 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
+// rounding is what float64 allows of the layers' small cases, in units of the
+// largest element: under 300 operations each, of which one rounds by at most
+// 1.1e-16, in any order of summation, and three times that.
+const rounding = 1e-13
+
 // double are layers of float64, as testdata/layers.py has them.
 func double() *nn.Init { return &nn.Init{DType: nn.Double} }
 
@@ -40,6 +45,15 @@ func layerCases(t *testing.T) map[string]nn.Layer {
 		"pixel_shuffle":        nn.NewPixelShuffleICNR(double(), 3, 2, nn.NormNone, false),
 		"pixel_shuffle_noblur": nn.NewPixelShuffleICNR(double(), 3, 2, nn.NormNone, true),
 		"attention":            nn.NewSelfAttention(double(), 8),
+		"conv_dilated_grouped": nn.NewConv2d(double(), 4, 6, 3, &nn.ConvOptions{Stride: 2, Padding: 2, Dilation: 2, Groups: 2}),
+		"conv_transpose":       nn.NewConvTranspose2d(double(), 2, 3, 3, 2, 1),
+		"group_norm":           nn.NewGroupNorm(double(), 2, 4),
+		"resize":               nn.Resize{Factor: 2.5},
+		"resize_bilinear":      nn.Resize{Factor: 0.5, Bilinear: true},
+		"global_avg_pool":      nn.GlobalPool{},
+		"global_max_pool":      nn.GlobalPool{Max: true},
+		"leaky_relu":           nn.LeakyReLU{Slope: 0.2},
+		"gelu":                 nn.GELU{},
 		"sigmoid_range":        nn.SigmoidRange{Low: -0.25, High: 1.25},
 		"bilinear":             single{func(x torch.Tensor) torch.Tensor { return nn.ResizeBilinear(x, 5, 6) }},
 		"nearest":              single{func(x torch.Tensor) torch.Tensor { return nn.ResizeNearest(x, 5, 6) }},
@@ -59,7 +73,6 @@ func TestLayers(t *testing.T) {
 	require.NoError(t, json.Unmarshal(b, &want))
 	cases := layerCases(t)
 	require.Len(t, want, len(cases))
-	const tolerance = 1e-14 // float64, tens of operations
 	for name, layer := range cases {
 		w := want[name]
 		t.Run(name, func(t *testing.T) {
@@ -80,24 +93,24 @@ func TestLayers(t *testing.T) {
 			nn.SetRequiresGrad(x, true)
 			y := layer.Forward(mode, x)
 			require.Equal(t, w.Shape, nn.Shape(y))
-			golden.Close(t, "out", values(t, y), w.Out, tolerance)
+			golden.Close(t, "out", values(t, y), w.Out, rounding)
 
 			by := float32Tensor(t, golden.Unit(name+".out", product(w.Shape)), w.Shape...)
 			require.NoError(t, nn.Backward(nn.Sum(nn.Mul(y, by))))
 			grad, ok := nn.Grad(x)
 			require.True(t, ok)
-			golden.Close(t, "gradient of the input", values(t, grad), w.Grad, tolerance)
+			golden.Close(t, "gradient of the input", values(t, grad), w.Grad, rounding)
 			parameters := 0
 			for _, n := range nn.State(layer) {
 				if n.Buffer {
 					state, ok := w.State[n.Name]
 					require.True(t, ok, n.Name)
-					golden.Close(t, n.Name, values(t, n.Tensor), state, tolerance)
+					golden.Close(t, n.Name, values(t, n.Tensor), state, rounding)
 					continue
 				}
 				grad, ok := nn.Grad(n.Tensor)
 				require.True(t, ok, n.Name)
-				golden.Close(t, "gradient of "+n.Name, values(t, grad), w.Grads[n.Name], tolerance)
+				golden.Close(t, "gradient of "+n.Name, values(t, grad), w.Grads[n.Name], rounding)
 				parameters++
 			}
 			require.Len(t, w.Grads, parameters)

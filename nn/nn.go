@@ -29,6 +29,10 @@
 // network that is being trained belongs to one goroutine, and nothing else may
 // use it meanwhile. Different networks may be trained on different goroutines.
 //
+// Idle threads of an operation spin for a while before they sleep (OpenMP), which
+// costs much where other work wants the cores. Set OMP_WAIT_POLICY=passive before
+// the program starts: it is read before main, so that no library can.
+//
 // [Scope], [NoGrad] and [Autocast] hold for the goroutine that called them, which
 // they lock to its thread, and not for goroutines that it starts.
 package nn
@@ -98,10 +102,6 @@ func NoGrad(f func()) { shim.NoGrad(f) }
 func Autocast(device Device, dtype DType, f func()) {
 	must(shim.Autocast(device.cuda, int8(dtype), f))
 }
-
-// Seed sets the seed of libtorch's own generators (dropout). Weights are drawn
-// from an [Init]'s Rand instead.
-func Seed(seed uint64) error { return shim.Seed(seed) }
 
 // SetThreads sets the number of threads inside an operation on the CPU; the
 // default is one a core.

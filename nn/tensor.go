@@ -44,7 +44,7 @@ func Shape(t torch.Tensor) []int64 { return inspect(t).Shape }
 // DeviceOf returns where t lives.
 func DeviceOf(t torch.Tensor) Device {
 	d := inspect(t).Device
-	return Device{d.CUDA, d.Index}
+	return Device{cuda: d.CUDA, index: d.Index, meta: d.Meta}
 }
 
 // DTypeOf returns the element type of t.

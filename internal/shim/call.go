@@ -41,6 +41,18 @@ type None struct{}
 type Device struct {
 	CUDA  bool
 	Index int
+	Meta  bool // shapes and types without values
+}
+
+// kind is the device's type in shim.h.
+func (d Device) kind() int {
+	switch {
+	case d.CUDA:
+		return 1
+	case d.Meta:
+		return 2
+	}
+	return 0
 }
 
 // MaxResults bounds the tensors that an operator may return in a list.
@@ -99,10 +111,7 @@ func (op *Op) Call(args ...any) ([]torch.Tensor, error) {
 				handles = append(handles, p)
 			}
 		case Device:
-			c.tag, c.i, c.n = C.hcunet_device, 0, C.int32_t(a.Index)
-			if a.CUDA {
-				c.i = 1
-			}
+			c.tag, c.i, c.n = C.hcunet_device, C.int64_t(a.kind()), C.int32_t(a.Index)
 		default:
 			panic(fmt.Errorf("shim: %s: argument %d has type %T", op.name, i, a))
 		}

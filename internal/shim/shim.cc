@@ -23,6 +23,7 @@ namespace {
 
 c10::Device device(int type, int index) {
   if (type == 0) return c10::Device(c10::kCPU);
+  if (type == 2) return c10::Device(c10::kMeta);
   TORCH_CHECK(index >= 0 && index <= std::numeric_limits<c10::DeviceIndex>::max(), "CUDA device ", index, " cannot exist");
   return usable(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index)));
 }
@@ -146,7 +147,7 @@ char* hcunet_inspect(void* tensor, hcunet_info* info) {
     info->defined = 1;
     info->dtype = static_cast<int32_t>(t.scalar_type());
     info->dims = static_cast<int32_t>(t.dim());
-    info->device_type = t.is_cuda();
+    info->device_type = t.is_cuda() ? 1 : t.is_meta() ? 2 : 0;
     info->device_index = t.is_cuda() ? t.get_device() : 0;
     info->requires_grad = t.requires_grad();
     info->is_leaf = t.is_leaf();

@@ -29,7 +29,7 @@ enum {
   hcunet_bool,     // i
   hcunet_ints,     // ints[i : i+n]
   hcunet_tensors,  // tensors[i : i+n]
-  hcunet_device,   // type i (0 CPU, 1 CUDA), index n
+  hcunet_device,   // type i (0 CPU, 1 CUDA, 2 meta), index n
 };
 typedef struct {
   int32_t tag;

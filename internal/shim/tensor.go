@@ -41,14 +41,10 @@ func dtypeOf[N Number]() C.int {
 func FromSlice[N Number](data []N, device Device, shape ...int64) (torch.Tensor, error) {
 	var out unsafe.Pointer
 	var zero N
-	cuda := C.int(0)
-	if device.CUDA {
-		cuda = 1
-	}
 	// The slice holds no pointers and C++ copies it before it returns.
 	err := check("from_data", C.hcunet_from_data(unsafe.Pointer(unsafe.SliceData(data)),
 		C.size_t(len(data))*C.size_t(unsafe.Sizeof(zero)), dtypeOf[N](),
-		(*C.int64_t)(unsafe.SliceData(shape)), C.int64_t(len(shape)), cuda, C.int(device.Index), &out))
+		(*C.int64_t)(unsafe.SliceData(shape)), C.int64_t(len(shape)), C.int(device.kind()), C.int(device.Index), &out))
 	if err != nil {
 		return torch.Tensor{}, err
 	}
@@ -86,7 +82,7 @@ func Inspect(t torch.Tensor) (Info, error) {
 		Defined:      c.defined != 0,
 		DType:        int8(c.dtype),
 		Shape:        make([]int64, c.dims),
-		Device:       Device{c.device_type != 0, int(c.device_index)},
+		Device:       Device{CUDA: c.device_type == 1, Index: int(c.device_index), Meta: c.device_type == 2},
 		RequiresGrad: c.requires_grad != 0,
 		Leaf:         c.is_leaf != 0,
 		ChannelsLast: c.channels_last != 0,

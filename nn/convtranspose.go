@@ -1,0 +1,51 @@
+package nn
+
+import (
+	"fmt"
+
+	"github.com/hcunet/hcunet/internal/shim"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A ConvTranspose2d is the transpose of a convolution, which enlarges a map:
+// (N, In, H, W) to (N, Out, H', W') with H' = (H-1)*stride - 2*padding + kernel.
+type ConvTranspose2d struct {
+	In, Out, Kernel int64
+	weight, bias    torch.Tensor // (In, Out, Kernel, Kernel) and (Out)
+	stride, padding int64
+}
+
+var opConvTranspose2d = shim.NewOp("conv_transpose2d.input")
+
+// NewConvTranspose2d returns a transposed convolution with a square kernel; with
+// kernel 2 and stride 2 it doubles a map. Weights start by the law of [Kaiming],
+// for the input channels and kernel positions that an output pixel sees.
+func NewConvTranspose2d(in *Init, inC, outC, kernel, stride, padding int64) *ConvTranspose2d {
+	checkWidths("ConvTranspose2d", inC, outC, kernel, stride)
+	reach := max(kernel/stride, 1)
+	values := in.kaimingFan(inC*outC*kernel*kernel, inC*reach*reach)
+	return &ConvTranspose2d{
+		In: inC, Out: outC, Kernel: kernel, stride: stride, padding: padding,
+		weight: in.param(values, inC, outC, kernel, kernel), bias: in.param(constant(0, outC), outC),
+	}
+}
+
+// Forward enlarges x.
+func (c *ConvTranspose2d) Forward(_ Mode, x torch.Tensor) torch.Tensor {
+	checkChannels("ConvTranspose2d", x, c.In)
+	return call(opConvTranspose2d, x, c.weight, c.bias, []int64{c.stride, c.stride}, []int64{c.padding, c.padding})
+}
+
+// Walk shows the weight and the bias.
+func (c *ConvTranspose2d) Walk(w Walker) {
+	w.Param("weight", c.weight)
+	w.Param("bias", c.bias)
+}
+
+func (c *ConvTranspose2d) String() string {
+	s := fmt.Sprintf("ConvTranspose2d(%d, %d, kernel_size=(%d, %d), stride=(%d, %d)", c.In, c.Out, c.Kernel, c.Kernel, c.stride, c.stride)
+	if c.padding > 0 {
+		s += fmt.Sprintf(", padding=(%d, %d)", c.padding, c.padding)
+	}
+	return s + ")"
+}

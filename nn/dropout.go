@@ -1,0 +1,84 @@
+package nn
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/hcunet/hcunet/internal/random"
+	"github.com/hcunet/hcunet/internal/shim"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A Dropout sets random elements of its input to zero in training, and divides
+// the others by the share that stays; in evaluation it changes nothing.
+//
+// Its masks are a function of the numbers that [SeedDropout] was given last and of
+// how often the layer was used since. A program that gives it the number of each
+// step repeats the masks of any step, without a state to save.
+//
+// Source: Srivastava et al. 2014, JMLR 15; torch.nn.Dropout and Dropout2d.
+type Dropout struct {
+	P        float64 // probability of an element to be dropped, below 1
+	Channels bool    // drop whole channels of an image
+	stream   *rand.Rand
+}
+
+// NewDropout returns a layer that drops elements with probability p.
+func NewDropout(p float64) *Dropout {
+	if !(p >= 0 && p < 1) {
+		panic(fmt.Errorf("nn: Dropout: probability %v, wanted at least 0 and below 1", p))
+	}
+	return &Dropout{P: p, stream: random.New(0, "dropout")}
+}
+
+// SeedDropout gives every Dropout in m its stream of masks: that of a seed, of
+// numbers such as fold and step, and of the layer's place in m.
+func SeedDropout(m Module, seed uint64, numbers ...uint64) {
+	place := uint64(0)
+	Each(m, func(m Module) {
+		if d, ok := m.(*Dropout); ok {
+			d.stream = random.New(seed, "dropout", append(numbers[:len(numbers):len(numbers)], place)...)
+			place++
+		}
+	})
+}
+
+var (
+	opBernoulli = shim.NewOp("bernoulli.p")
+	opOnes      = shim.NewOp("ones")
+
+	generator sync.Mutex // of libtorch's own generators, which all threads share
+)
+
+// Forward drops elements of x in Train.
+func (d *Dropout) Forward(mode Mode, x torch.Tensor) torch.Tensor {
+	if mode == Eval || d.P == 0 {
+		return x
+	}
+	shape := Shape(x)
+	if d.Channels {
+		for i := 2; i < len(shape); i++ {
+			shape[i] = 1
+		}
+	}
+	mask := call(opOnes, shape, int(DTypeOf(x)), shim.None{}, DeviceOf(x).arg())
+	seed := d.stream.Uint64()
+	func() {
+		generator.Lock()
+		defer generator.Unlock()
+		must(shim.Seed(seed))
+		mask = call(opBernoulli, mask, 1-d.P)
+	}()
+	return Mul(x, MulScalar(mask, 1/(1-d.P)))
+}
+
+// Walk shows nothing.
+func (*Dropout) Walk(Walker) {}
+
+func (d *Dropout) String() string {
+	if d.Channels {
+		return fmt.Sprintf("Dropout2d(p=%v)", d.P)
+	}
+	return fmt.Sprintf("Dropout(p=%v)", d.P)
+}
