@@ -59,11 +59,8 @@ func TestExtract(t *testing.T) {
 				return
 			}
 			_, loss := trainStep(t, net, nn.Float)
-			tolerance := 5e-5 // as TestTrainingStep
-			if name == "norm_batch" {
-				tolerance = 1e-2
-			}
-			require.InDelta(t, want.Loss, loss, 1e-5)
+			lossTolerance, tolerance, _ := stepTolerances(nn.Float, name)
+			require.InDelta(t, want.Loss, loss, lossTolerance)
 			whole, err := nn.GradNorm(nn.Parameters(net))
 			require.NoError(t, err)
 			golden.Close(t, "norm of all gradients", []float64{whole}, []float64{want.Norm}, tolerance)

@@ -67,7 +67,8 @@ const (
 	// PyTorch's own float32 run is up to 9e-7 away from its float64 run; sums are
 	// taken in another order here.
 	tolerance32 = 5e-6
-	// Float64 rounds at 1e-16; some thousands of operations lie between.
+	// Float64 rounds at 1.1e-16; some hundred layers of sums of some thousands of
+	// products, in any order, made 1e-14 of it.
 	tolerance64 = 1e-13
 	// Plain sums of up to a million numbers, against PyTorch's pairwise ones.
 	toleranceSums = 5e-12
@@ -81,6 +82,9 @@ func TestForward(t *testing.T) {
 				dtype     nn.DType
 				tolerance float64
 			}{{nn.Float, tolerance32}, {nn.Double, tolerance64}} {
+				if run.dtype == nn.Float && name != "default" && name != "norm_batch" {
+					continue // float64 says more of the other choices, in the same code
+				}
 				net := kernelNet(options[name], run.dtype)
 				formula(t, net, want)
 				small, large := golden.Float64s(t, want, "logits.64.f64"), golden.Float64s(t, want, "logits.128.f64")
@@ -114,6 +118,9 @@ func TestStages(t *testing.T) {
 			formula(t, net, shipped)
 			worst, n := 0.0, 0
 			for size, shape := range map[string][]int64{"64": {2, 3, 64, 64}, "128": {1, 3, 128, 128}} {
+				if size == "128" && name != "default" {
+					continue // TestForward has the scores of that size
+				}
 				want := all[name].Sizes[size].Stages
 				seen := 0
 				var slow []float64
@@ -184,24 +191,21 @@ func TestStagesInFull(t *testing.T) {
 
 func TestOddSizes(t *testing.T) {
 	want := golden.Tensors(t, "b1_forward/odd_sizes.safetensors")
-	for _, dtype := range []nn.DType{nn.Float, nn.Double} {
-		tolerance := map[nn.DType]float64{nn.Float: tolerance32, nn.Double: tolerance64}[dtype]
-		for _, test := range []struct {
-			name  string
-			cfg   unet.Config
-			sizes map[string][2]int64
-		}{
-			{"kernel", unet.Config{}, map[string][2]int64{"64x96": {64, 96}, "96x64": {96, 64}}},
-			{"plain_unet", unet.Config{NoHypercolumns: true}, map[string][2]int64{"100x76": {100, 76}, "76x100": {76, 100}, "66x66": {66, 66}}},
-		} {
-			net := kernelNet(test.cfg, dtype)
-			formula(t, net, nil)
-			for size, hw := range test.sizes {
-				require.NoError(t, net.CheckSize(int(hw[0]), int(hw[1])))
-				got := forward(t, net, dtype, "input."+size, 1, 3, hw[0], hw[1])
-				worst := golden.Close(t, size, got, golden.Float64s(t, want, test.name+"."+size+".f64"), tolerance)
-				t.Logf("%s %s %v: %.2g", test.name, size, dtype, worst)
-			}
+	for _, test := range []struct {
+		name  string
+		cfg   unet.Config
+		sizes map[string][2]int64
+	}{
+		{"kernel", unet.Config{}, map[string][2]int64{"64x96": {64, 96}, "96x64": {96, 64}}},
+		{"plain_unet", unet.Config{NoHypercolumns: true}, map[string][2]int64{"100x76": {100, 76}, "76x100": {76, 100}, "66x66": {66, 66}}},
+	} {
+		net := kernelNet(test.cfg, nn.Double)
+		formula(t, net, nil)
+		for size, hw := range test.sizes {
+			require.NoError(t, net.CheckSize(int(hw[0]), int(hw[1])))
+			got := forward(t, net, nn.Double, "input."+size, 1, 3, hw[0], hw[1])
+			worst := golden.Close(t, size, got, golden.Float64s(t, want, test.name+"."+size+".f64"), tolerance64)
+			t.Logf("%s %s: %.2g", test.name, size, worst)
 		}
 	}
 }
