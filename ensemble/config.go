@@ -9,6 +9,7 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/internal/random"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
@@ -30,9 +31,9 @@ type Config struct {
 	// name that checkpoint.Fetch knows; "" starts from random weights.
 	Weights string
 
-	Recipe train.Recipe
-	Device nn.Device
-	BF16   bool // convolutions in bfloat16
+	Recipe    Recipe
+	Device    nn.Device
+	Precision train.Precision
 
 	Size       int // width and height of what the network sees, a multiple of 32
 	Batch      int
@@ -129,9 +130,9 @@ func (c *Config) statistics(ds *data.Dataset, images *feed.Images) (mean, std fl
 		return c.Mean, c.Std
 	case ds.Std != nil:
 		return ds.Mean[0], ds.Std[0]
-	case c.Recipe == train.Kernel && c.Size == 256:
+	case c.Recipe == Kernel && c.Size == 256:
 		return 0.540, 0.264 // the notebook, cell 2
-	case c.Recipe == train.Kernel && c.Size == 128:
+	case c.Recipe == Kernel && c.Size == 128:
 		return 0.615, 0.291
 	}
 	means, stds := images.Statistics()
@@ -170,12 +171,25 @@ func (c *Config) encoderWeights(ctx context.Context) (*checkpoint.File, error) {
 	return f, err
 }
 
+// training returns how a fold's network is trained.
+func (c *Config) training(fold int) train.Config {
+	cfg := train.Default()
+	if c.Recipe == Kernel {
+		cfg = train.Kernel()
+	}
+	cfg.MicroBatches, cfg.Clip = c.Accumulate, c.Clip
+	cfg.BatchNorm = c.batchNormMomentum()
+	cfg.Precision = c.Precision
+	cfg.Seed = random.New(uint64(c.Seed), "fold", uint64(fold)).Uint64()
+	return cfg
+}
+
 // batchNormMomentum returns the weight of a micro-batch in the running statistics.
 // The notebook's is 0.1*batch/64, which is 0.1 a step for its 64 images a step;
 // the default recipe keeps it at 0.1 a step for any, so that the statistics of a
 // short training on small batches settle, too.
 func (c *Config) batchNormMomentum() float64 {
-	if c.Recipe == train.Kernel {
+	if c.Recipe == Kernel {
 		return 0.1 * float64(c.Batch) / 64
 	}
 	return 0.1 / float64(c.Accumulate)
@@ -186,7 +200,7 @@ func (c *Config) batchNormMomentum() float64 {
 func (c *Config) network(fold int, weights *checkpoint.File) (net *unet.Net, err error) {
 	tryErr := nn.Try(func() {
 		in := nn.NewInit(c.Device, uint64(c.Seed), uint64(fold))
-		if net, err = unet.Build(in, 3, 2, unet.Config{Encoder: c.Arch, DetachSkips: c.Recipe == train.Kernel}); err != nil {
+		if net, err = unet.Build(in, 3, 2, unet.Config{Encoder: c.Arch, DetachSkips: c.Recipe == Kernel}); err != nil {
 			return
 		}
 		switch {

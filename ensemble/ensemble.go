@@ -79,8 +79,7 @@ func (r *Result) String() string {
 //	items_fold0.txt        the names of these images, a line each
 //	preds_test.npy, items_test.txt, submission.csv
 //	scores.txt, scores.json
-//	cases.csv              a line per held-out image
-//	dice.png, calibration.png, loss_fold0.png, rates_fold0.png, samples_fold0.png
+//	dice.png, loss_fold0.png, rates_fold0.png, samples_fold0.png
 //	report.html            all of it on one page
 //
 // What is wrong with the choices or the data is found before anything is
@@ -106,11 +105,13 @@ type run struct {
 	geometry     []resize.Geometry // per test image: how its film lies in it
 	folds        folds.Folds
 	weights      *checkpoint.File // of the encoder; nil for none
+	task         data.Task
 	input        train.Input
 	out          output
 
 	result  Result
-	epochs  [][]metric.Epoch // per fold
+	curves  []report.Curve
+	epochs  [][]report.Epoch // per fold
 	heldOut *metric.Table    // of all folds
 	testSum [][]float32      // over the folds, per test image
 }
@@ -124,7 +125,7 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Config: cfg}
+	r := &run{Config: cfg, task: ds.Task}
 	if r.folds, err = split(cfg, ds); err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Data, err)
 	}
@@ -213,21 +214,17 @@ func (r *run) finish() (*Result, error) {
 		res.Threshold += t / float64(len(res.Thresholds))
 	}
 	var err error
-	if res.Choices, err = r.heldOut.Search(train.Foreground, &metric.SearchOptions{MinSum: r.noise()}); err != nil {
+	if res.Choices, err = r.heldOut.Search(foreground, &metric.SearchOptions{MinSum: r.noise()}); err != nil {
 		return nil, err
 	}
 	pooled := metric.ThresholdRule(res.Threshold, r.noise())
-	res.OutOfFold, err = r.heldOut.Report(train.Foreground, func(int) metric.Rule { return pooled }, &metric.ReportOptions{
+	res.OutOfFold, err = r.heldOut.Report(foreground, func(int) metric.Rule { return pooled }, &metric.ReportOptions{
 		Chosen: metric.ChosenOnSame, Rand: random.New(uint64(r.Seed), "bootstrap"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	curves, err := report.CurvesOf(r.heldOut, train.Foreground, r.noise())
-	if err != nil {
-		return nil, err
-	}
-	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images", curves...); err != nil {
+	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images against threshold", r.curves...); err != nil {
 		return nil, err
 	}
 	if r.test.Len() > 0 {

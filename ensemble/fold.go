@@ -17,6 +17,9 @@ import (
 	"github.com/hcunet/hcunet/train"
 )
 
+// foreground is the class of a pixel that belongs to a mask.
+const foreground = 1
+
 // fold trains and scores one fold. All its tensors go when it is done.
 func (r *run) fold(ctx context.Context, f int) (err error) {
 	nn.Scope(func() { err = r.foldInScope(ctx, f) })
@@ -30,26 +33,26 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	}
 	valid := r.images.Subset(r.folds[f])
 	history := &history{}
-	trainer, err := train.New(net, train.Options{
-		Recipe: r.Recipe, Device: r.Device, BFloat16: r.BF16, Input: r.input,
-		Accumulate: r.Accumulate, Clip: r.Clip,
-		BatchNorm: r.batchNormMomentum(),
-		Threshold: r.Threshold, Noise: metric.Noise{MinPixels: r.noise()},
-		Observe: train.Observer{
-			Batch: func(b train.BatchInfo) {
+	learner, err := train.New(net, r.task, r.training(f), &train.Parts{
+		Input:   r.input,
+		Metrics: []metric.Metric{metric.KernelDice(r.Threshold, metric.Noise{MinPixels: r.noise()})},
+		Hooks: []train.Hook{{
+			BatchEnd: func(b train.BatchInfo) error {
 				history.batch(b)
-				r.Progress.Step(b.Loss, r.Batch)
+				r.Progress.Step(b.Loss)
+				return nil
 			},
-			Epoch: func(e train.Epoch) {
+			EpochEnd: func(e metric.Epoch) error {
 				history.epoch(e)
-				r.Progress.Epoch(epochRow(e))
+				r.Progress.Epoch(row(e))
+				return nil
 			},
-		},
+		}},
 	})
 	if err != nil {
 		return err
 	}
-	if err := r.train(ctx, f, net, trainer, valid); err != nil {
+	if err := r.train(ctx, f, learner, valid); err != nil {
 		return err
 	}
 	state, err := nn.SaveState(net)
@@ -66,16 +69,16 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	if err := r.out.epochs(r.epochs); err != nil {
 		return err
 	}
-	if err := r.score(ctx, f, trainer, valid); err != nil {
+	if err := r.score(ctx, f, learner, valid); err != nil {
 		return err
 	}
-	return r.predictTest(ctx, f, trainer)
+	return r.predictTest(ctx, f, learner)
 }
 
 // train runs the frozen and the unfrozen phase.
-func (r *run) train(ctx context.Context, f int, net train.Model, trainer *train.Trainer, valid *feed.Images) error {
+func (r *run) train(ctx context.Context, f int, learner *train.Learner, valid *feed.Images) error {
 	last := feed.DropLone
-	if r.Recipe == train.Kernel {
+	if r.Recipe == Kernel {
 		last = feed.DropLast // as fastai does
 	}
 	loader, err := feed.NewLoader(r.images.Subset(r.folds.Train(f)), feed.LoaderOptions{
@@ -89,7 +92,7 @@ func (r *run) train(ctx context.Context, f int, net train.Model, trainer *train.
 	if err != nil {
 		return err
 	}
-	groups := len(net.LayerGroups())
+	groups := learner.LayerGroups()
 	full, err := train.EvenRates(r.Rate/80, r.Rate/2, groups)
 	if err != nil {
 		return err
@@ -105,7 +108,7 @@ func (r *run) train(ctx context.Context, f int, net train.Model, trainer *train.
 			p.Name = "first" // nothing to keep frozen without pretrained weights
 		}
 		r.Progress.Start(fmt.Sprintf("fold %d of %d, %s", f, len(r.folds), p.Name), p.Epochs*loader.Batches())
-		_, err := trainer.Fit(ctx, p, loader, validLoader)
+		_, err := learner.Fit(ctx, loader, validLoader, p)
 		r.Progress.End()
 		if err != nil {
 			return err
@@ -121,7 +124,7 @@ func (r *run) loader(images *feed.Images) (*feed.Loader, error) {
 
 // score predicts the held-out images, saves the predictions, and searches the
 // threshold.
-func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *feed.Images) error {
+func (r *run) score(ctx context.Context, f int, learner *train.Learner, valid *feed.Images) error {
 	loader, err := r.loader(valid)
 	if err != nil {
 		return err
@@ -130,16 +133,17 @@ func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *f
 	bytes := newPredictions(valid.Len(), r.Size)
 	var largest largestMasks
 	r.Progress.Start(fmt.Sprintf("fold %d, held-out images", f), valid.Len())
-	err = trainer.Predict(ctx, loader, false, func(p train.Prediction) error {
-		bytes.add(p.Prob)
-		sweep.Add(p.Prob, p.Targets, train.Foreground)
+	err = learner.Predict(ctx, loader, train.FlipAverage, func(p *train.Prediction) error {
+		prob := p.Class(foreground)
+		bytes.add(prob)
+		sweep.Add(prob, p.Target, foreground)
 		index := r.folds[f][p.Index]
 		c := metric.Case{Fold: f, Index: index, Name: valid.Name(p.Index), Group: r.patients[index]}
-		if err := r.heldOut.Add(c, [][]float32{p.Prob}, p.Targets); err != nil {
+		if err := r.heldOut.Add(c, [][]float32{prob}, p.Target); err != nil {
 			return err
 		}
-		metric.RemoveNoise(p.Prob, r.noise())
-		largest.add(prediction{p.Index, p.Prob, p.Targets})
+		metric.RemoveNoise(prob, r.noise())
+		largest.add(prediction{p.Index, prob, p.Target})
 		r.Progress.Add(1)
 		return nil
 	})
@@ -150,6 +154,7 @@ func (r *run) score(ctx context.Context, f int, trainer *train.Trainer, valid *f
 	threshold, best := sweep.Best()
 	r.result.Scores = append(r.result.Scores, best.Dice)
 	r.result.Thresholds = append(r.result.Thresholds, threshold)
+	r.curves = append(r.curves, report.Curve{Name: fmt.Sprintf("fold %d", f), Thresholds: sweep.Thresholds(), Dice: sweep.Dice()})
 	r.Progress.Printf("fold %d: Dice %.4f at threshold %.2f; %s", f, best.Dice, threshold, best)
 
 	if err := r.out.predictions(fmt.Sprintf("fold%d", f), bytes, names(valid)); err != nil {
@@ -185,7 +190,7 @@ func (l *largestMasks) add(p prediction) {
 
 func (p *prediction) area() (n int) {
 	for _, v := range p.target {
-		if v == train.Foreground {
+		if v == foreground {
 			n++
 		}
 	}
@@ -201,12 +206,14 @@ func (r *run) samples(f int, valid *feed.Images, predictions largestMasks, thres
 		if err != nil {
 			return err
 		}
-		predicted := make([]uint8, len(p.prob))
-		metric.ThresholdRule(threshold, 0).Apply(predicted, p.prob, train.Foreground)
-		dice := metric.Compare(p.prob, p.target, train.Foreground, threshold, metric.Noise{}).Dice()
+		target := image.NewGray(film.Rect)
+		for j, v := range p.target {
+			target.Pix[j] = v * 255
+		}
+		dice := metric.Compare(p.prob, p.target, foreground, threshold, metric.Noise{}).Dice()
 		samples = append(samples, report.Sample{
 			Caption: fmt.Sprintf("%s  Dice %.3f", valid.Name(p.index), dice),
-			Image:   film, Target: p.target, Predicted: predicted,
+			Image:   film, Target: target, Prob: p.prob, Threshold: threshold,
 		})
 	}
 	return report.Samples(r.out.path("samples_fold%d.png", f), samples, &report.SampleOptions{Title: fmt.Sprintf("Fold %d, held-out images", f)})
@@ -234,7 +241,7 @@ func (r *run) film(images *feed.Images, i int) (*image.Gray, error) {
 }
 
 // predictTest adds a fold's predictions of the test images to the sum.
-func (r *run) predictTest(ctx context.Context, f int, trainer *train.Trainer) error {
+func (r *run) predictTest(ctx context.Context, f int, learner *train.Learner) error {
 	if r.test.Len() == 0 {
 		return nil
 	}
@@ -244,11 +251,12 @@ func (r *run) predictTest(ctx context.Context, f int, trainer *train.Trainer) er
 	}
 	r.Progress.Start(fmt.Sprintf("fold %d, test images", f), r.test.Len())
 	defer r.Progress.End()
-	return trainer.Predict(ctx, loader, false, func(p train.Prediction) error {
+	return learner.Predict(ctx, loader, train.FlipAverage, func(p *train.Prediction) error {
+		prob := p.Class(foreground)
 		if r.testSum[p.Index] == nil {
-			r.testSum[p.Index] = make([]float32, len(p.Prob))
+			r.testSum[p.Index] = make([]float32, len(prob))
 		}
-		for i, v := range p.Prob {
+		for i, v := range prob {
 			r.testSum[p.Index][i] += v
 		}
 		r.Progress.Add(1)
@@ -261,7 +269,7 @@ type history struct {
 	loss     report.LossHistory
 	rates    [][]float64
 	momentum []float64
-	epochs   []metric.Epoch
+	epochs   []report.Epoch
 }
 
 func (h *history) batch(b train.BatchInfo) {
@@ -275,25 +283,15 @@ func (h *history) batch(b train.BatchInfo) {
 	}
 }
 
-func (h *history) epoch(e train.Epoch) {
-	if n := len(h.epochs); n == 0 || h.epochs[n-1].Phase != e.Phase {
-		start := 0
-		if k := len(h.loss.ValidAt); k > 0 {
-			start = h.loss.ValidAt[k-1]
-		}
-		h.loss.Phases = append(h.loss.Phases, report.Phase{Name: e.Phase, Start: start})
-	}
-	h.epochs = append(h.epochs, epochRow(e))
-	h.loss.ValidAt = append(h.loss.ValidAt, len(h.loss.Train))
-	h.loss.Valid = append(h.loss.Valid, e.ValidLoss)
+// row returns an epoch as package report has it.
+func row(e metric.Epoch) report.Epoch {
+	return report.Epoch{Phase: e.Phase, Epoch: e.Epoch, TrainLoss: e.TrainLoss, ValidLoss: e.Value(metric.ValidLoss), Dice: e.Value("dice"), Time: e.Time}
 }
 
-// epochRow returns an epoch as tables and files have it.
-func epochRow(e train.Epoch) metric.Epoch {
-	return metric.Epoch{
-		Phase: e.Phase, Epoch: e.Epoch, TrainLoss: e.TrainLoss, Rate: math.NaN(), Speed: math.NaN(), Time: e.Time,
-		Values: metric.Values{{Name: metric.ValidLoss, Value: e.ValidLoss}, {Name: "dice", Value: e.Dice}},
-	}
+func (h *history) epoch(e metric.Epoch) {
+	h.epochs = append(h.epochs, row(e))
+	h.loss.ValidAt = append(h.loss.ValidAt, len(h.loss.Train))
+	h.loss.Valid = append(h.loss.Valid, e.Value(metric.ValidLoss))
 }
 
 func (h *history) plot(out output, f int) error {
@@ -303,5 +301,5 @@ func (h *history) plot(out output, f int) error {
 	if err := report.LossPlot(out.path("loss_fold%d.png", f), fmt.Sprintf("Fold %d, loss", f), h.loss); err != nil {
 		return err
 	}
-	return report.SchedulePlot(out.path("rates_fold%d.png", f), fmt.Sprintf("Fold %d, schedule", f), h.rates, h.momentum, h.loss.Phases)
+	return report.SchedulePlot(out.path("rates_fold%d.png", f), fmt.Sprintf("Fold %d, schedule", f), h.rates, h.momentum)
 }

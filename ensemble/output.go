@@ -20,7 +20,6 @@ import (
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
 	"github.com/hcunet/hcunet/rle"
-	"github.com/hcunet/hcunet/train"
 )
 
 // An output is the folder of a run. Files appear in it whole or not at all.
@@ -53,7 +52,7 @@ func (c *Config) notes() []note {
 	return []note{
 		{"command", strings.Join(c.Command, " ")},
 		{"data", c.Data}, {"masks", c.Masks.String()}, {"arch", c.Arch}, {"weights", c.Weights}, {"recipe", c.Recipe.String()},
-		{"device", c.Device.String()}, {"bf16", c.BF16}, {"threads", nn.Threads()},
+		{"device", c.Device.String()}, {"precision", c.Precision.String()}, {"threads", nn.Threads()},
 		{"size", c.Size}, {"batch", c.Batch}, {"accumulate", c.Accumulate}, {"clip", c.Clip},
 		{"folds", c.Folds}, {"split", c.Split}, {"seed", c.Seed},
 		{"frozen_epochs", c.FrozenEpochs}, {"full_epochs", c.FullEpochs}, {"rate", c.Rate},
@@ -72,8 +71,8 @@ func (o output) json(name string, v any) error {
 }
 
 // epochs writes the epochs of the folds so far, the fold in front of the phase.
-func (o output) epochs(folds [][]metric.Epoch) error {
-	var all []metric.Epoch
+func (o output) epochs(folds [][]report.Epoch) error {
+	var all []report.Epoch
 	for f, epochs := range folds {
 		for _, e := range epochs {
 			e.Phase = fmt.Sprintf("fold %d %s", f, e.Phase)
@@ -193,5 +192,5 @@ func (r *run) encode(prob []float32, g resize.Geometry) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return rle.Encode(film, &rle.Options{Empty: rle.Blank, Kernel: r.Recipe == train.Kernel}), nil
+	return rle.Encode(film, &rle.Options{Empty: rle.Blank, Kernel: r.Recipe == Kernel}), nil
 }

@@ -1,20 +1,109 @@
 package train
 
-import "github.com/hcunet/hcunet/nn"
+import (
+	"math"
+
+	"github.com/hcunet/hcunet/nn"
+)
+
+// gathered counts what the gradients gathered since the last step are made of.
+type gathered struct {
+	Batches int `json:"batches"`
+	Images  int `json:"images"`
+}
 
 // An accumulator decides when gathered gradients become a step, and by what they
-// are divided before.
+// are divided before. Its memory is the gathered that it is given.
 type accumulator interface {
 	// weight is the factor of a micro-batch's mean loss.
 	weight(images int) float64
 	// beginBatch counts a batch, of training or validation.
-	beginBatch(images int, training bool)
+	beginBatch(g *gathered, images int, training bool)
 	// endBatch follows a training batch's backward pass.
-	endBatch(s *stepper) error
+	endBatch(g *gathered, s *stepper) error
 	// endTraining follows the epoch's last training batch.
-	endTraining(s *stepper) error
+	endTraining(g *gathered, s *stepper) error
 	// endEpoch follows the epoch's validation.
-	endEpoch(s *stepper) error
+	endEpoch(g *gathered, s *stepper) error
+}
+
+func newAccumulator(c Config) accumulator {
+	if c.Accumulation == Notebook {
+		return notebookAccumulator{c.MicroBatches}
+	}
+	return meanAccumulator{c.MicroBatches}
+}
+
+// meanAccumulator is [Mean]: it sums each micro-batch's gradient times its images
+// and divides by their number, which is the gradient of all these images as one
+// batch. What remains at the end of an epoch is such a batch, too, and comes
+// before the validation, which so measures the model that the epoch leaves.
+type meanAccumulator struct{ n int }
+
+func (meanAccumulator) weight(images int) float64 { return float64(images) }
+
+func (meanAccumulator) beginBatch(g *gathered, images int, training bool) {
+	if training {
+		g.Batches++
+		g.Images += images
+	}
+}
+
+func (a meanAccumulator) endBatch(g *gathered, s *stepper) error {
+	if g.Batches < a.n {
+		return nil
+	}
+	return a.stepNow(g, s)
+}
+
+func (a meanAccumulator) endTraining(g *gathered, s *stepper) error {
+	if g.Batches == 0 {
+		return nil
+	}
+	return a.stepNow(g, s)
+}
+
+func (meanAccumulator) endEpoch(*gathered, *stepper) error { return nil }
+
+func (meanAccumulator) stepNow(g *gathered, s *stepper) error {
+	images := g.Images
+	*g = gathered{}
+	return s.stepNow(float64(images), true)
+}
+
+// notebookAccumulator is [Notebook].
+type notebookAccumulator struct{ n int }
+
+func (notebookAccumulator) weight(int) float64 { return 1 }
+
+func (notebookAccumulator) beginBatch(g *gathered, images int, _ bool) {
+	g.Batches++
+	g.Images += images
+}
+
+func (a notebookAccumulator) endBatch(g *gathered, s *stepper) error {
+	if err := s.clipNow(); err != nil {
+		return err
+	}
+	if g.Batches%a.n != a.n-1 {
+		return nil
+	}
+	return a.stepNow(g, s)
+}
+
+func (notebookAccumulator) endTraining(*gathered, *stepper) error { return nil }
+
+func (a notebookAccumulator) endEpoch(g *gathered, s *stepper) error {
+	if g.Batches == 0 {
+		return nil
+	}
+	return a.stepNow(g, s)
+}
+
+func (notebookAccumulator) stepNow(g *gathered, s *stepper) error {
+	n := g.Batches
+	*g = gathered{}
+	return s.stepNow(float64(n), false)
 }
 
 // A stepper does what an accumulator decides.
@@ -22,25 +111,47 @@ type stepper struct {
 	params []nn.Named // trained, all groups
 	clip   float64    // 0 for none
 	norm   float64    // of the gradient before the last clipping, NaN without one
+	scaler *scaler
 	step   func(divisor float64) error
 }
 
+// clipNow clips the gradients as they are, scaled or not.
 func (s *stepper) clipNow() error {
 	if s.clip == 0 {
 		return nil
 	}
-	norm, err := nn.ClipGradNorm(s.params, s.clip)
-	s.norm = norm
+	scale := s.scaler.scale()
+	norm, err := nn.ClipGradNorm(s.params, s.clip*scale)
+	s.norm = norm / scale
+	if err == nil && !finite(s.norm) && !s.scaler.on() {
+		err = &badNumber{"the norm of the gradient", s.norm}
+	}
 	return err
 }
 
-// stepNow divides the gradients, steps and zeroes them.
+// stepNow divides the gradients, steps and zeroes them. Gradients that are not
+// finite never reach the parameters where anything tells that they are not: a
+// norm that clipping takes, or the check that scaled losses need anyway.
 func (s *stepper) stepNow(divisor float64, clip bool) error {
-	if err := nn.DivGrad(s.params, divisor); err != nil {
+	scale := s.scaler.scale()
+	if err := nn.DivGrad(s.params, divisor*scale); err != nil {
 		return err
 	}
-	if clip {
-		if err := s.clipNow(); err != nil {
+	if s.scaler.on() {
+		norm, err := nn.GradNorm(s.params)
+		if err != nil {
+			return err
+		}
+		if s.scaler.update(finite(norm)); !finite(norm) {
+			return nn.ZeroGrad(s.params)
+		}
+	}
+	if clip && s.clip > 0 {
+		norm, err := nn.ClipGradNorm(s.params, s.clip)
+		if s.norm = norm; err == nil && !finite(norm) {
+			err = &badNumber{"the norm of the gradient", norm}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -50,89 +161,4 @@ func (s *stepper) stepNow(divisor float64, clip bool) error {
 	return nn.ZeroGrad(s.params)
 }
 
-func newAccumulator(r Recipe, n int) accumulator {
-	if r == Kernel {
-		return &kernelAccumulator{n: n}
-	}
-	return &defaultAccumulator{n: n}
-}
-
-// defaultAccumulator sums each micro-batch's gradient times its images and divides
-// by their number: the gradient of all these images as one batch. What remains at
-// the end of an epoch is such a batch, too, and comes before the validation, which
-// so measures the model that the epoch leaves.
-type defaultAccumulator struct {
-	n, batches, images int
-}
-
-func (a *defaultAccumulator) weight(images int) float64 { return float64(images) }
-
-func (a *defaultAccumulator) beginBatch(images int, training bool) {
-	if training {
-		a.batches++
-		a.images += images
-	}
-}
-
-func (a *defaultAccumulator) endBatch(s *stepper) error {
-	if a.batches < a.n {
-		return nil
-	}
-	return a.stepNow(s)
-}
-
-func (a *defaultAccumulator) endTraining(s *stepper) error {
-	if a.batches == 0 {
-		return nil
-	}
-	return a.stepNow(s)
-}
-
-func (a *defaultAccumulator) endEpoch(*stepper) error { return nil }
-
-func (a *defaultAccumulator) stepNow(s *stepper) error {
-	images := a.images
-	a.batches, a.images = 0, 0
-	return s.stepNow(float64(images), true)
-}
-
-// kernelAccumulator is the notebook's AccumulateStep with its GradientClipping:
-// the undivided sum is clipped after every micro-batch; a step comes when the
-// count has the remainder n-1, so every n-1 micro-batches; validation batches
-// count too, so that an epoch with validation always ends in a step, if need be
-// on a gradient of zero.
-//
-// Source: the notebook, cell 4; fastai 1.0.54, callback order GradientClipping,
-// AccumulateStep, OneCycleScheduler.
-type kernelAccumulator struct {
-	n, batches int
-}
-
-func (a *kernelAccumulator) weight(int) float64 { return 1 }
-
-func (a *kernelAccumulator) beginBatch(int, bool) { a.batches++ }
-
-func (a *kernelAccumulator) endBatch(s *stepper) error {
-	if err := s.clipNow(); err != nil {
-		return err
-	}
-	if a.batches%a.n != a.n-1 {
-		return nil
-	}
-	return a.stepNow(s)
-}
-
-func (a *kernelAccumulator) endTraining(*stepper) error { return nil }
-
-func (a *kernelAccumulator) endEpoch(s *stepper) error {
-	if a.batches == 0 {
-		return nil
-	}
-	return a.stepNow(s)
-}
-
-func (a *kernelAccumulator) stepNow(s *stepper) error {
-	n := a.batches
-	a.batches = 0
-	return s.stepNow(float64(n), false)
-}
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

@@ -1,76 +1,156 @@
 package train
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 )
 
-// A Criterion says which of two epochs is better.
-type Criterion int
-
-const (
-	ByLoss Criterion = iota // lower validation loss
-	ByDice                  // higher validation Dice
-)
-
-// better compares strictly; a NaN is never better.
-func (c Criterion) better(a, b Epoch) bool {
-	if c == ByDice {
-		return a.Dice > b.Dice
-	}
-	return a.ValidLoss < b.ValidLoss
+// A Criterion says which of two epochs is better, by one of their values.
+type Criterion struct {
+	Value string `json:"value"` // its name among the epoch's values
+	Lower bool   `json:"lower"` // the lower one is better
 }
 
-// A Best remembers a model as it was after its best epoch so far. Its Observe is
-// made for [Observer]'s Epoch. Under [Kernel] the step at an epoch's end comes
-// after the validation that measured it, as in the notebook.
+// ByLoss prefers the lower validation loss.
+var ByLoss = Criterion{Value: metric.ValidLoss, Lower: true}
+
+// of returns an epoch's value so that more is better; a NaN is never better.
+func (c Criterion) of(e metric.Epoch) float64 {
+	v := e.Value(c.Value)
+	if c.Lower {
+		v = -v
+	}
+	return v
+}
+
+// A Best remembers a model as it was after its best epochs so far. With the
+// accumulation [Notebook] the step at an epoch's end comes after the validation
+// that measured it, as in the notebook.
 //
 // Source: fastai 1.0.54, callbacks/tracker.py, SaveModelCallback.
 type Best struct {
 	model nn.Module
 	by    Criterion
-	epoch Epoch
-	state *checkpoint.File // nil before the first epoch
-	err   error
+	k     int
+	kept  []keptEpoch // the best first; of equals the earlier
 }
 
-// KeepBest returns a memory for model, without any epoch yet.
-func KeepBest(model nn.Module, by Criterion) *Best {
-	return &Best{model: model, by: by, epoch: Epoch{ValidLoss: math.Inf(1), Dice: math.Inf(-1)}}
+type keptEpoch struct {
+	epoch metric.Epoch
+	state *checkpoint.File
 }
 
-// Observe copies the model's parameters and running statistics if e is better
-// than every epoch before.
-func (b *Best) Observe(e Epoch) {
-	if !b.by.better(e, b.epoch) {
-		return
+// KeepBest returns a memory for the k best epochs of model, without any yet; k of
+// 1 is the usual one. Each takes the size of the model's weights.
+func KeepBest(model nn.Module, by Criterion, k int) *Best {
+	return &Best{model: model, by: by, k: max(k, 1)}
+}
+
+// Hook returns the hook that looks at each epoch's end.
+func (b *Best) Hook() Hook {
+	return Hook{Name: "best " + b.by.Value, Memory: b, EpochEnd: b.Observe}
+}
+
+// Observe copies the model's parameters and running statistics if e is among the
+// k best epochs so far.
+func (b *Best) Observe(e metric.Epoch) error {
+	v := b.by.of(e)
+	if math.IsNaN(v) || len(b.kept) == b.k && !(v > b.by.of(b.kept[b.k-1].epoch)) {
+		return nil
 	}
 	state, err := nn.SaveState(b.model)
 	if err != nil {
-		b.err = errors.Join(b.err, err)
-		return
+		return fmt.Errorf("train: keeping the weights of epoch %d: %w", e.Epoch, err)
 	}
-	b.epoch, b.state = e, state
+	b.kept = append(b.kept[:min(len(b.kept), b.k-1)], keptEpoch{e, state})
+	slices.SortStableFunc(b.kept, func(x, y keptEpoch) int { return -cmp.Compare(b.by.of(x.epoch), b.by.of(y.epoch)) })
+	return nil
 }
 
 // Epoch returns the best epoch; ok is false where there was none with a number to
 // compare.
-func (b *Best) Epoch() (e Epoch, ok bool) { return b.epoch, b.state != nil }
+func (b *Best) Epoch() (e metric.Epoch, ok bool) {
+	if len(b.kept) == 0 {
+		return metric.Epoch{}, false
+	}
+	return b.kept[0].epoch, true
+}
 
-// State returns the model's state after the best epoch, nil without one.
-func (b *Best) State() *checkpoint.File { return b.state }
+var errNoBest = errors.New("train: no best epoch to go back to: none had a validation")
 
 // Restore puts the model back to its best epoch. It returns an error where there
-// is none, or where a copy had failed.
+// is none.
 func (b *Best) Restore() error {
-	switch {
-	case b.err != nil:
-		return b.err
-	case b.state == nil:
-		return errors.New("train: no best epoch to go back to: none had a validation")
+	if len(b.kept) == 0 {
+		return errNoBest
 	}
-	return nn.LoadState(b.model, b.state)
+	return nn.LoadState(b.model, b.kept[0].state)
+}
+
+// RestoreMean gives the model the mean of the weights of its best epochs
+// (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407). Running statistics are
+// averaged, too, but these do not describe what the averaged weights compute: let
+// [Learner.Settle] measure them anew.
+func (b *Best) RestoreMean() error {
+	if len(b.kept) == 0 {
+		return errNoBest
+	}
+	mean, err := nn.NewStateMean(b.model)
+	if err != nil {
+		return err
+	}
+	for i, k := range b.kept {
+		if err := nn.LoadState(b.model, k.state); err != nil {
+			return err
+		}
+		if err := mean.Add(1 / float64(i+1)); err != nil {
+			return err
+		}
+	}
+	return mean.Swap()
+}
+
+// State implements [Memory].
+func (b *Best) State() (*checkpoint.File, error) {
+	f := &checkpoint.File{}
+	epochs := make([]metric.Epoch, len(b.kept))
+	for i, k := range b.kept {
+		epochs[i] = k.epoch
+		for _, t := range k.state.Tensors {
+			t.Name = fmt.Sprintf("%d.%s", i, t.Name)
+			f.Tensors = append(f.Tensors, t)
+		}
+	}
+	text, err := json.Marshal(epochs)
+	f.Metadata = map[string]string{"epochs": string(text)}
+	return f, err
+}
+
+// SetState implements [Memory].
+func (b *Best) SetState(f *checkpoint.File) error {
+	var epochs []metric.Epoch
+	if err := json.Unmarshal([]byte(f.Metadata["epochs"]), &epochs); err != nil {
+		return fmt.Errorf("train: the best epochs of a state: %w", err)
+	}
+	b.kept = nil
+	for i, e := range epochs[:min(len(epochs), b.k)] {
+		k := keptEpoch{e, &checkpoint.File{}}
+		for _, t := range f.Tensors {
+			if name, ok := strings.CutPrefix(t.Name, fmt.Sprintf("%d.", i)); ok {
+				t.Name = name
+				k.state.Tensors = append(k.state.Tensors, t)
+			}
+		}
+		b.kept = append(b.kept, k)
+	}
+	return nil
 }

@@ -4,10 +4,18 @@ import (
 	"math"
 	"testing"
 
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
 	"github.com/stretchr/testify/require"
 )
+
+var byDice = train.Criterion{Value: dice}
+
+// row is an epoch with a validation loss and a Dice.
+func row(epoch int, validLoss, d float64) metric.Epoch {
+	return metric.Epoch{Epoch: epoch, Values: metric.Values{{Name: metric.ValidLoss, Value: validLoss}, {Name: dice, Value: d}}}
+}
 
 // The scripted losses and Dices that fastai 1.0.54's SaveModelCallback was shown,
 // and the epochs at which it saved: golden/b10_misc/misc.json, "save_model.*",
@@ -20,11 +28,11 @@ func TestBest(t *testing.T) {
 		saved []int
 	}{
 		{train.ByLoss, []int{0, 1, 4, 7}},
-		{train.ByDice, []int{0, 1, 4, 6}},
+		{byDice, []int{0, 1, 4, 6}},
 	} {
 		model := newTiny(t, nn.Double)
 		bias := nn.Parameters(model)[8].Tensor // c.0.bias
-		best := train.KeepBest(model, c.by)
+		best := train.KeepBest(model, c.by, 1)
 		_, ok := best.Epoch()
 		require.False(t, ok)
 		require.Error(t, best.Restore())
@@ -32,7 +40,7 @@ func TestBest(t *testing.T) {
 		for e := range losses {
 			// The bias holds the epoch's number.
 			nn.CopyInto(bias, nn.Full(nn.CPU, nn.Double, float64(e), 2))
-			best.Observe(train.Epoch{Epoch: e, ValidLoss: losses[e], Dice: dices[e]})
+			require.NoError(t, best.Observe(row(e, losses[e], dices[e])))
 			got, ok := best.Epoch()
 			require.True(t, ok)
 			if len(c.saved) > 0 && c.saved[0] == e {
@@ -49,8 +57,9 @@ func TestBest(t *testing.T) {
 
 // Without validation there is nothing to choose by.
 func TestBestWithoutValidation(t *testing.T) {
-	best := train.KeepBest(newTiny(t, nn.Double), train.ByDice)
-	best.Observe(train.Epoch{ValidLoss: math.NaN(), Dice: math.NaN()})
+	best := train.KeepBest(newTiny(t, nn.Double), byDice, 2)
+	require.NoError(t, best.Observe(metric.Epoch{}))
+	require.NoError(t, best.Observe(row(1, math.NaN(), math.NaN())))
 	_, ok := best.Epoch()
 	require.False(t, ok)
 	require.ErrorContains(t, best.Restore(), "none had a validation")

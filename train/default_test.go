@@ -6,8 +6,10 @@ import (
 	"math"
 	"testing"
 
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
 	"github.com/stretchr/testify/require"
@@ -39,6 +41,7 @@ func joined(b batches, n int) batches {
 	for i, x := range b {
 		if i%n == 0 {
 			y := *x
+			y.Indices = nil
 			y.Images, y.Targets = append([]float32{}, x.Images...), append([]uint8{}, x.Targets...)
 			out = append(out, &y)
 			continue
@@ -56,8 +59,8 @@ func joined(b batches, n int) batches {
 func gradients(t *testing.T, accumulate int, clip float64, source feed.Source) (steps [][][]float64, norms []float64) {
 	t.Helper()
 	model := newPlain(t)
-	tr := trainer(t, model, train.Options{DType: nn.Double, Accumulate: accumulate, Clip: clip, Observe: train.Observer{
-		Step: func(s train.StepInfo) {
+	tr := learner(t, model, mean(accumulate, clip), train.Hook{
+		StepEnd: func(s train.StepInfo) error {
 			var g [][]float64
 			for _, p := range nn.Parameters(model) {
 				grad, ok := nn.Grad(p.Tensor)
@@ -67,14 +70,16 @@ func gradients(t *testing.T, accumulate int, clip float64, source feed.Source) (
 				g = append(g, v)
 			}
 			steps = append(steps, g)
+			return nil
 		},
-		Batch: func(b train.BatchInfo) {
+		BatchEnd: func(b train.BatchInfo) error {
 			if !math.IsNaN(b.Norm) {
 				norms = append(norms, b.Norm)
 			}
+			return nil
 		},
-	}})
-	_, err := tr.Fit(context.Background(), train.Phase{Name: "still", Epochs: 2, Rates: []float64{1e-30}}, source, nil)
+	})
+	_, err := tr.Fit(context.Background(), source, nil, train.Phase{Name: "still", Epochs: 2, Rates: []float64{1e-30}})
 	require.NoError(t, err)
 	return steps, norms
 }
@@ -93,7 +98,7 @@ func TestAccumulationIsALargeBatch(t *testing.T) {
 		{batches: 2, size: 2, last: 2, accumulate: 9}, // nothing but remainder
 	} {
 		source := formulaBatches("laws", c.batches, c.size, 8, 0.3)
-		source[c.batches-1].N = c.last
+		source[c.batches-1].N, source[c.batches-1].Indices = c.last, nil
 		source[c.batches-1].Images = source[c.batches-1].Images[:c.last*3*64]
 		source[c.batches-1].Targets = source[c.batches-1].Targets[:c.last*64]
 		large := joined(source, c.accumulate)
@@ -130,7 +135,7 @@ func TestAccumulationIsALargeBatch(t *testing.T) {
 func TestAccumulationTrajectory(t *testing.T) {
 	source := formulaBatches("laws", 6, 2, 8, 0.3)
 	search := func(accumulate int, source feed.Source) (losses []float64) {
-		points, err := trainer(t, newPlain(t), train.Options{DType: nn.Double, Accumulate: accumulate, Clip: 0.1}).FindRate(
+		points, err := learner(t, newPlain(t), mean(accumulate, 0.1)).FindRate(
 			context.Background(), source, &train.FindOptions{Start: []float64{1e-3}, End: []float64{1e-1}, Iterations: 20})
 		require.NoError(t, err)
 		require.Len(t, points, 20)
@@ -148,34 +153,35 @@ func TestAccumulationTrajectory(t *testing.T) {
 // of micro-batches, with and without validation.
 func TestSteps(t *testing.T) {
 	for _, c := range []struct {
-		recipe             train.Recipe
+		config             func(n int, clip float64) train.Config
 		batches, n         int
 		valid              bool
 		steps, atEpochEnds int
 	}{
-		{train.Default, 4, 2, false, 4, 0},
-		{train.Default, 4, 2, true, 4, 0},
-		{train.Default, 5, 2, false, 6, 2},
-		{train.Default, 5, 2, true, 6, 2},
-		{train.Default, 3, 1, true, 6, 0},
-		{train.Default, 1, 8, true, 2, 2},
-		{train.Kernel, 6, 4, false, 4, 0},
-		{train.Kernel, 6, 4, true, 6, 2}, // the notebook's step on nothing
+		{mean, 4, 2, false, 4, 0},
+		{mean, 4, 2, true, 4, 0},
+		{mean, 5, 2, false, 6, 2},
+		{mean, 5, 2, true, 6, 2},
+		{mean, 3, 1, true, 6, 0},
+		{mean, 1, 8, true, 2, 2},
+		{notebook, 6, 4, false, 4, 0},
+		{notebook, 6, 4, true, 6, 2}, // the notebook's step on nothing
 	} {
 		steps, ends := 0, 0
 		var valid feed.Source
 		if c.valid {
 			valid = formulaBatches("laws.valid", 3, 2, 8, 0.3)
 		}
-		tr := trainer(t, newPlain(t), train.Options{Recipe: c.recipe, DType: nn.Double, Accumulate: c.n, Observe: train.Observer{Step: func(s train.StepInfo) {
+		tr := learner(t, newPlain(t), c.config(c.n, 0), train.Hook{StepEnd: func(s train.StepInfo) error {
 			steps++
 			if s.EpochEnd {
 				ends++
 			}
-		}}})
-		_, err := tr.Fit(context.Background(), train.Phase{Epochs: 2, Rates: []float64{1e-3}}, formulaBatches("laws", c.batches, 2, 8, 0.3), valid)
+			return nil
+		}})
+		_, err := tr.Fit(context.Background(), formulaBatches("laws", c.batches, 2, 8, 0.3), valid, train.Phase{Epochs: 2, Rates: []float64{1e-3}})
 		require.NoError(t, err)
-		require.Equal(t, []int{c.steps, c.atEpochEnds}, []int{steps, ends}, "%v", c)
+		require.Equal(t, []int{c.steps, c.atEpochEnds}, []int{steps, ends}, "%d batches, %d a step, valid %v", c.batches, c.n, c.valid)
 	}
 }
 
@@ -183,10 +189,10 @@ func TestSteps(t *testing.T) {
 // those of a training without.
 func TestValidationOnlyLooks(t *testing.T) {
 	source := formulaBatches("laws", 5, 2, 8, 0.3)
-	fit := func(valid feed.Source) (*tiny, []train.Epoch) {
+	fit := func(valid feed.Source) (*tiny, []metric.Epoch) {
 		model := newTiny(t, nn.Double)
-		epochs, err := trainer(t, model, train.Options{DType: nn.Double, Accumulate: 2, Clip: 1}).Fit(
-			context.Background(), train.Phase{Epochs: 3, Rates: train.SameRates(1e-2, 3)}, source, valid)
+		epochs, err := learner(t, model, mean(2, 1)).Fit(
+			context.Background(), source, valid, train.Phase{Epochs: 3, Rates: train.SameRates(1e-2, 3)})
 		require.NoError(t, err)
 		return model, epochs
 	}
@@ -195,8 +201,8 @@ func TestValidationOnlyLooks(t *testing.T) {
 	require.Equal(t, state(t, without), state(t, with))
 	for i := range seen {
 		require.Equal(t, unseen[i].TrainLoss, seen[i].TrainLoss)
-		require.True(t, math.IsNaN(unseen[i].ValidLoss) && math.IsNaN(unseen[i].Dice))
-		require.False(t, math.IsNaN(seen[i].ValidLoss) || math.IsNaN(seen[i].Dice))
+		require.Empty(t, unseen[i].Values)
+		require.False(t, math.IsNaN(seen[i].Value(metric.ValidLoss)) || math.IsNaN(seen[i].Value(dice)))
 	}
 }
 
@@ -205,10 +211,10 @@ func TestValidationOnlyLooks(t *testing.T) {
 func TestValidationSeesTheLastStep(t *testing.T) {
 	model := newPlain(t)
 	fit := func(rate float64) float64 {
-		epochs, err := trainer(t, model, train.Options{DType: nn.Double, Accumulate: 2}).Fit(context.Background(),
-			train.Phase{Epochs: 1, Rates: []float64{rate}}, formulaBatches("laws", 5, 2, 8, 0.3), formulaBatches("laws.valid", 3, 2, 8, 0.3))
+		epochs, err := learner(t, model, mean(2, 0)).Fit(context.Background(),
+			formulaBatches("laws", 5, 2, 8, 0.3), formulaBatches("laws.valid", 3, 2, 8, 0.3), train.Phase{Epochs: 1, Rates: []float64{rate}})
 		require.NoError(t, err)
-		return epochs[0].ValidLoss
+		return epochs[0].Value(metric.ValidLoss)
 	}
 	require.Equal(t, fit(1e-1), fit(1e-30))
 }
@@ -216,11 +222,11 @@ func TestValidationSeesTheLastStep(t *testing.T) {
 // At a rate near zero no parameter moves by a bit; only the running statistics
 // follow the images.
 func TestRateNearZero(t *testing.T) {
-	for _, recipe := range []train.Recipe{train.Default, train.Kernel} {
+	for _, cfg := range []train.Config{mean(2, 1), notebook(2, 1)} {
 		model := newTiny(t, nn.Double)
 		before := state(t, model)
-		_, err := trainer(t, model, train.Options{Recipe: recipe, DType: nn.Double, Accumulate: 2, Clip: 1}).Fit(context.Background(),
-			train.Phase{Epochs: 2, Rates: train.SameRates(1e-30, 3)}, formulaBatches("laws", 5, 2, 8, 0.3), formulaBatches("laws.valid", 3, 2, 8, 0.3))
+		_, err := learner(t, model, cfg).Fit(context.Background(),
+			formulaBatches("laws", 5, 2, 8, 0.3), formulaBatches("laws.valid", 3, 2, 8, 0.3), train.Phase{Epochs: 2, Rates: train.SameRates(1e-30, 3)})
 		require.NoError(t, err)
 		after := state(t, model)
 		for i, n := range nn.State(model) {
@@ -235,17 +241,16 @@ func TestRateNearZero(t *testing.T) {
 
 // One batch, whose masks are drawn at random, is learnt by heart.
 func TestOverfit(t *testing.T) {
-	for _, recipe := range []train.Recipe{train.Default, train.Kernel} {
+	for _, cfg := range []train.Config{mean(1, 1), notebook(1, 1)} {
 		in := nn.NewInit(nn.CPU, 3)
 		conv := func(from, to int64) nn.Layer { return nn.NewConv2d(in, from, to, 3, &nn.ConvOptions{Padding: 1}) }
 		model := &plain{nn.Sequential{conv(3, 48), nn.Activation{}, conv(48, 48), nn.Activation{}, conv(48, 2)}}
 		batch := formulaBatches("laws", 1, 1, 8, 0.3)
-		epochs, err := trainer(t, model, train.Options{Recipe: recipe, Clip: 1}).Fit(context.Background(),
-			train.Phase{Epochs: 150, Rates: []float64{1e-2}}, batch, batch)
+		epochs, err := learner(t, model, cfg).Fit(context.Background(), batch, batch, train.Phase{Epochs: 150, Rates: []float64{1e-2}})
 		require.NoError(t, err)
 		last := epochs[len(epochs)-1]
-		require.Less(t, last.ValidLoss, 0.02, "%v, from %v", recipe, epochs[0].ValidLoss)
-		require.Greater(t, last.Dice, 0.97)
+		require.Less(t, last.Value(metric.ValidLoss), 0.02, "%v, from %v", cfg.Accumulation, epochs[0].Value(metric.ValidLoss))
+		require.Greater(t, last.Value(dice), 0.97)
 	}
 }
 
@@ -264,8 +269,12 @@ func TestInput(t *testing.T) {
 		}
 	}
 	predict := func(b *feed.Batch, in train.Input) (prob []float32) {
-		require.NoError(t, trainer(t, newTiny(t, nn.Float), train.Options{Input: in}).Predict(context.Background(), batches{b}, false,
-			func(p train.Prediction) error { prob = append(prob, p.Prob...); return nil }))
+		task := data.Binary("foreground")
+		task.Channels = b.C
+		l, err := train.New(newTiny(t, nn.Float), task, train.Default(), &train.Parts{Input: in})
+		require.NoError(t, err)
+		require.NoError(t, l.Predict(context.Background(), batches{b}, train.FlipAverage,
+			func(p *train.Prediction) error { prob = append(prob, p.Class(1)...); return nil }))
 		return prob
 	}
 	want := predict(&rgb, train.Input{})
@@ -285,16 +294,16 @@ func TestPredict(t *testing.T) {
 		}
 		mirrored[i] = &m
 	}
-	predict := func(source feed.Source, noFlip bool) (all [][]float32) {
-		tr := trainer(t, model, train.Options{DType: nn.Double})
-		require.NoError(t, tr.Predict(context.Background(), source, noFlip, func(p train.Prediction) error {
+	predict := func(source feed.Source, flip train.Flip) (all [][]float32) {
+		tr := learner(t, model, train.Default())
+		require.NoError(t, tr.Predict(context.Background(), source, flip, func(p *train.Prediction) error {
 			require.Equal(t, len(all), p.Index)
-			all = append(all, p.Prob)
+			all = append(all, p.Class(1))
 			return nil
 		}))
 		return all
 	}
-	averaged, straight, flipped := predict(source, false), predict(source, true), predict(mirrored, true)
+	averaged, straight, flipped := predict(source, train.FlipAverage), predict(source, train.NoFlip), predict(mirrored, train.NoFlip)
 	require.Len(t, averaged, 6)
 	for i := range averaged {
 		want := make([]float64, 64)

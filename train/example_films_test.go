@@ -37,17 +37,19 @@ func Example_films() {
 
 	in := nn.NewInit(nn.CPU, 2019) // where weights live, and the seed they are drawn from
 	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
-	trainer, err := train.New(net, train.Options{
-		Input:      train.Input{Mean: []float64{0.540, 0.540, 0.540}, Std: []float64{0.264, 0.264, 0.264}},
-		Accumulate: 4, Clip: 1,
+	cfg := train.Default()
+	cfg.MicroBatches = 4 // batches of 16 films make a step
+	learner, err := train.New(net, ds.Task, cfg, &train.Parts{
+		Input:   train.Input{Mean: []float64{0.540, 0.540, 0.540}, Std: []float64{0.264, 0.264, 0.264}},
+		Metrics: []metric.Metric{metric.KernelDice(metric.KernelThreshold, metric.Noise{})},
 	})
 	check(err)
-	_, err = trainer.Fit(ctx, train.Phase{Epochs: 10, Rates: train.SameRates(1e-3, 3)}, films, held)
+	_, err = learner.Fit(ctx, films, held, train.Phase{Epochs: 10, Rates: train.SameRates(1e-3, 3)})
 	check(err)
 
 	sweep := metric.NewSweep(nil, metric.Noise{MinSum: metric.NoiseArea(256, 256)})
-	check(trainer.Predict(ctx, held, false, func(p train.Prediction) error {
-		sweep.Add(p.Prob, p.Targets, train.Foreground)
+	check(learner.Predict(ctx, held, train.FlipAverage, func(p *train.Prediction) error {
+		sweep.Add(p.Class(1), p.Target, 1)
 		return nil
 	}))
 	threshold, dice := sweep.Best()

@@ -4,23 +4,17 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"math"
 
+	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/loss"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
 	torch "github.com/wangkuiyi/gotorch"
 )
-
-// edge is about the smallest network that can be trained: one layer sees three by
-// three pixels.
-type edge struct{ conv nn.Sequential }
-
-func (m edge) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor { return m.conv.Forward(mode, x) }
-func (m edge) Walk(w nn.Walker)                                  { w.Child("conv", m.conv) }
-func (m edge) String() string                                    { return "edge" }
-
-// LayerGroups puts all parameters into one group, with one learning rate.
-func (m edge) LayerGroups() [][]nn.Named { return [][]nn.Named{nn.Parameters(m)} }
 
 // picture is one grey image with a bright shape, and the mask of that shape.
 func picture() *feed.Batch {
@@ -36,7 +30,7 @@ func picture() *feed.Batch {
 	for _, row := range rows {
 		for _, c := range row {
 			if c == '#' {
-				b.Images, b.Targets = append(b.Images, 0.7), append(b.Targets, train.Foreground)
+				b.Images, b.Targets = append(b.Images, 0.7), append(b.Targets, 1)
 			} else {
 				b.Images, b.Targets = append(b.Images, 0.4), append(b.Targets, 0)
 			}
@@ -45,36 +39,37 @@ func picture() *feed.Batch {
 	return b
 }
 
-// A network learns to find what is bright in an image.
-func Example() {
+// edge is about the smallest network that can be trained: one layer sees three by
+// three pixels. It has one layer group, and so one learning rate.
+func edge() nn.Sequential {
 	in := nn.NewInit(nn.CPU, 1)
-	model := edge{nn.Sequential{
+	return nn.Sequential{
 		nn.NewConv2d(in, 1, 8, 3, &nn.ConvOptions{Padding: 1}), nn.Activation{},
 		nn.NewConv2d(in, 8, 2, 1, nil),
-	}}
-	trainer, err := train.New(model, train.Options{
+	}
+}
+
+// A network learns to find what is bright in an image.
+func Example() {
+	learner, err := train.New(edge(), data.Binary("shape"), train.Default(), &train.Parts{
 		Input: train.Input{Mean: []float64{0.45}, Std: []float64{0.15}},
-		Clip:  1,
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	source := batches{picture()} // a feed.Source; feed.NewLoader makes one of a data set
 	phase := train.Phase{Name: "all", Epochs: 60, Rates: []float64{0.05}}
-	epochs, err := trainer.Fit(context.Background(), phase, source, source)
-	if err != nil {
+	if _, err := learner.Fit(context.Background(), source, nil, phase); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("Dice %.2f\n", epochs[len(epochs)-1].Dice)
-
-	err = trainer.Predict(context.Background(), source, false, func(p train.Prediction) error {
-		for i, prob := range p.Prob {
+	err = learner.Predict(context.Background(), source, train.FlipAverage, func(p *train.Prediction) error {
+		for i, prob := range p.Class(1) {
 			if prob > 0.5 {
 				fmt.Print("#")
 			} else {
 				fmt.Print(".")
 			}
-			if i%8 == 7 {
+			if i%p.Width == p.Width-1 {
 				fmt.Println()
 			}
 		}
@@ -84,7 +79,6 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output:
-	// Dice 1.00
 	// ........
 	// .####...
 	// .#......
@@ -93,26 +87,129 @@ func Example() {
 	// ........
 }
 
-// The learning rate lies where the loss falls fastest.
-func ExampleTrainer_FindRate() {
+// ring is a network of a user's own: a mean over the surroundings of each pixel
+// joins what a convolution makes of it.
+type ring struct{ first, last *nn.Conv2d }
+
+func (m ring) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
+	x = nn.ReLU(m.first.Forward(mode, x))
+	size := nn.Shape(x)
+	around := nn.ResizeBilinear(nn.MaxPool2d{Kernel: 2, Stride: 2}.Forward(mode, x), size[2], size[3])
+	return m.last.Forward(mode, nn.Cat(x, around))
+}
+
+func (m ring) Walk(w nn.Walker) {
+	w.Child("first", m.first)
+	w.Child("last", m.last)
+}
+
+func (m ring) String() string { return "ring" }
+
+// sawtooth is a schedule of a user's own: rates fall to a tenth, ten times over.
+type sawtooth struct{}
+
+func (sawtooth) At(i, n int, highest []float64) (rates []float64, momentum float64) {
+	p := math.Mod(float64(10*i)/float64(n), 1)
+	for _, r := range highest {
+		rates = append(rates, r*(1-0.9*p))
+	}
+	return rates, 0
+}
+
+// sign is an optimizer of a user's own: each weight moves by the rate, against the
+// sign of its gradient (signSGD, Bernstein et al. 2018).
+type sign struct{ groups [][]nn.Named }
+
+var opSign, opSubtract = nn.NewOp("sign"), nn.NewOp("sub_.Tensor")
+
+func newSign(groups [][]nn.Named) (nn.Optimizer, error) { return sign{groups}, nil }
+
+func (s sign) Step(hyper []nn.Hyper) error {
+	return nn.Try(func() {
+		nn.NoGrad(func() {
+			for i, group := range s.groups {
+				for _, p := range group {
+					if g, ok := nn.Grad(p.Tensor); ok {
+						opSubtract.Call(p.Tensor, nn.MulScalar(opSign.Call(g), hyper[i].Rate))
+					}
+				}
+			}
+		})
+	})
+}
+
+func (sign) State() (*checkpoint.File, error) { return &checkpoint.File{}, nil } // it remembers nothing
+func (sign) LoadState(*checkpoint.File) error { return nil }
+func (sign) String() string                   { return "sign" }
+
+// missed is a metric of a user's own: how many pixels of the shape are not found.
+type missed struct{ n int }
+
+func (m *missed) Reset() { m.n = 0 }
+
+func (m *missed) Add(im *metric.Image) error {
+	for i, p := range im.Class(1) {
+		if im.Target[i] == 1 && p < 0.5 {
+			m.n++
+		}
+	}
+	return nil
+}
+
+func (m *missed) Values() metric.Values {
+	return metric.Values{{Name: "missed", Value: float64(m.n)}}
+}
+
+// A network, a loss, an optimizer, a schedule and a metric of a user's own.
+func ExampleLearner() {
 	in := nn.NewInit(nn.CPU, 1)
-	model := edge{nn.Sequential{
-		nn.NewConv2d(in, 1, 8, 3, &nn.ConvOptions{Padding: 1}), nn.Activation{},
-		nn.NewConv2d(in, 8, 2, 1, nil),
+	model := ring{nn.NewConv2d(in, 1, 8, 3, &nn.ConvOptions{Padding: 1}), nn.NewConv2d(in, 16, 2, 1, nil)}
+	brier := loss.Func{Name: "brier", F: func(scores, targets torch.Tensor) torch.Tensor {
+		truth := nn.To(targets, nn.CPU, nn.Float)
+		miss := nn.Sub(nn.Select(nn.Softmax(scores, 1), 1, 1), truth)
+		return nn.Mean(nn.Mul(miss, miss))
 	}}
-	trainer, err := train.New(model, train.Options{})
+	learner, err := train.New(model, data.Binary("shape"), train.Default(), &train.Parts{
+		Loss:      brier,
+		Optimizer: newSign,
+		Metrics:   []metric.Metric{&missed{}},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	points, err := trainer.FindRate(context.Background(), batches{picture()}, nil)
+	source := batches{picture()}
+	epochs, err := learner.Fit(context.Background(), source, source,
+		train.Phase{Epochs: 100, Rates: []float64{0.02}, Schedule: sawtooth{}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	rate, err := train.SteepestRate(points)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("the loss falls fastest at a rate of %.2f\n", rate)
+	first, last := epochs[0], epochs[99]
+	fmt.Printf("loss %.2f, then %.2f\n", first.Value(metric.ValidLoss), last.Value(metric.ValidLoss))
+	fmt.Printf("missed %v of 10 pixels, then %v\n", first.Value("missed"), last.Value("missed"))
 	// Output:
-	// the loss falls fastest at a rate of 0.63
+	// loss 0.23, then 0.06
+	// missed 10 of 10 pixels, then 0
+}
+
+// The learning rate lies where the loss falls fastest.
+func ExampleLearner_FindRate() {
+	learner, err := train.New(edge(), data.Binary("shape"), train.Default(), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	points, err := learner.FindRate(context.Background(), batches{picture()}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	steepest, err := train.SteepestRate(points)
+	if err != nil {
+		log.Fatal(err)
+	}
+	valley, err := train.ValleyRate(points)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("the loss falls fastest at a rate of %.1g; half way down its longest fall it is %.1g\n", steepest, valley)
+	// Output:
+	// the loss falls fastest at a rate of 0.3; half way down its longest fall it is 0.0007
 }

@@ -2,168 +2,146 @@ package train
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
-	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
-	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Options are the choices of a training run. The zero value is the notebook's,
-// but without accumulation, clipping and normalization of the input.
-type Options struct {
-	Recipe      Recipe
-	Device      nn.Device
-	DType       nn.DType // of the model and its input; 0 means float32
-	BFloat16    bool     // convolutions in bfloat16 (autocast)
-	Input       Input
-	Accumulate  int         // micro-batches a step; 0 means 1
-	Clip        float64     // largest norm of a gradient; 0 for no clipping
-	WeightDecay float64     // 0 means 0.01, fastai's; negative means none
-	BatchNorm   float64     // momentum of running statistics; 0 leaves the layers'
-	Epsilon     *nn.Epsilon // of Adam; nil means the recipe's
-	Threshold   float64     // of the per-epoch Dice; 0 means 0.2, the notebook's
-	Noise       metric.Noise
-	Observe     Observer
+// standing is where a run stands, apart from its tensors.
+type standing struct {
+	Done   []donePhase `json:"done"`
+	Epoch  int         `json:"epoch"` // of the whole run: the one under way, or the next
+	Step   int         `json:"step"`  // taken in the whole run
+	Scaler scaler      `json:"scaler"`
+	Phase  *underway   `json:"phase,omitempty"` // nil between phases
 }
 
-// An Observer is told what happens while it happens. Any function may be nil;
-// slices are its own. A tensor that it makes is freed when training ends.
-type Observer struct {
-	Batch func(BatchInfo)
-	Step  func(StepInfo)
-	Epoch func(Epoch)
+type donePhase struct {
+	Phase  string         `json:"phase"` // Phase.key
+	Epochs []metric.Epoch `json:"epochs"`
 }
 
-// A BatchInfo describes a training batch that is done.
-type BatchInfo struct {
-	Epoch, Iteration int       // counted from 0 in the phase
-	Rates            []float64 // in force, per layer group
-	Momentum         float64
-	Loss             float64
-	Norm             float64 // of the gradient before it was clipped at this batch; NaN if it was not
+// underway is where a phase stands between two batches.
+type underway struct {
+	Phase     string         `json:"phase"`
+	Images    int            `json:"images"`  // of the source
+	Batches   int            `json:"batches"` // in an epoch
+	Epochs    []metric.Epoch `json:"epochs"`  // done
+	Batch     int            `json:"batch"`   // batches done in the epoch under way
+	Seen      int            `json:"seen"`    // images in these
+	Elapsed   time.Duration  `json:"elapsed"` // in the epoch
+	Iteration int            `json:"iteration"`
+	Loss      smoothed       `json:"loss"`
+	Gathered  gathered       `json:"gathered"`
 }
 
-// A StepInfo describes a step of the optimizer that is done.
-type StepInfo struct {
-	Iteration int // the training batches before it, in the phase
-	EpochEnd  bool
-	Divisor   float64 // of the gathered gradients
-	Rates     []float64
-	Momentum  float64
-}
-
-// An Epoch is what the loop measured in one.
-type Epoch struct {
-	Phase     string
-	Epoch     int     // counted from 0 in the phase
-	TrainLoss float64 // running mean of the phase's batch losses, as fastai shows it
-	ValidLoss float64 // mean over the validation images; NaN without any
-	Dice      float64 // mean over the validation images; NaN without any
-	Time      time.Duration
-}
-
-// A Phase is a stretch of training under one one-cycle schedule.
-type Phase struct {
-	Name   string
-	Epochs int
-	Rates  []float64 // the highest, per layer group; see SameRates and EvenRates
-	Frozen bool      // train the last layer group and all batch norms only
-}
-
-// A Trainer trains one model. The optimizer's averages start anew with each
-// phase, as fastai's do.
-type Trainer struct {
-	model  Model
-	opt    Options
-	all    []nn.Named
-	epochs int // begun in all phases; the source's number of the next one
-}
-
-// New returns a trainer of model, which must live on opt.Device.
-func New(model Model, opt Options) (*Trainer, error) {
-	if opt.Accumulate == 0 {
-		opt.Accumulate = 1
+// Fit trains through phases, one after the other, and returns their epochs. valid
+// may be nil. The epochs that source is asked for are counted over the whole run,
+// so that each has an order and transforms of its own.
+//
+// It stops with an error that wraps ctx's between two batches, and with one for a
+// loss or gradient that is not finite before it reaches the weights, as far as the
+// loss or a clipped gradient shows it. The epochs so far come with the error, and
+// the model is as it was trained so far. A phase that was broken off is not gone
+// on with by another Fit, but by [Learner.LoadState] of what a hook saved.
+//
+// After LoadState the phases are those of the run whose state it is: what was
+// done is passed over, and its epochs are returned as they were.
+func (l *Learner) Fit(ctx context.Context, source, valid feed.Source, phases ...Phase) (epochs []metric.Epoch, err error) {
+	if !l.busy.TryLock() {
+		return nil, ErrBusy
 	}
-	if opt.DType == 0 {
-		opt.DType = nn.Float
-	}
-	if opt.WeightDecay == 0 {
-		opt.WeightDecay = 0.01 // fastai 1.0.54, defaults.wd
-	}
-	opt.WeightDecay = max(opt.WeightDecay, 0)
-	if opt.Threshold == 0 {
-		opt.Threshold = metric.KernelThreshold
-	}
-	switch {
-	case opt.Accumulate < 1:
-		return nil, fmt.Errorf("train: accumulation of %d micro-batches, wanted at least 1", opt.Accumulate)
-	case opt.Clip < 0 || math.IsNaN(opt.Clip):
-		return nil, fmt.Errorf("train: gradients clipped to %v, wanted a positive norm, or 0 for none", opt.Clip)
-	case opt.BatchNorm < 0 || opt.BatchNorm > 1:
-		return nil, fmt.Errorf("train: batch norm momentum %v, wanted a number in (0, 1]", opt.BatchNorm)
-	}
-	if err := opt.Input.check(); err != nil {
-		return nil, err
-	}
-	if opt.BatchNorm > 0 {
-		nn.SetBatchNormMomentum(model, opt.BatchNorm)
-	}
-	return &Trainer{model: model, opt: opt, all: nn.Parameters(model)}, nil
-}
-
-// Fit trains through a phase and returns its epochs. valid may be nil. It stops
-// with ctx's error between two batches; the model then is as it was trained so
-// far. A loss that is not finite is an error.
-func (t *Trainer) Fit(ctx context.Context, p Phase, source, valid feed.Source) ([]Epoch, error) {
-	groups := t.model.LayerGroups()
-	switch {
-	case p.Epochs < 0:
-		return nil, fmt.Errorf("train: %d epochs", p.Epochs)
-	case len(p.Rates) != len(groups):
-		return nil, fmt.Errorf("train: %d learning rates for %d layer groups", len(p.Rates), len(groups))
-	case p.Epochs == 0:
-		return nil, nil
-	case source.Batches() == 0:
-		return nil, fmt.Errorf("train: no training batch in an epoch; use a smaller batch size")
-	}
-	epochs := make([]Epoch, 0, p.Epochs)
-	err := t.with(p.Frozen, OneCycle{source.Batches() * p.Epochs, p.Rates}, func(r *run) error {
-		for e := range p.Epochs {
-			epoch, err := r.epoch(ctx, e, source, valid)
-			if err != nil {
-				return fmt.Errorf("train: %s, epoch %d: %w", p.Name, e, err)
-			}
-			epoch.Phase = p.Name
-			epochs = append(epochs, epoch)
-			if t.opt.Observe.Epoch != nil {
-				t.opt.Observe.Epoch(epoch)
-			}
+	defer l.busy.Unlock()
+	for _, p := range phases {
+		if err := p.check(len(l.groups)); err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return epochs, err
+	}
+	if source.Batches() == 0 {
+		return nil, fmt.Errorf("train: no training batch in an epoch of %d images; use a smaller batch size", source.Len())
+	}
+	if valid != nil && valid.Batches() == 0 {
+		valid = nil
+	}
+	for _, p := range phases {
+		rows, err := l.fitPhase(ctx, p, source, valid)
+		epochs = append(epochs, rows...)
+		if errors.Is(err, Stop) {
+			return epochs, nil
+		}
+		if err != nil {
+			return epochs, err
+		}
+	}
+	return epochs, nil
 }
 
-// with runs f with a new optimizer, whose averages and the gradients are freed
-// at the end.
-func (t *Trainer) with(frozen bool, s schedule, f func(*run) error) (err error) {
+// fitPhase trains through a phase, or what remains of it.
+func (l *Learner) fitPhase(ctx context.Context, p Phase, source, valid feed.Source) (rows []metric.Epoch, err error) {
+	if done := l.called; done < len(l.at.Done) { // before LoadState
+		if d := l.at.Done[done]; d.Phase != p.key() {
+			return nil, fmt.Errorf("train: the state's phase %d is %s, now it is %s; go on with what was begun, or start anew", done, d.Phase, p.key())
+		}
+		l.called++
+		return l.at.Done[done].Epochs, nil
+	}
+	at := &underway{Phase: p.key(), Images: source.Len(), Batches: source.Batches()}
+	if l.resumed != nil {
+		switch was := l.at.Phase; {
+		case was.Phase != at.Phase:
+			return nil, fmt.Errorf("train: the state is of phase %s, now it is %s; go on with what was begun, or start anew", was.Phase, at.Phase)
+		case was.Images != at.Images || was.Batches != at.Batches:
+			return nil, fmt.Errorf("train: the state is of training on %d images in %d batches, now there are %d in %d; go on with the same data, or start anew",
+				was.Images, was.Batches, at.Images, at.Batches)
+		}
+	} else {
+		l.at.Phase = at
+	}
 	nn.Scope(func() {
-		groups := t.model.LayerGroups()
-		if err = t.freeze(groups, frozen); err != nil {
+		err = l.with(p.Frozen, p.schedule(), source.Batches()*p.Epochs, p.Rates, func(r *run) error {
+			l.run, r.phase = r, p
+			defer func() { l.run = nil }()
+			if err := r.resume(); err != nil {
+				return err
+			}
+			return r.train(ctx, source, valid)
+		})
+	})
+	if l.at.Phase != nil { // broken off
+		rows = l.at.Phase.Epochs
+		if l.at.Phase.Batch > 0 {
+			l.at.Epoch++
+		}
+		l.at.Phase = nil
+		return rows, err
+	}
+	return l.at.Done[len(l.at.Done)-1].Epochs, err
+}
+
+// with runs f with a new optimizer; its averages and the gradients are freed at
+// the end.
+func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64, f func(*run) error) (err error) {
+	nn.Scope(func() {
+		if err = l.freeze(frozen); err != nil {
 			return
 		}
-		var r *run
-		if r, err = t.newRun(s, groups); err != nil {
+		r := &run{Learner: l, schedule: s, iterations: iterations, highest: rates, accumulator: newAccumulator(l.cfg), at: &underway{}}
+		if l.at.Phase != nil {
+			r.at = l.at.Phase
+		}
+		if r.optimizer, err = l.parts.Optimizer(l.groups); err != nil {
 			return
 		}
-		defer func() { err = errors.Join(err, nn.DropGrad(t.all)) }()
+		r.stepper = &stepper{params: l.params, clip: l.cfg.Clip, scaler: &l.at.Scaler, step: r.step}
+		defer func() { err = errors.Join(err, nn.DropGrad(l.params)) }()
 		err = f(r)
 	})
 	return err
@@ -171,220 +149,368 @@ func (t *Trainer) with(frozen bool, s schedule, f func(*run) error) (err error) 
 
 // freeze sets which parameters are trained: all, or those of the last group and
 // of every batch norm.
-func (t *Trainer) freeze(groups [][]nn.Named, frozen bool) error {
+func (l *Learner) freeze(frozen bool) error {
 	return nn.Try(func() {
-		for i, g := range groups {
+		for i, g := range l.groups {
 			for _, p := range g {
 				_, bn := p.Owner.(*nn.BatchNorm2d)
-				nn.SetRequiresGrad(p.Tensor, !frozen || bn || i == len(groups)-1)
+				nn.SetRequiresGrad(p.Tensor, !frozen || bn || i == len(l.groups)-1)
 			}
 		}
 	})
 }
 
-// A schedule gives the rates and the momentum in force during iteration i.
-type schedule interface {
-	At(i int) (rates []float64, momentum float64)
-}
-
-// crossEntropy is the loss, of the two classes of a mask.
-var crossEntropy = loss.Must(loss.CrossEntropy{}.New(data.Softmax, 2))
-
-// A run is a phase under way.
+// A run is a phase under way, or a search for a rate.
 type run struct {
-	*Trainer
-	schedule    schedule
+	*Learner
+	phase       Phase
+	schedule    Schedule
+	iterations  int // planned
+	highest     []float64
 	optimizer   nn.Optimizer
 	accumulator accumulator
 	stepper     *stepper
-	iteration   int // training batches done
-	epochEnd    bool
-	loss        smoothed
+	at          *underway
+	silent      bool      // hooks hear nothing
+	epochEnd    bool      // after the epoch's last training batch
+	begun       time.Time // when the epoch would have, had it run without a break
+	end         error     // Stop or EndPhase, once a hook returned it
 }
 
-func (t *Trainer) newRun(s schedule, groups [][]nn.Named) (*run, error) {
-	r := &run{
-		Trainer:     t,
-		schedule:    s,
-		accumulator: newAccumulator(t.opt.Recipe, t.opt.Accumulate),
-		loss:        smoothed{beta: 0.98}, // fastai 1.0.54, Recorder
+// hooks calls one moment's functions. Stop and EndPhase are noted and obeyed
+// when all that belongs to the batch or epoch is done.
+func (r *run) hooks(one func(Hook) error) error {
+	if r.silent {
+		return nil
 	}
-	config := nn.DefaultAdam()
-	if t.opt.Recipe == Kernel {
-		config = nn.KernelAdam()
+	err := call(r.parts.Hooks, one)
+	if !ended(err) {
+		return err
 	}
-	if t.opt.Epsilon != nil {
-		config.Epsilon = *t.opt.Epsilon
+	if r.end == nil || errors.Is(err, Stop) {
+		r.end = err
 	}
-	var err error
-	r.optimizer, err = config.New(groups)
-	r.stepper = &stepper{params: t.all, clip: t.opt.Clip, step: r.step}
-	return r, err
+	return nil
+}
+
+// stopping says whether a hook has asked for the end of the run.
+func (l *Learner) stopping() bool { return l.run != nil && errors.Is(l.run.end, Stop) }
+
+// pause lets hooks save the state.
+func (r *run) pause() error {
+	r.at.Elapsed = time.Since(r.begun)
+	r.pausing = true
+	defer func() { r.pausing = false }()
+	return r.hooks(func(h Hook) error { return moment(h.Pause, r.Learner) })
+}
+
+// train runs the epochs that remain.
+func (r *run) train(ctx context.Context, source, valid feed.Source) error {
+	if len(r.at.Epochs) == 0 && r.at.Batch == 0 {
+		if err := r.hooks(func(h Hook) error { return moment(h.PhaseStart, r.phase) }); err != nil {
+			return err
+		}
+	}
+	for r.Learner.at.Phase != nil && r.end == nil {
+		if err := r.epoch(ctx, source, valid); err != nil {
+			return err
+		}
+	}
+	if errors.Is(r.end, Stop) {
+		return Stop
+	}
+	if r.Learner.at.Phase != nil {
+		if err := r.finish(); err != nil {
+			return err
+		}
+		return r.pause()
+	}
+	return nil
+}
+
+// finish ends the phase.
+func (r *run) finish() error {
+	l := r.Learner
+	err := r.hooks(func(h Hook) error { return moment(h.PhaseEnd, r.phase) })
+	if err != nil {
+		return err
+	}
+	if r.at.Batch > 0 { // ended in the middle of an epoch
+		l.at.Epoch++
+	}
+	l.at.Done = append(l.at.Done, donePhase{r.at.Phase, r.at.Epochs})
+	l.at.Phase = nil
+	l.called++
+	return nil
+}
+
+// where names the epoch under way, for messages.
+func (r *run) where() string {
+	return fmt.Sprintf("%sepoch %d", r.phase.where(), r.Learner.at.Epoch)
+}
+
+// key is what two phases must share to be the same.
+func (p Phase) key() string {
+	text, err := json.Marshal(p)
+	if err != nil { // rates that are no numbers, which check refuses
+		return err.Error()
+	}
+	return string(text)
+}
+
+func (p Phase) where() string {
+	if p.Name == "" {
+		return ""
+	}
+	return p.Name + ", "
+}
+
+// fail adds to an error where it happened.
+func (r *run) fail(ctx context.Context, part string, batch int, err error) error {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+		return &cancelled{fmt.Sprintf("%s%s, after %d batches", r.where(), part, batch), cause}
+	}
+	return fmt.Errorf("train: %s: %sbatch %d: %w", r.where(), part, batch, err)
+}
+
+// cancelled says that a context ended the work.
+type cancelled struct {
+	where string
+	cause error
+}
+
+func (c *cancelled) Error() string {
+	if errors.Is(c.cause, context.DeadlineExceeded) {
+		return "train: out of time in " + c.where
+	}
+	return "train: cancelled in " + c.where
+}
+
+func (c *cancelled) Unwrap() error { return c.cause }
+
+func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
+	l, at := r.Learner, r.at
+	r.begun = time.Now().Add(-at.Elapsed)
+	r.epochEnd = false
+	if at.Batch == 0 {
+		if err := r.hooks(func(h Hook) error { return moment(h.EpochStart, l.at.Epoch) }); err != nil {
+			return err
+		}
+	}
+	for b, err := range source.Epoch(l.at.Epoch, at.Batch) {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err == nil {
+			err = r.batch(source, b)
+		}
+		if err != nil {
+			return r.fail(ctx, "", at.Batch, err)
+		}
+		if errors.Is(r.end, EndPhase) {
+			return nil // and train ends it, before the next pause
+		}
+		if err := r.pause(); err != nil || r.end != nil {
+			return err
+		}
+	}
+	if at.Batch != at.Batches {
+		return fmt.Errorf("train: %s: the source yields %d batches, not %d as it says", r.where(), at.Batch, at.Batches)
+	}
+	row := metric.Epoch{Phase: r.phase.Name, Epoch: l.at.Epoch, TrainLoss: at.Loss.value()}
+	rates, _ := r.schedule.At(at.Iteration-1, r.iterations, r.highest)
+	row.Rate = slices.Max(rates)
+	r.epochEnd = true
+	err := r.accumulator.endTraining(&at.Gathered, r.stepper)
+	if trained := time.Since(r.begun).Seconds(); trained > 0 {
+		row.Speed = float64(at.Seen) / trained
+	}
+	if err == nil && valid != nil {
+		row.Values, err = r.validate(ctx, valid)
+	}
+	if err == nil {
+		err = r.accumulator.endEpoch(&at.Gathered, r.stepper)
+	}
+	if err == nil {
+		err = r.checkWeights()
+	}
+	if bad := (*badNumber)(nil); errors.As(err, &bad) {
+		err = fmt.Errorf("train: %s, its end: %w", r.where(), err)
+	}
+	if err != nil {
+		return err
+	}
+	row.Time = time.Since(r.begun)
+	at.Epochs = append(at.Epochs, row)
+	l.at.Epoch++
+	at.Batch, at.Seen, at.Elapsed = 0, 0, 0
+	if err := r.hooks(func(h Hook) error { return moment(h.EpochEnd, row) }); err != nil {
+		return err
+	}
+	if len(at.Epochs) == r.phase.Epochs || errors.Is(r.end, EndPhase) {
+		if err := r.finish(); err != nil {
+			return err
+		}
+	}
+	r.begun = time.Now()
+	return r.pause()
+}
+
+// checkWeights returns an error if a parameter or running statistic is not a
+// number: a last step may have broken what no loss has shown yet.
+func (l *Learner) checkWeights() error {
+	norm, err := nn.StateNorm(nn.State(l.model))
+	if err == nil && !finite(norm) {
+		err = &badNumber{"the norm of the weights", norm}
+	}
+	return err
+}
+
+// rates returns what is in force during an iteration.
+func (r *run) rates() (rates []float64, momentum float64, err error) {
+	rates, momentum = r.schedule.At(r.at.Iteration, r.iterations, r.highest)
+	if len(rates) != len(r.groups) {
+		return nil, 0, fmt.Errorf("the schedule gives %d rates for %d layer groups", len(rates), len(r.groups))
+	}
+	for g, rate := range rates {
+		if !(rate >= 0) || math.IsInf(rate, 1) || !finite(momentum) {
+			return nil, 0, fmt.Errorf("the schedule gives rate %v to layer group %d, with momentum %v", rate, g, momentum)
+		}
+	}
+	return rates, momentum, nil
 }
 
 // step moves the parameters with the values in force.
 func (r *run) step(divisor float64) error {
-	rates, momentum := r.schedule.At(r.iteration)
+	rates, momentum, err := r.rates()
+	if err != nil {
+		return err
+	}
+	info := StepInfo{r.Learner.at.Step, r.at.Iteration, r.epochEnd, divisor, rates, momentum}
+	if err := r.hooks(func(h Hook) error { return moment(h.StepStart, info) }); err != nil {
+		return err
+	}
 	hyper := make([]nn.Hyper, len(rates))
 	for g, rate := range rates {
-		hyper[g] = nn.Hyper{Rate: rate, Momentum: momentum, WeightDecay: r.opt.WeightDecay}
+		hyper[g] = nn.Hyper{Rate: rate, Momentum: momentum, WeightDecay: r.cfg.WeightDecay}
 	}
 	if err := r.optimizer.Step(hyper); err != nil {
 		return err
 	}
-	if r.opt.Observe.Step != nil {
-		r.opt.Observe.Step(StepInfo{r.iteration, r.epochEnd, divisor, rates, momentum})
-	}
-	return nil
-}
-
-func (r *run) epoch(ctx context.Context, e int, source, valid feed.Source) (Epoch, error) {
-	start := time.Now()
-	epoch := r.epochs
-	r.epochs++
-	result := Epoch{Epoch: e, ValidLoss: math.NaN(), Dice: math.NaN()}
-	r.epochEnd = false
-	n := 0
-	for b, err := range source.Epoch(epoch, 0) {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err == nil {
-			err = r.batch(e, b)
-		}
-		if err != nil {
-			return result, fmt.Errorf("batch %d: %w", n, err)
-		}
-		n++
-	}
-	result.TrainLoss = r.loss.value()
-	r.epochEnd = true
-	if err := r.accumulator.endTraining(r.stepper); err != nil {
-		return result, err
-	}
-	if valid != nil {
-		var err error
-		result.ValidLoss, result.Dice, err = r.validate(ctx, valid)
-		if err != nil {
-			return result, fmt.Errorf("validation, %w", err)
-		}
-	}
-	if err := r.accumulator.endEpoch(r.stepper); err != nil {
-		return result, err
-	}
-	result.Time = time.Since(start)
-	return result, nil
+	r.Learner.at.Step++
+	return r.hooks(func(h Hook) error { return moment(h.StepEnd, info) })
 }
 
 // batch trains on one batch: forward, loss, backward, and a step when it is time.
-func (r *run) batch(e int, b *feed.Batch) error {
-	r.accumulator.beginBatch(b.N, true)
-	loss, err := r.gradients(b)
+func (r *run) batch(source feed.Source, b *feed.Batch) error {
+	at := r.at
+	if at.Batch >= at.Batches {
+		return fmt.Errorf("the source yields more than the %d batches that it says", at.Batches)
+	}
+	rates, momentum, err := r.rates()
 	if err != nil {
 		return err
 	}
-	if math.IsNaN(loss) || math.IsInf(loss, 0) {
-		return fmt.Errorf("the loss is %v; lower the learning rate, or look at the images with data.Check", loss)
+	value, err := r.gradients(b, at.Batch)
+	if err == nil {
+		at.Loss.add(value)
+		r.stepper.norm = math.NaN()
+		err = r.accumulator.endBatch(&at.Gathered, r.stepper)
 	}
-	r.loss.add(loss)
-	rates, momentum := r.schedule.At(r.iteration)
-	r.stepper.norm = math.NaN()
-	if err := r.accumulator.endBatch(r.stepper); err != nil {
+	if bad := (*badNumber)(nil); errors.As(err, &bad) {
+		return fmt.Errorf("step %d, learning rate %v, %s: %w", r.Learner.at.Step, slices.Max(rates), films(source, b), err)
+	}
+	if err != nil {
 		return err
 	}
-	if r.opt.Observe.Batch != nil {
-		r.opt.Observe.Batch(BatchInfo{e, r.iteration, rates, momentum, loss, r.stepper.norm})
+	info := BatchInfo{r.Learner.at.Epoch, at.Iteration, b.N, rates, momentum, value, r.stepper.norm, r.Learner.at.Scaler.Skipped}
+	if err := r.hooks(func(h Hook) error { return moment(h.BatchEnd, info) }); err != nil {
+		return err
 	}
-	r.iteration++
+	at.Iteration++
+	at.Batch++
+	at.Seen += b.N
 	return nil
 }
 
 // gradients adds the batch's gradients to those gathered and returns its loss.
-func (r *run) gradients(b *feed.Batch) (value float64, err error) {
-	if err := b.Check(true); err != nil {
+// What the network draws for it depends on the batch's number alone.
+func (r *run) gradients(b *feed.Batch, number int) (value float64, err error) {
+	if err := r.checkBatch(b, true); err != nil {
 		return 0, err
 	}
-	err = inScope(func() {
-		loss := crossEntropy.Forward(r.scores(nn.Train, r.input(b)), targets(b, r.opt.Device))
-		value = item(loss)
-		if w := r.accumulator.weight(b.N); w != 1 {
-			loss = nn.MulScalar(loss, w)
+	nn.SeedDropout(r.model, r.cfg.Seed, uint64(r.Learner.at.Epoch), uint64(number))
+	r.accumulator.beginBatch(&r.at.Gathered, b.N, true)
+	err = r.inScope(b, func() {
+		loss := r.loss.Forward(r.scores(nn.Train, r.input.images(b)), r.input.targets(b))
+		// A CUDA device gets the backward pass before it is asked for the loss, so
+		// that it does not wait for the answer; elsewhere a bad loss is found before
+		// it touches a gradient.
+		if !r.device.CUDA() {
+			if value = item(loss); !finite(value) {
+				return
+			}
 		}
-		if err := nn.Backward(loss); err != nil {
+		scaled := loss
+		if w := r.accumulator.weight(b.N) * r.Learner.at.Scaler.scale(); w != 1 {
+			scaled = nn.MulScalar(loss, w)
+		}
+		if err := nn.Backward(scaled); err != nil {
 			panic(err)
 		}
+		if r.device.CUDA() {
+			value = item(loss)
+		}
 	})
+	if err == nil && !finite(value) {
+		err = &badNumber{"the loss", value}
+	}
 	return value, err
 }
 
-// input returns a batch's images as the model takes them.
-func (t *Trainer) input(b *feed.Batch) torch.Tensor {
-	return t.opt.Input.tensor(b, t.opt.Device, t.opt.DType)
-}
-
-// scores returns the class scores of images, in the trainer's element type
-// whatever they were computed in.
-func (t *Trainer) scores(mode nn.Mode, x torch.Tensor) torch.Tensor {
-	if !t.opt.BFloat16 {
-		return t.model.Forward(mode, x)
-	}
+// scores returns the scores of images, in the number type of the model's
+// parameters whatever they were computed in.
+func (l *Learner) scores(mode nn.Mode, x torch.Tensor) torch.Tensor {
 	var y torch.Tensor
-	nn.Autocast(t.opt.Device, nn.BFloat16, func() { y = t.model.Forward(mode, x) })
-	return nn.To(y, t.opt.Device, t.opt.DType)
-}
-
-// validate returns the mean loss and Dice over all images of a source.
-func (r *run) validate(ctx context.Context, valid feed.Source) (loss, dice float64, err error) {
-	nn.NoGrad(func() { loss, dice, err = r.scoreAll(ctx, valid) })
-	return loss, dice, err
-}
-
-func (r *run) scoreAll(ctx context.Context, valid feed.Source) (loss, dice float64, err error) {
-	var losses, dices metric.Mean
-	n := 0
-	for b, err := range valid.Epoch(0, 0) {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err == nil {
-			err = b.Check(true)
-		}
-		if err != nil {
-			return 0, 0, fmt.Errorf("batch %d: %w", n, err)
-		}
-		r.accumulator.beginBatch(b.N, false)
-		var value float64
-		var prob []float32
-		err = inScope(func() {
-			scores := r.scores(nn.Eval, r.input(b))
-			value = item(crossEntropy.Forward(scores, targets(b, r.opt.Device)))
-			prob = slice(foreground(scores))
-		})
-		if err != nil {
-			return 0, 0, fmt.Errorf("batch %d: %w", n, err)
-		}
-		n++
-		losses.Add(value, b.N)
-		area := b.H * b.W
-		for i := range b.N {
-			o := metric.Compare(prob[i*area:(i+1)*area], b.Targets[i*area:(i+1)*area], Foreground, r.opt.Threshold, r.opt.Noise)
-			dices.Add(float64(o.KernelDice()), 1)
-		}
+	forward := func() { y = l.model.Forward(mode, x) }
+	switch l.cfg.Precision {
+	case BFloat16:
+		nn.Autocast(l.device, nn.BFloat16, forward)
+	case Float16:
+		nn.Autocast(l.device, nn.Half, forward)
+	default:
+		forward()
 	}
-	return losses.Value(), dices.Value(), nil
+	in, out := nn.Shape(x), nn.Shape(y)
+	if want := []int64{in[0], int64(l.task.Outputs()), in[2], in[3]}; !slices.Equal(out, want) {
+		panic(&nn.Error{Op: "scores", Msg: fmt.Sprintf("the model returns %v; for a task of %d classes with %s it must return %v",
+			out, len(l.task.Classes), l.task.Output, want)})
+	}
+	return nn.To(y, l.device, l.dtype)
+}
+
+// validate returns the mean loss over all images of a source, and the metrics.
+func (r *run) validate(ctx context.Context, valid feed.Source) (values metric.Values, err error) {
+	if err := r.hooks(func(h Hook) error { return event(h.EvalStart) }); err != nil {
+		return nil, err
+	}
+	values, err = r.scoreAll(ctx, valid)
+	return values, errors.Join(err, r.hooks(func(h Hook) error { return event(h.EvalEnd) }))
 }
 
 // smoothed is a mean that forgets, corrected for its start at zero.
 //
-// Source: fastai 1.0.54, callback.py, SmoothenValue.
+// Source: fastai 1.0.54, callback.py, SmoothenValue, and the 0.98 of its Recorder.
 type smoothed struct {
-	beta, sum float64
-	n         int
+	Sum float64 `json:"sum"`
+	N   int     `json:"n"`
 }
+
+const smoothBeta = 0.98
 
 func (s *smoothed) add(v float64) {
-	s.n++
-	s.sum = s.beta*s.sum + (1-s.beta)*v
+	s.N++
+	s.Sum = smoothBeta*s.Sum + (1-smoothBeta)*v
 }
 
-func (s *smoothed) value() float64 { return s.sum / (1 - math.Pow(s.beta, float64(s.n))) }
+func (s *smoothed) value() float64 { return s.Sum / (1 - math.Pow(smoothBeta, float64(s.N))) }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
 	"github.com/stretchr/testify/require"
@@ -93,14 +94,13 @@ func protocol(golden []fastaiEvent) []event {
 
 // follow trains as golden/scripts/b3.py does, two epochs frozen and two full, and
 // returns the protocol. It calls atStep after each step.
-func follow(t *testing.T, model train.Model, opt train.Options, rate float64, source, valid feed.Source, atStep func(step int)) []event {
+func follow(t *testing.T, model train.Model, cfg train.Config, rate float64, source, valid feed.Source, atStep func(step int)) []event {
 	t.Helper()
 	var events []event
 	var step []event // under way: the observer hears of a batch after its step
 	steps := 0
-	opt.Recipe = train.Kernel
-	opt.Observe = train.Observer{
-		Step: func(s train.StepInfo) {
+	hook := train.Hook{
+		StepEnd: func(s train.StepInfo) error {
 			norm, err := nn.GradNorm(nn.Parameters(model))
 			require.NoError(t, err)
 			e := event{Kind: "step", Value: s.Divisor, Norm: norm, Rates: s.Rates, Momentum: s.Momentum, EpochEnd: s.EpochEnd}
@@ -111,27 +111,29 @@ func follow(t *testing.T, model train.Model, opt train.Options, rate float64, so
 			}
 			atStep(steps)
 			steps++
+			return nil
 		},
-		Batch: func(b train.BatchInfo) {
+		BatchEnd: func(b train.BatchInfo) error {
 			events = append(events, event{Kind: "loss", Value: b.Loss, Rates: b.Rates, Momentum: b.Momentum})
 			if !math.IsNaN(b.Norm) {
 				events = append(events, event{Kind: "clip", Value: b.Norm})
 			}
 			events = append(events, step...)
 			step = nil
+			return nil
 		},
-		Epoch: func(e train.Epoch) {
-			if !math.IsNaN(e.ValidLoss) {
-				events = append(events, event{Kind: "valid", Value: e.ValidLoss})
+		EpochEnd: func(e metric.Epoch) error {
+			if v := e.Value(metric.ValidLoss); !math.IsNaN(v) {
+				events = append(events, event{Kind: "valid", Value: v})
 			}
+			return nil
 		},
 	}
-	tr := trainer(t, model, opt)
-	_, err := tr.Fit(context.Background(), train.Phase{Name: "frozen", Epochs: 2, Rates: train.SameRates(rate, 3), Frozen: true}, source, valid)
-	require.NoError(t, err)
 	rates, err := train.EvenRates(rate/80, rate/2, 3)
 	require.NoError(t, err)
-	_, err = tr.Fit(context.Background(), train.Phase{Name: "full", Epochs: 2, Rates: rates}, source, valid)
+	_, err = learner(t, model, cfg, hook).Fit(context.Background(), source, valid,
+		train.Phase{Name: "frozen", Epochs: 2, Rates: train.SameRates(rate, 3), Frozen: true},
+		train.Phase{Name: "full", Epochs: 2, Rates: rates})
 	require.NoError(t, err)
 	return events
 }
@@ -200,16 +202,16 @@ var kernelVariants = map[string]kernelVariant{
 // run follows a variant with the Tiny model.
 func (v kernelVariant) run(t *testing.T, model train.Model, atStep func(step int)) []event {
 	t.Helper()
-	epsilon := nn.EpsilonAfter
-	if v.torch11 {
-		epsilon = nn.EpsilonBefore
+	cfg := notebook(v.accumulate, v.clip)
+	cfg.BatchNorm = 0.025
+	if !v.torch11 {
+		cfg.Optimizer.Epsilon = nn.EpsilonAfter
 	}
 	var valid feed.Source
 	if !v.noValid {
 		valid = formulaBatches("b3.valid", 3, 2, 8, 0.3)
 	}
-	events := follow(t, model, train.Options{DType: v.dtype, Accumulate: v.accumulate, Clip: v.clip, BatchNorm: 0.025, Epsilon: &epsilon},
-		1e-2, formulaBatches("b3.train", v.batches, 2, 8, 0.3), valid, atStep)
+	events := follow(t, model, cfg, 1e-2, formulaBatches("b3.train", v.batches, 2, 8, 0.3), valid, atStep)
 	kept := events[:0]
 	for _, e := range events {
 		if e.Kind != "valid" { // b3.py did not write it
@@ -297,11 +299,15 @@ func TestKernelExtract(t *testing.T) {
 // Frozen, the kernel recipe decays biases all the same, because fastai does; the
 // default recipe leaves them.
 func TestFrozenBias(t *testing.T) {
-	for recipe, moves := range map[train.Recipe]bool{train.Kernel: true, train.Default: false} {
+	for name, moves := range map[string]bool{"kernel": true, "default": false} {
+		cfg := mean(2, 0)
+		if moves {
+			cfg = notebook(2, 0)
+		}
 		model := newTiny(t, nn.Double)
 		before := state(t, model)
-		_, err := trainer(t, model, train.Options{Recipe: recipe, DType: nn.Double, Accumulate: 2}).Fit(context.Background(),
-			train.Phase{Name: "frozen", Epochs: 1, Rates: train.SameRates(1e-2, 3), Frozen: true}, formulaBatches("b3.train", 4, 2, 8, 0.3), nil)
+		_, err := learner(t, model, cfg).Fit(context.Background(), formulaBatches("b3.train", 4, 2, 8, 0.3), nil,
+			train.Phase{Name: "frozen", Epochs: 1, Rates: train.SameRates(1e-2, 3), Frozen: true})
 		require.NoError(t, err)
 		var moved []string
 		for i, n := range state(t, model).Tensors {
@@ -313,6 +319,6 @@ func TestFrozenBias(t *testing.T) {
 		if moves {
 			want = []string{"a.1.weight", "a.1.bias", "b.0.bias", "b.1.weight", "b.1.bias", "c.0.weight", "c.0.bias"}
 		}
-		require.Equal(t, want, moved, "%v", recipe)
+		require.Equal(t, want, moved, name)
 	}
 }

@@ -5,18 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 )
 
-// FindOptions are what [Trainer.FindRate] may be told.
+// FindOptions are what [Learner.FindRate] may be told.
 type FindOptions struct {
 	Start, End []float64 // rates of the first and after the last iteration, per layer group; nil means 1e-7 and 10
 	Iterations int       // 0 means 100
 	NoStop     bool      // go on when the loss explodes
 	Frozen     bool      // train as in a frozen [Phase]
+
+	// Each is told of every iteration; an error ends the search, [Stop] in order.
+	Each func(RatePoint) error
 }
 
 // A RatePoint is one iteration of a search for a learning rate.
@@ -28,27 +32,31 @@ type RatePoint struct {
 
 // FindRate trains with a rate that grows by the same factor at each iteration and
 // returns the losses met on the way: the rate to train with lies where they fall
-// fastest, well before they explode (Smith 2015, https://arxiv.org/abs/1506.01186).
-// The search ends after opt.Iterations, or when the smoothed loss exceeds four
-// times its minimum or is not a number. The model's parameters and running
-// statistics are then as they were, to the bit, and so they are after an error.
-// opt may be nil.
+// fastest, well before they explode (Smith 2015, https://arxiv.org/abs/1506.01186);
+// see [SteepestRate] and [ValleyRate]. The search ends after opt.Iterations, or
+// when the smoothed loss exceeds four times its minimum, or when a loss or gradient
+// is not a number. The model's parameters and running statistics are then as they
+// were, to the bit, and so they are after an error. Hooks hear nothing of it. opt
+// may be nil.
 //
-// An iteration is a step: as many micro-batches as the trainer accumulates, whose
-// mean loss counts. Source is read again from the start as often as needed. The
-// observer is told of each iteration as of a batch, and of each step.
+// An iteration is a step: as many micro-batches as the learner accumulates, whose
+// mean loss counts. Source is read again from the start as often as needed.
 //
-// Under [Kernel] an iteration is a micro-batch and there is no step, because the
-// notebook's optimizer ignores everyone but its own callback: the losses do not
-// depend on the rate. Find rates under [Default].
+// With the accumulation [Notebook] an iteration is a micro-batch and there is no
+// step, because the notebook's optimizer ignores everyone but its own callback:
+// the losses do not depend on the rate. Find rates with [Mean].
 //
 // Source: fastai 1.0.54, train.py, lr_find; callbacks/lr_finder.py.
-func (t *Trainer) FindRate(ctx context.Context, source feed.Source, opt *FindOptions) (points []RatePoint, err error) {
+func (l *Learner) FindRate(ctx context.Context, source feed.Source, opt *FindOptions) (points []RatePoint, err error) {
+	if !l.busy.TryLock() {
+		return nil, ErrBusy
+	}
+	defer l.busy.Unlock()
 	o := FindOptions{}
 	if opt != nil {
 		o = *opt
 	}
-	groups := len(t.model.LayerGroups())
+	groups := len(l.groups)
 	if o.Iterations == 0 {
 		o.Iterations = 100
 	}
@@ -61,125 +69,206 @@ func (t *Trainer) FindRate(ctx context.Context, source feed.Source, opt *FindOpt
 	switch {
 	case o.Iterations < 0:
 		return nil, fmt.Errorf("train: search of %d iterations, wanted at least 1", o.Iterations)
-	case groups == 0 || len(o.Start) != groups || len(o.End) != groups:
+	case len(o.Start) != groups || len(o.End) != groups:
 		return nil, fmt.Errorf("train: search from %d to %d rates for %d layer groups", len(o.Start), len(o.End), groups)
 	case source.Batches() == 0:
-		return nil, fmt.Errorf("train: no training batch in an epoch; use a smaller batch size")
+		return nil, fmt.Errorf("train: no training batch in an epoch of %d images; use a smaller batch size", source.Len())
 	}
 	for g := range o.Start {
 		if growth := o.End[g] / o.Start[g]; !(o.Start[g] > 0) || !(growth > 0) || math.IsInf(growth, 0) {
 			return nil, fmt.Errorf("train: search from rate %v to %v, wanted positive numbers", o.Start[g], o.End[g])
 		}
 	}
-	before, err := nn.SaveState(t.model)
+	before, err := nn.SaveState(l.model)
 	if err != nil {
 		return nil, fmt.Errorf("train: before the search for a rate: %w", err)
 	}
-	err = t.with(o.Frozen, growing(o), func(r *run) error {
+	at := l.at
+	l.at.Phase = nil
+	err = l.with(o.Frozen, growing{o.End}, o.Iterations, o.Start, func(r *run) error {
+		r.silent = true
 		points, err = r.search(ctx, source, o)
 		return err
 	})
-	return points, errors.Join(err, nn.LoadState(t.model, before))
+	l.at = at
+	return points, errors.Join(err, nn.LoadState(l.model, before))
 }
 
 // search is FindRate without the way back.
 func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (points []RatePoint, err error) {
 	var (
-		micro   = r.opt.Accumulate // micro-batches an iteration
-		pending metric.Mean        // their losses
+		micro   = r.cfg.MicroBatches // micro-batches an iteration
+		pending metric.Mean          // their losses
 		best    = math.Inf(1)
 		batches = 0
 	)
-	if r.opt.Recipe == Kernel {
+	if r.cfg.Accumulation == Notebook {
 		micro = 1
 	}
 	for e := 0; ; e++ {
-		epochStart := batches
+		number := 0 // in the epoch
 		for b, err := range source.Epoch(e, 0) {
 			var loss float64
 			if err == nil {
-				err = ctx.Err()
+				err = context.Cause(ctx)
 			}
 			if err == nil {
-				loss, err = r.searchBatch(b)
+				loss, err = r.searchBatch(b, batches)
 			}
-			if err != nil {
-				return points, fmt.Errorf("train: search for a rate, epoch %d: batch %d: %w", e, batches-epochStart, err)
+			var bad *badNumber
+			switch {
+			case errors.As(err, &bad):
+				loss = math.NaN()
+			case context.Cause(ctx) != nil && errors.Is(err, context.Cause(ctx)):
+				return points, &cancelled{fmt.Sprintf("the search for a rate, after %d iterations", len(points)), context.Cause(ctx)}
+			case err != nil:
+				return points, fmt.Errorf("train: search for a rate, epoch %d: batch %d: %w", e, number, err)
 			}
 			pending.Add(loss, b.N)
 			batches++
-			if batches%micro != 0 {
+			number++
+			if batches%micro != 0 && bad == nil {
 				continue
 			}
-			r.loss.add(pending.Value())
-			rates, momentum := r.schedule.At(r.iteration)
-			p := RatePoint{rates[len(rates)-1], pending.Value(), r.loss.value()}
+			r.at.Loss.add(pending.Value())
+			rates, _ := r.schedule.At(r.at.Iteration, r.iterations, r.highest)
+			p := RatePoint{rates[len(rates)-1], pending.Value(), r.at.Loss.value()}
 			points = append(points, p)
-			if r.opt.Observe.Batch != nil {
-				r.opt.Observe.Batch(BatchInfo{e, r.iteration, rates, momentum, p.Loss, r.stepper.norm})
-			}
 			pending = metric.Mean{}
-			r.iteration++
+			r.at.Iteration++
+			if err := moment(o.Each, p); errors.Is(err, Stop) {
+				return points, nil
+			} else if err != nil {
+				return points, err
+			}
 			best = min(best, p.Smooth)
-			exploded := p.Smooth > 4*best || math.IsNaN(p.Smooth)
-			if r.iteration == o.Iterations || exploded && !o.NoStop {
+			if len(points) == o.Iterations || bad != nil || p.Smooth > 4*best && !o.NoStop {
 				return points, nil
 			}
 		}
-		if batches == epochStart {
+		if number == 0 {
 			return points, fmt.Errorf("train: search for a rate, epoch %d: the source yields no batch", e)
 		}
 	}
 }
 
 // searchBatch trains on one micro-batch and returns its loss.
-func (r *run) searchBatch(b *feed.Batch) (loss float64, err error) {
-	r.stepper.norm = math.NaN()
-	if r.opt.Recipe == Kernel {
-		return r.gradients(b)
+func (r *run) searchBatch(b *feed.Batch, number int) (loss float64, err error) {
+	loss, err = r.gradients(b, number)
+	if err != nil || r.cfg.Accumulation == Notebook {
+		return loss, err
 	}
-	r.accumulator.beginBatch(b.N, true)
-	if loss, err = r.gradients(b); err != nil {
-		return 0, err
-	}
-	return loss, r.accumulator.endBatch(r.stepper)
+	return loss, r.accumulator.endBatch(&r.at.Gathered, r.stepper)
 }
 
-// growing is the schedule of a search.
-type growing FindOptions
+// growing is the schedule of a search; its highest rates are the first.
+type growing struct{ end []float64 }
 
 // Momentum of a search: the first beta of fastai's AdamW, which lr_find leaves as
 // it is.
 const findMomentum = 0.9
 
-func (g growing) At(i int) (rates []float64, momentum float64) {
-	rates = make([]float64, len(g.Start))
-	for j, start := range g.Start {
-		rates[j] = start * math.Pow(g.End[j]/start, float64(i)/float64(g.Iterations))
+// At implements [Schedule].
+func (g growing) At(i, n int, start []float64) (rates []float64, momentum float64) {
+	rates = make([]float64, len(start))
+	for j, s := range start {
+		rates[j] = s * math.Pow(g.end[j]/s, float64(i)/float64(n))
 	}
 	return rates, findMomentum
 }
 
-// SteepestRate returns the rate at which the smoothed loss of a search falls
-// fastest, leaving out the first ten points, where it still settles, and the last
-// five, where it explodes. It needs at least 17 points.
+// usable returns the points of a search that a suggestion is made from: without
+// the first tenth, where the loss has not settled and rates are too low to matter,
+// the last five, where it explodes, and what is not a number.
 //
-// Source: fastai 1.0.54, basic_train.py, Recorder.plot with suggestion=True.
-func SteepestRate(points []RatePoint) (float64, error) {
-	const first, last = 10, 5
-	if len(points) < first+last+2 {
-		return 0, fmt.Errorf("train: %d points of a search, wanted at least %d; search longer", len(points), first+last+2)
+// Source: fastai 2.7.19, callback/schedule.py, lr_find.
+func usable(points []RatePoint) ([]RatePoint, error) {
+	const last, least = 5, 5
+	first := len(points) / 10
+	if len(points) < first+last+least {
+		return nil, fmt.Errorf("train: %d points of a search, wanted at least %d; search longer", len(points), last+least+1)
 	}
 	points = points[first : len(points)-last]
-	steepest, at := math.Inf(1), -1
-	for i := range points {
-		a, b := max(i-1, 0), min(i+1, len(points)-1)
-		if slope := (points[b].Smooth - points[a].Smooth) / float64(b-a); slope < steepest {
+	if bad := slices.IndexFunc(points, func(p RatePoint) bool { return math.IsNaN(p.Smooth) }); bad >= 0 {
+		points = points[:bad]
+	}
+	if len(points) < least {
+		return nil, errors.New("train: the losses of the search are not numbers; look at the images with data.Check")
+	}
+	return points, nil
+}
+
+// SteepestRate returns the rate at which the loss of a search falls fastest. The
+// losses are smoothed first, over a tenth of the points to both sides, so that
+// what one batch differs from the next does not count as a fall; and only what
+// comes before the lowest of them is looked at, and before the loss explodes, after
+// which it may fall again. It needs at least 11 points.
+func SteepestRate(points []RatePoint) (float64, error) {
+	points, err := usable(points)
+	if err != nil {
+		return 0, err
+	}
+	reach := max(len(points)/10, 1)
+	losses := smoothLosses(points, reach)
+	fall := losses[0] - slices.Min(losses)
+	if exploded := slices.IndexFunc(losses, func(v float64) bool { return v > losses[0]+fall/4 }); exploded > 0 {
+		losses = losses[:exploded]
+	}
+	// Where the mean does not reach as far, a batch weighs more.
+	last := min(slices.Index(losses, slices.Min(losses)), len(points)-1-reach)
+	first := min(reach, last)
+	steepest, at := math.Inf(1), first
+	for i := first; i <= last; i++ {
+		a, b := max(i-1, 0), min(i+1, len(losses)-1)
+		if slope := (losses[b] - losses[a]) / float64(b-a); slope < steepest {
 			steepest, at = slope, i
 		}
 	}
-	if at < 0 {
-		return 0, errors.New("train: the losses of the search are not numbers; look at the images with data.Check")
-	}
 	return points[at].Rate, nil
+}
+
+// smoothLosses returns the losses averaged with those up to reach points away, with
+// weights that fall to zero there. Towards the ends it reaches less far, alike to
+// both sides, so that a straight line stays one.
+func smoothLosses(points []RatePoint, reach int) []float64 {
+	out := make([]float64, len(points))
+	for i := range out {
+		near := min(reach, i, len(points)-1-i)
+		sum, weights := 0.0, 0.0
+		for d := -near; d <= near; d++ {
+			w := float64(near + 1 - max(d, -d))
+			sum, weights = sum+w*points[i+d].Loss, weights+w
+		}
+		out[i] = sum / weights
+	}
+	return out
+}
+
+// ValleyRate returns a rate from the longest valley of a search's smoothed losses:
+// the longest sequence of points, not necessarily neighbours, of falling loss. The
+// rate lies a half into its second third. It needs at least 11 points.
+//
+// Source: fastai 2.7.19, callback/schedule.py, valley, the suggestion of its
+// lr_find; its smoothed losses are the same running mean as fastai 1's.
+func ValleyRate(points []RatePoint) (float64, error) {
+	points, err := usable(points)
+	if err != nil {
+		return 0, err
+	}
+	longest := make([]int, len(points)) // valley that ends at a point
+	start, end := 0, 0
+	for i := range longest {
+		longest[i] = 1
+		for j := range i {
+			if points[i].Smooth < points[j].Smooth && longest[i] < longest[j]+1 {
+				longest[i] = longest[j] + 1
+			}
+			if longest[end] < longest[i] {
+				end = i
+				start = end - longest[end]
+			}
+		}
+	}
+	third := float64(end-start) / 3
+	return points[start+int(third)+int(third/2)].Rate, nil
 }

@@ -2,14 +2,16 @@ package train_test
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
 	"github.com/stretchr/testify/require"
@@ -23,22 +25,15 @@ func state(t testing.TB, m nn.Module) *checkpoint.File {
 	return f
 }
 
-func trainer(t testing.TB, m train.Model, opt train.Options) *train.Trainer {
-	t.Helper()
-	tr, err := train.New(m, opt)
-	require.NoError(t, err)
-	return tr
-}
-
 // fastai 1.0.54's lr_find on the Tiny model, with its own optimizer and with the
 // notebook's, whose step does nothing.
 func TestFindRateGolden(t *testing.T) {
 	want := golden.Tensors(t, "b10_misc/lr_find.safetensors")
-	for name, recipe := range map[string]train.Recipe{"default": train.Default, "acc_wrapper": train.Kernel} {
+	for name, cfg := range map[string]train.Config{"default": mean(1, 0), "acc_wrapper": notebook(1, 0)} {
 		t.Run(name, func(t *testing.T) {
 			model := newTiny(t, nn.Double)
 			before := state(t, model)
-			points, err := trainer(t, model, train.Options{Recipe: recipe, DType: nn.Double}).
+			points, err := learner(t, model, cfg).
 				FindRate(context.Background(), formulaBatches("b3.train", 11, 2, 8, 0.3), nil)
 			require.NoError(t, err)
 			var rates, losses, smooth []float64
@@ -58,7 +53,7 @@ func TestFindRateGolden(t *testing.T) {
 
 // A few of the same points for those who have the repository alone.
 func TestFindRate(t *testing.T) {
-	points, err := trainer(t, newTiny(t, nn.Double), train.Options{DType: nn.Double}).
+	points, err := learner(t, newTiny(t, nn.Double), mean(1, 0)).
 		FindRate(context.Background(), formulaBatches("b3.train", 11, 2, 8, 0.3), nil)
 	require.NoError(t, err)
 	require.Len(t, points, 100)
@@ -82,7 +77,7 @@ func TestFindRateGroups(t *testing.T) {
 	require.NoError(t, err)
 	end, err := train.EvenRates(1e-2, 10, 3)
 	require.NoError(t, err)
-	points, err := trainer(t, newTiny(t, nn.Double), train.Options{DType: nn.Double}).
+	points, err := learner(t, newTiny(t, nn.Double), mean(1, 0)).
 		FindRate(context.Background(), formulaBatches("b3.train", 11, 2, 8, 0.3), &train.FindOptions{Start: start, End: end, Iterations: 30, NoStop: true})
 	require.NoError(t, err)
 	require.Len(t, points, 30)
@@ -96,7 +91,7 @@ func TestFindRateStops(t *testing.T) {
 	source := formulaBatches("b3.train", 4, 2, 8, 0.3)
 	exploding := &train.FindOptions{Start: train.SameRates(1e-2, 3), End: train.SameRates(1e6, 3)}
 	model := newTiny(t, nn.Double)
-	tr := trainer(t, model, train.Options{DType: nn.Double})
+	tr := learner(t, model, mean(1, 0))
 	before := state(t, model)
 	points, err := tr.FindRate(context.Background(), source, exploding)
 	require.NoError(t, err)
@@ -126,7 +121,7 @@ func TestFindRateStops(t *testing.T) {
 func TestFindRateErrors(t *testing.T) {
 	model := newTiny(t, nn.Double)
 	before := state(t, model)
-	tr := trainer(t, model, train.Options{DType: nn.Double})
+	tr := learner(t, model, mean(1, 0))
 	source := formulaBatches("b3.train", 4, 2, 8, 0.3)
 	for name, c := range map[string]struct {
 		opt    train.FindOptions
@@ -139,7 +134,7 @@ func TestFindRateErrors(t *testing.T) {
 		"rate zero":        {opt: train.FindOptions{Start: []float64{1, 0, 1}}, source: source, want: "wanted positive"},
 		"rate NaN":         {opt: train.FindOptions{End: []float64{1, math.NaN(), 1}}, source: source, want: "wanted positive"},
 		"iterations":       {opt: train.FindOptions{Iterations: -1}, source: source, want: "-1 iterations"},
-		"class in batch 5": {source: append(append(batches{}, source...), wrongClass(), source[0]), want: "epoch 0: batch 4: libtorch"},
+		"class in batch 5": {source: append(append(batches{}, source...), wrongClass(), source[0]), want: "epoch 0: batch 4: train: a target of class 5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tr.FindRate(context.Background(), c.source, &c.opt)
@@ -149,14 +144,14 @@ func TestFindRateErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	seen := 0
-	tr = trainer(t, model, train.Options{DType: nn.Double, Observe: train.Observer{Batch: func(train.BatchInfo) {
+	points, err := tr.FindRate(ctx, source, &train.FindOptions{Each: func(train.RatePoint) error {
 		if seen++; seen == 6 {
 			cancel()
 		}
-	}}})
-	points, err := tr.FindRate(ctx, source, nil)
+		return nil
+	}})
 	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorContains(t, err, "epoch 1: batch 2")
+	require.EqualError(t, err, "train: cancelled in the search for a rate, after 6 iterations")
 	require.Len(t, points, 6)
 	require.Equal(t, before, state(t, model))
 }
@@ -179,29 +174,131 @@ func wrongClass() *feed.Batch {
 	return &b
 }
 
-// np.gradient takes central differences inside and one-sided ones at the ends.
-func TestSteepestRate(t *testing.T) {
-	for _, c := range []struct {
-		fall int // the smoothed loss falls from this point to the next
-		want int
-	}{
-		{20, 20}, // a central difference on both sides of it; the first counts
-		{10, 10}, // at the end the difference is one-sided, so twice as steep
-		{9, 10},  // between the last point left out and the first looked at: all flat, the first
-		{2, 10},  // not looked at: all flat, the first
-		{23, 24}, // the last two looked at
+// searched returns the points of a made-up search of 100 iterations: a fall of the
+// loss around a centre, a wave over it, and the explosion.
+func searched(wave, phase, center float64) []train.RatePoint {
+	points := make([]train.RatePoint, 100)
+	for k := range points {
+		x := float64(k)
+		loss := 0.7 - 0.3/(1+math.Exp(-(x-center)/6)) + wave*math.Sin(1.7*x+phase) + math.Exp((x-93)/2)
+		points[k] = train.RatePoint{Rate: 1e-7 * math.Pow(1e8, x/100), Loss: loss, Smooth: loss}
+	}
+	return points
+}
+
+// What valley of fastai 2.7.19, callback/schedule.py, returns for lrs[10:-5] and
+// losses[10:-5] of the same numbers, as its lr_find calls it.
+func TestValleyRate(t *testing.T) {
+	for _, c := range []struct{ wave, phase, center, want float64 }{
+		{0, 0, 55, 0.0002754228703338166},
+		{0.02, 0, 55, 0.01584893192461114},
+		{0.05, 1, 40, 0.013182567385564075},
+		{0.1, 2, 70, 0.08317637711026708},
 	} {
-		points := make([]train.RatePoint, 30) // 10 to 24 are looked at
-		for i := range points {
-			points[i] = train.RatePoint{Rate: float64(i), Smooth: 1}
-			if i > c.fall {
-				points[i].Smooth = 0.5
+		got, err := train.ValleyRate(searched(c.wave, c.phase, c.center))
+		require.NoError(t, err)
+		require.InEpsilon(t, c.want, got, 1e-13, "%v", c) // pow of C and of Go
+	}
+}
+
+// The steepest point of a logistic fall is its centre, here in the middle of what
+// is looked at; a wave from batch to batch does not move it far.
+func TestSteepestRate(t *testing.T) {
+	for _, c := range []struct{ wave, phase, center, within float64 }{
+		{0, 0, 55, 0},
+		{0, 0, 40, 0},
+		{0.02, 0, 55, 2},
+		{0.05, 1, 40, 2},
+		{0.1, 2, 70, 2},
+	} {
+		got, err := train.SteepestRate(searched(c.wave, c.phase, c.center))
+		require.NoError(t, err)
+		at := 100 * math.Log(got/1e-7) / math.Log(1e8) // the iteration
+		require.InDelta(t, c.center, at, c.within+1e-9, "%v", c)
+	}
+}
+
+// A number that is none ends what is looked at; too few points are an error.
+func TestSuggestionsRefuse(t *testing.T) {
+	for name, suggest := range map[string]func([]train.RatePoint) (float64, error){"steepest": train.SteepestRate, "valley": train.ValleyRate} {
+		_, err := suggest(make([]train.RatePoint, 10))
+		require.ErrorContains(t, err, "10 points", name)
+		points := searched(0, 0, 55)
+		for i := 12; i < 100; i++ {
+			points[i].Loss, points[i].Smooth = math.NaN(), math.NaN()
+		}
+		_, err = suggest(points)
+		require.ErrorContains(t, err, "not numbers", name)
+		points = searched(0, 0, 40)
+		points[80].Loss, points[80].Smooth = math.NaN(), math.NaN()
+		_, err = suggest(points)
+		require.NoError(t, err, name)
+	}
+}
+
+// noisyFilms are films with a bright blob in noise, in batches of two.
+func noisyFilms(seed uint64) batches {
+	const films, side = 16, 16
+	r := rand.New(rand.NewPCG(seed, 7))
+	var b batches
+	for range films / 2 {
+		x := &feed.Batch{N: 2, C: 1, H: side, W: side, Images: make([]float32, 2*side*side), Targets: make([]uint8, 2*side*side)}
+		for i := range 2 {
+			row, col := 1+r.IntN(9), 1+r.IntN(9)
+			for j := range side * side {
+				inside := j/side >= row && j/side < row+6 && j%side >= col && j%side < col+6
+				v := 0.4 + 0.1*r.NormFloat64()
+				if inside {
+					v += 0.3
+					x.Targets[i*side*side+j] = 1
+				}
+				x.Images[i*side*side+j] = float32(v)
 			}
 		}
-		got, err := train.SteepestRate(points)
-		require.NoError(t, err)
-		require.Equal(t, float64(c.want), got, fmt.Sprint(c))
+		b = append(b, x)
 	}
-	_, err := train.SteepestRate(make([]train.RatePoint, 16))
-	require.ErrorContains(t, err, "16 points")
+	return b
+}
+
+// Over 15 seeds of weights and films the suggestions are rates that a network of
+// this kind can be trained with: neither of them is one at which nothing happens,
+// as the lowest ones of a search are, and both make the loss fall.
+func TestSuggestionsOverSeeds(t *testing.T) {
+	for seed := range uint64(15) {
+		source := noisyFilms(seed)
+		fresh := func() *train.Learner {
+			in := nn.NewInit(nn.CPU, seed)
+			model := nn.Sequential{
+				nn.NewConv2d(in, 1, 8, 3, &nn.ConvOptions{Padding: 1}), nn.NewBatchNorm2d(in, 8, nil), nn.Activation{},
+				nn.NewConv2d(in, 8, 2, 3, &nn.ConvOptions{Padding: 1}),
+			}
+			l, err := train.New(model, data.Binary("blob"), train.Default(), nil)
+			require.NoError(t, err)
+			return l
+		}
+		points, err := fresh().FindRate(context.Background(), source, nil)
+		require.NoError(t, err)
+		steepest, err := train.SteepestRate(points)
+		require.NoError(t, err)
+		valley, err := train.ValleyRate(points)
+		require.NoError(t, err)
+		t.Logf("seed %d: %d points, steepest %.2g, valley %.2g", seed, len(points), steepest, valley)
+		for name, rate := range map[string]float64{"steepest": steepest, "valley": valley} {
+			require.Greater(t, rate, 1e-4, "seed %d, %s", seed, name)
+			require.Less(t, rate, 1.5, "seed %d, %s", seed, name)
+			epochs, err := fresh().Fit(context.Background(), source, source[:2], train.Phase{Epochs: 3, Rates: []float64{rate}})
+			require.NoError(t, err)
+			require.Less(t, epochs[2].Value(metric.ValidLoss), 0.85*points[0].Loss, "seed %d, %s %v", seed, name, rate)
+		}
+	}
+}
+
+// Twenty iterations are twenty, over more than one epoch.
+func TestFindRateIterations(t *testing.T) {
+	for _, n := range []int{1, 20, 23} {
+		points, err := learner(t, newTiny(t, nn.Float), mean(1, 1)).
+			FindRate(context.Background(), formulaBatches("b3.train", 7, 1, 8, 0.3), &train.FindOptions{Iterations: n})
+		require.NoError(t, err)
+		require.Len(t, points, n)
+	}
 }

@@ -128,9 +128,9 @@ func TestGroups(t *testing.T) {
 	// Cancelled before its first batch, Fit freezes and does nothing else.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	tr := trainer(t, net, train.Options{})
+	tr := learner(t, net, train.Default())
 	trainable := func(frozen bool) (names []string, size int64) {
-		_, err := tr.Fit(ctx, train.Phase{Epochs: 1, Rates: train.SameRates(1, 3), Frozen: frozen}, formulaBatches("b3.train", 1, 1, 32, 0), nil)
+		_, err := tr.Fit(ctx, formulaBatches("b3.train", 1, 1, 32, 0), nil, train.Phase{Epochs: 1, Rates: train.SameRates(1, 3), Frozen: frozen})
 		require.ErrorIs(t, err, context.Canceled)
 		for _, p := range nn.Parameters(net) {
 			if nn.RequiresGrad(p.Tensor) {

@@ -2,106 +2,179 @@ package train
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Foreground is the class of a pixel that belongs to a mask; 0 is background. For
-// the notebook's data it is pneumothorax.
-const Foreground = 1
-
-// A Prediction is the result for one image of a source.
+// A Prediction is the result for one image of a source: for a task with softmax the
+// probabilities of all classes, with sigmoids those of all but the background. Prob
+// is the receiver's own; Target is nil where it is not known, and otherwise valid
+// during the call.
 type Prediction struct {
-	Index   int       // of the image in the source's order
-	Prob    []float32 // probability of the foreground, row-major, in [0, 1]; the receiver's own
-	Targets []uint8   // classes; nil if they are not known, valid during the call
+	Index int // of the image in the source
+	metric.Image
 }
 
-// Predict computes, for every image of a source in its order, the probability of
-// the foreground, averaged over the image and its mirror image (the notebook's
-// flip averaging) unless noFlip, and passes it to each. An error of each ends the
-// work.
-func (t *Trainer) Predict(ctx context.Context, source feed.Source, noFlip bool, each func(Prediction) error) (err error) {
-	nn.NoGrad(func() { err = t.predict(ctx, source, noFlip, each) })
-	return err
+// Class returns the probabilities of a class, row by row.
+func (p *Prediction) Class(class uint8) []float32 {
+	area := p.Width * p.Height
+	at := (int(class) - p.First) * area
+	return p.Prob[at : at+area : at+area]
 }
 
-func (t *Trainer) predict(ctx context.Context, source feed.Source, noFlip bool, each func(Prediction) error) error {
-	index, batch := 0, 0
+// A Flip says whether a prediction is averaged over an image and its mirror image.
+type Flip bool
+
+const (
+	NoFlip      Flip = false
+	FlipAverage Flip = true // the notebook's
+)
+
+// Predict computes the probabilities of every image of a source, in its order, and
+// passes them to each. An error of each ends the work. Any number of goroutines
+// may predict at once; during Fit it is refused.
+//
+// FlipAverage takes the mean over an image and its mirror image, turned back.
+// Where classes mirror into one another, as a left and a right lung do, that is
+// wrong: take NoFlip.
+func (l *Learner) Predict(ctx context.Context, source feed.Source, flip Flip, each func(*Prediction) error) error {
+	if !l.busy.TryRLock() {
+		return ErrBusy
+	}
+	defer l.busy.RUnlock()
+	done, number := 0, 0
 	for b, err := range source.Epoch(0, 0) {
 		if err == nil {
-			err = ctx.Err()
-		}
-		if err == nil {
-			err = b.Check(b.Targets != nil)
-		}
-		if err != nil {
-			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", batch, index, err)
+			err = context.Cause(ctx)
 		}
 		var prob []float32
-		err = inScope(func() {
-			p := t.probability(b, false)
-			if !noFlip {
-				p = nn.MulScalar(nn.Add(p, nn.FlipLR(t.probability(b, true))), 0.5)
-			}
-			prob = slice(p)
-		})
+		if err == nil {
+			prob, err = l.predict(b, flip)
+		}
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+			return &cancelled{fmt.Sprintf("prediction, after %d images", done), cause}
+		}
 		if err != nil {
-			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", batch, index, err)
+			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", number, done, err)
 		}
-		area := b.H * b.W
-		for i := range b.N {
-			p := Prediction{Index: index, Prob: prob[i*area : (i+1)*area : (i+1)*area]}
-			if b.Targets != nil {
-				p.Targets = b.Targets[i*area : (i+1)*area]
-			}
-			if err := each(p); err != nil {
-				return err
-			}
-			index++
+		if err := l.eachImage(source, b, prob, done, each); err != nil {
+			return err
 		}
-		batch++
+		done += b.N
+		number++
 	}
 	return nil
 }
 
-// probability returns the foreground's probability (N, H, W) for a batch, or for
-// its mirror images.
-func (t *Trainer) probability(b *feed.Batch, flip bool) torch.Tensor {
-	x := t.input(b)
-	if flip {
-		x = nn.FlipLR(x)
+// predict returns a batch's probabilities (N, K, H, W).
+func (l *Learner) predict(b *feed.Batch, flip Flip) (prob []float32, err error) {
+	if err := l.checkBatch(b, false); err != nil {
+		return nil, err
 	}
-	return foreground(t.scores(nn.Eval, x))
+	err = l.inScope(b, func() {
+		nn.NoGrad(func() {
+			x := l.input.images(b)
+			p := l.probabilities(l.scores(nn.Eval, x))
+			if flip {
+				mirrored := l.probabilities(l.scores(nn.Eval, nn.FlipLR(x)))
+				p = nn.MulScalar(nn.Add(p, nn.FlipLR(mirrored)), 0.5)
+			}
+			prob = slice(p)
+		})
+	})
+	return prob, err
 }
 
-// foreground returns the probability of the foreground (N, H, W) from class scores.
-func foreground(scores torch.Tensor) torch.Tensor {
-	return nn.Select(nn.Softmax(scores, 1), 1, Foreground)
-}
-
-// inScope runs f in a scope and returns libtorch's complaint.
-func inScope(f func()) error {
-	return nn.Try(func() { nn.Scope(f) })
-}
-
-// slice returns the elements of t, for use inside nn.Try.
-func slice(t torch.Tensor) []float32 {
-	v, err := nn.Slice[float32](t)
-	if err != nil {
-		panic(err)
+// probabilities returns the probabilities that scores (N, K, H, W) stand for.
+func (l *Learner) probabilities(scores torch.Tensor) torch.Tensor {
+	if l.task.Output == data.Sigmoid {
+		return nn.Sigmoid(scores)
 	}
-	return v
+	return nn.Softmax(scores, 1)
 }
 
-// item returns the value of a tensor of one element, for use inside nn.Try.
-func item(t torch.Tensor) float64 {
-	v, err := nn.Item(t)
-	if err != nil {
-		panic(err)
+// eachImage passes on a batch's images; the first is the source's number first
+// where the batch does not say otherwise.
+func (l *Learner) eachImage(source feed.Source, b *feed.Batch, prob []float32, first int, each func(*Prediction) error) error {
+	area := b.H * b.W
+	size := l.task.Outputs() * area
+	for i := range b.N {
+		p := &Prediction{Index: first + i}
+		if b.Indices != nil {
+			p.Index = b.Indices[i]
+		}
+		p.Image = metric.Image{Name: source.Name(p.Index), Width: b.W, Height: b.H, Prob: prob[i*size : (i+1)*size : (i+1)*size]}
+		if l.task.Output == data.Sigmoid {
+			p.First = 1
+		}
+		if b.Targets != nil {
+			p.Target = b.Targets[i*area : (i+1)*area]
+		}
+		if err := each(p); err != nil {
+			return err
+		}
 	}
-	return v
+	return nil
+}
+
+// scoreAll returns the mean loss over all images of a source, and the metrics.
+func (r *run) scoreAll(ctx context.Context, valid feed.Source) (metric.Values, error) {
+	for _, m := range r.parts.Metrics {
+		m.Reset()
+	}
+	var losses metric.Mean
+	number, first := 0, 0
+	for b, err := range valid.Epoch(r.Learner.at.Epoch, 0) {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err == nil {
+			err = r.checkBatch(b, true)
+		}
+		var value float64
+		var prob []float32
+		if err == nil {
+			r.accumulator.beginBatch(&r.at.Gathered, b.N, false)
+			err = r.inScope(b, func() {
+				nn.NoGrad(func() {
+					scores := r.scores(nn.Eval, r.input.images(b))
+					value = item(r.loss.Forward(scores, r.input.targets(b)))
+					prob = slice(r.probabilities(scores))
+				})
+			})
+		}
+		if err == nil && !finite(value) {
+			err = fmt.Errorf("%s: %w", films(valid, b), &badNumber{"the loss", value})
+		}
+		if err == nil {
+			losses.Add(value, b.N)
+			err = r.eachImage(valid, b, prob, first, r.measure)
+		}
+		if err != nil {
+			return nil, r.fail(ctx, "validation, ", number, err)
+		}
+		number++
+		first += b.N
+	}
+	values := metric.Values{{Name: metric.ValidLoss, Value: losses.Value()}}
+	for _, m := range r.parts.Metrics {
+		values = append(values, m.Values()...)
+	}
+	return values, nil
+}
+
+// measure passes a validation image to the metrics.
+func (r *run) measure(p *Prediction) error {
+	for _, m := range r.parts.Metrics {
+		if err := m.Add(&p.Image); err != nil {
+			return err
+		}
+	}
+	return nil
 }

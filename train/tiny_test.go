@@ -5,9 +5,12 @@ import (
 	"iter"
 	"testing"
 
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/train"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -50,6 +53,39 @@ func (m *tiny) LayerGroups() [][]nn.Named {
 	return groups
 }
 
+// mean is the default configuration with n micro-batches a step and clipping.
+func mean(n int, clip float64) train.Config {
+	c := train.Default()
+	c.MicroBatches, c.Clip = n, clip
+	return c
+}
+
+// notebook is the notebook's with n micro-batches a step and clipping; the batch
+// norms keep their momentum.
+func notebook(n int, clip float64) train.Config {
+	c := train.Kernel()
+	c.MicroBatches, c.Clip, c.BatchNorm = n, clip, 0
+	return c
+}
+
+// rgb is the task of two classes on images of three channels.
+func rgb() data.Task {
+	task := data.Binary("foreground")
+	task.Channels = 3
+	return task
+}
+
+// learner returns a learner of a binary task on images of three channels, with
+// the Dice of the validation images at the notebook's threshold.
+func learner(t testing.TB, m train.Model, cfg train.Config, hooks ...train.Hook) *train.Learner {
+	t.Helper()
+	l, err := train.New(m, rgb(), cfg, &train.Parts{Metrics: []metric.Metric{metric.KernelDice(metric.KernelThreshold, metric.Noise{})}, Hooks: hooks})
+	require.NoError(t, err)
+	return l
+}
+
+const dice = "dice" // the name of its value
+
 // batches is a source that yields the same batches each epoch.
 type batches []*feed.Batch
 
@@ -86,9 +122,24 @@ func formulaBatches(tag string, n, size, side int, threshold float32) batches {
 	}
 	b := make(batches, n)
 	for i := range b {
-		b[i] = &feed.Batch{N: size, C: 3, H: side, W: side,
+		indices := make([]int, size)
+		for j := range indices {
+			indices[j] = i*size + j
+		}
+		b[i] = &feed.Batch{N: size, C: 3, H: side, W: side, Indices: indices,
 			Images:  images[i*size*3*side*side : (i+1)*size*3*side*side],
 			Targets: targets[i*size*side*side : (i+1)*size*side*side]}
 	}
 	return b
+}
+
+// asking is a source that writes down for which epochs it is asked.
+type asking struct {
+	batches
+	epochs *[]int
+}
+
+func (a asking) Epoch(epoch, from int) iter.Seq2[*feed.Batch, error] {
+	*a.epochs = append(*a.epochs, epoch)
+	return a.batches.Epoch(epoch, from)
 }

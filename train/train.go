@@ -1,105 +1,183 @@
-// Package train trains segmentation networks the way the notebook "Hypercolumns
-// pneumothorax fastai" does: one-cycle schedules, first with a frozen encoder and
-// then with discriminative rates, gradients accumulated over micro-batches and
-// clipped, Adam with decoupled weight decay; and it predicts with flip averaging.
+// Package train trains segmentation networks: schedules of learning rates,
+// gradients accumulated over micro-batches and clipped, frozen and full phases,
+// mixed precision; it stops at any batch and goes on to the same result, and it
+// predicts with flip averaging.
 //
-// It knows a [Model] and a [feed.Source] of batches, not any particular network.
+// A [Learner] is made of values: a model, a task, and, where the usual ones are not
+// wanted, a loss, an optimizer, metrics and hooks. A [Config] is the rest, in
+// numbers. [Default] and [Kernel] are two of them: the notebook "Hypercolumns
+// pneumothorax fastai" as it was meant and as it ran. Nothing else knows which of
+// them it is given. Both are tested against fastai 1.0.54, or by their laws.
 //
-// # Recipes
+// # Randomness
 //
-// [Default] is the system as it was meant: n micro-batches give exactly the
-// gradient of one n times as large, it is averaged before it is clipped, and no
-// step is taken on nothing. [Kernel] is the system as it ran, accidents included:
-// a step every n-1 micro-batches, clipping of the sum after each of them, and a
-// step at each epoch's end that divides by a number in which validation batches
-// count. Both are tested against fastai 1.0.54, or by their laws.
+// A run draws from its seed alone, and what it draws for a batch depends on the
+// number of the batch in the run. On the CPU with the same number of threads a run
+// is the same to the bit each time; another number of threads adds up in another
+// order.
 package train
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
-	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/loss"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Model is what can be trained. *unet.Net is one.
+// A Model is what can be trained. *unet.Net is one. A model may say more about
+// itself by having more methods: see [Grouped], [Sized] and [Channeled].
 type Model interface {
 	nn.Module
-	// Forward returns class scores (N, K, H, W) for images (N, C, H, W).
+	// Forward returns scores (N, K, H, W) for images (N, C, H, W).
 	Forward(mode nn.Mode, images torch.Tensor) torch.Tensor
-	// LayerGroups returns the trained tensors in groups that have a learning rate
-	// of their own; the last one is trained while the others are frozen.
+}
+
+// Grouped is a model with layer groups: each has a learning rate of its own, and
+// the last one is trained while the others are frozen. Without it all parameters
+// are one group.
+type Grouped interface {
 	LayerGroups() [][]nn.Named
 }
 
-// A Recipe is one of two ways to do the same.
-type Recipe int
-
-const (
-	Default Recipe = iota // the system without its accidents
-	Kernel                // the system as the notebook ran it
-)
-
-// ParseRecipe reads "default" or "kernel".
-func ParseRecipe(s string) (Recipe, error) {
-	switch s {
-	case "default":
-		return Default, nil
-	case "kernel":
-		return Kernel, nil
-	}
-	return 0, fmt.Errorf("train: recipe %q, wanted default or kernel", s)
+// Sized is a model that does not take images of every size.
+type Sized interface {
+	CheckSize(h, w int) error
 }
 
-func (r Recipe) String() string {
-	if r == Kernel {
-		return "kernel"
-	}
-	return "default"
+// Channeled is a model that tells how many channels its images have.
+type Channeled interface {
+	InChannels() int64
 }
 
-// Input maps a batch's values to what a network was made for: (x - Mean)/Std per
-// channel, in float32. Images of one channel are spread over as many as Mean has.
-// The zero Input changes nothing.
-type Input struct {
-	Mean, Std []float64
+// Parts are the values that a learner may be given beside its model.
+type Parts struct {
+	Input Input // what the network is given for an image's values
+
+	Loss loss.Loss // nil means that of the configuration
+
+	// Optimizer makes the optimizer of a phase for its layer groups; nil means that
+	// of the configuration.
+	Optimizer func(groups [][]nn.Named) (nn.Optimizer, error)
+
+	// Metrics are measured on the validation images at each epoch's end, after the
+	// loss.
+	Metrics []metric.Metric
+
+	Hooks []Hook
 }
 
-func (in Input) check() error {
-	if len(in.Mean) != len(in.Std) {
-		return fmt.Errorf("train: input has %d means and %d standard deviations", len(in.Mean), len(in.Std))
+// A Learner trains one model. The optimizer starts anew with each phase, as
+// fastai's does. One call of Fit, FindRate, Settle, SaveState or LoadState works at
+// a time; any number of Predicts may at once, but not beside one of these. A call that
+// cannot work now returns [ErrBusy].
+type Learner struct {
+	model  Model
+	task   data.Task
+	cfg    Config
+	parts  Parts
+	groups [][]nn.Named
+	params []nn.Named
+	device nn.Device
+	dtype  nn.DType
+	input  normalizer
+	loss   loss.Loss
+
+	busy    sync.RWMutex // written by who changes the model, read by who looks
+	pausing bool         // a Pause hook runs: SaveState may
+
+	at      standing // where the run stands
+	called  int      // phases that Fit was asked for
+	resumed *resumed // of a phase under way, from LoadState; nil otherwise
+	run     *run     // the phase under way; nil between phases
+}
+
+// ErrBusy says that a learner is at work and cannot do what it was asked for now.
+var ErrBusy = errors.New("train: this learner is training or predicting; wait for it, or take another learner with a model of its own")
+
+// New returns a learner of model for a task, in the number type and on the device
+// of the model's parameters. parts may be nil. Call it outside of any [nn.Scope]
+// that ends before the learner's work does.
+func New(model Model, task data.Task, cfg Config, parts *Parts) (*Learner, error) {
+	l := &Learner{model: model, task: task, cfg: cfg, params: nn.Parameters(model)}
+	if parts != nil {
+		l.parts = *parts
+		l.parts.Hooks = slices.Clone(parts.Hooks)
 	}
-	for _, s := range in.Std {
-		if !(s > 0) {
-			return fmt.Errorf("train: input has standard deviation %v, wanted a positive number", s)
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	if l.loss = l.parts.Loss; l.loss == nil {
+		var err error
+		if l.loss, err = cfg.loss(task); err != nil {
+			return nil, err
 		}
+	}
+	if l.parts.Optimizer == nil {
+		l.parts.Optimizer = cfg.Optimizer.New
+	}
+	err := nn.Try(func() {
+		l.device, l.dtype = nn.DeviceOf(l.params[0].Tensor), nn.DTypeOf(l.params[0].Tensor)
+		l.input = newNormalizer(l.parts.Input, l.device, l.dtype)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Precision == Float16 && !l.device.CUDA() {
+		return nil, fmt.Errorf("train: float16 on %s; it works on CUDA, use bfloat16 or float32 here", l.device)
+	}
+	if cfg.BatchNorm > 0 {
+		nn.SetBatchNormMomentum(model, cfg.BatchNorm)
+	}
+	l.at.Scaler = newScaler(cfg.Precision)
+	return l, nil
+}
+
+// check is what New can see before it makes anything.
+func (l *Learner) check() error {
+	if err := l.cfg.Check(); err != nil {
+		return err
+	}
+	if err := l.task.Check(); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	if err := l.parts.Input.check(l.task.Channels); err != nil {
+		return err
+	}
+	if len(l.params) == 0 {
+		return fmt.Errorf("train: the model %s has no parameters", l.model)
+	}
+	if m, ok := l.model.(Channeled); ok && int(m.InChannels()) != l.parts.Input.channels(l.task.Channels) {
+		return fmt.Errorf("train: the model takes images of %d channels, the input makes %d of the task's %d; give the input a mean and a deviation for each of the model's",
+			m.InChannels(), l.parts.Input.channels(l.task.Channels), l.task.Channels)
+	}
+	l.groups = [][]nn.Named{l.params}
+	if m, ok := l.model.(Grouped); ok {
+		l.groups = m.LayerGroups()
+	}
+	if len(l.groups) == 0 || len(slices.Concat(l.groups...)) != len(l.params) {
+		return fmt.Errorf("train: the model's layer groups hold %d of its %d parameters; each must be in one group", len(slices.Concat(l.groups...)), len(l.params))
+	}
+	var names []string
+	for _, h := range l.parts.Hooks {
+		if h.Memory == nil {
+			continue
+		}
+		if h.Name == "" || slices.Contains(names, h.Name) {
+			return fmt.Errorf("train: two hooks with a memory are called %q, or one has no name; each needs its own", h.Name)
+		}
+		names = append(names, h.Name)
 	}
 	return nil
 }
 
-// tensor returns the batch's images on a device, normalized.
-func (in Input) tensor(b *feed.Batch, d nn.Device, dtype nn.DType) torch.Tensor {
-	x := must(nn.FromSlice(d, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
-	x = nn.To(x, d, dtype)
-	if len(in.Mean) == 0 {
-		return x
-	}
-	constant := func(v []float64) torch.Tensor {
-		return nn.To(must(nn.FromSlice(d, v, 1, int64(len(v)), 1, 1)), d, dtype)
-	}
-	return nn.Div(nn.Sub(x, constant(in.Mean)), constant(in.Std))
-}
+// LayerGroups returns the number of layer groups: of rates in a phase.
+func (l *Learner) LayerGroups() int { return len(l.groups) }
 
-// targets returns a batch's masks as classes (N, H, W).
-func targets(b *feed.Batch, d nn.Device) torch.Tensor {
-	return nn.To(must(nn.FromSlice(d, b.Targets, int64(b.N), int64(b.H), int64(b.W))), d, nn.Long)
-}
-
-// must panics with libtorch's error, for nn.Try to catch.
-func must(t torch.Tensor, err error) torch.Tensor {
-	if err != nil {
-		panic(err)
-	}
-	return t
-}
+// Task returns the task that the learner was made for.
+func (l *Learner) Task() data.Task { return l.task }

@@ -25,7 +25,6 @@ import (
 	"github.com/hcunet/hcunet/ensemble"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
-	"github.com/hcunet/hcunet/train"
 )
 
 func main() {
@@ -49,7 +48,7 @@ func run(args []string) error {
 	flags.StringVar(&c.Weights, "weights", "", "weights to start from, of the encoder or of a whole network: a `file`, or resnet34 to fetch torchvision's; without, everything starts at random and nothing is frozen")
 	recipe := flags.String("recipe", "default", "`default`, or kernel for exactly what the notebook did, accidents included")
 	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
-	flags.BoolVar(&c.BF16, "bf16", false, "compute convolutions in bfloat16")
+	flags.TextVar(&c.Precision, "precision", c.Precision, "number `type` of convolutions: float32, bfloat16, or on CUDA float16")
 	flags.IntVar(&c.Size, "size", c.Size, "width and height in `pixels` of what the network sees, a multiple of 32")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`images` a micro-batch")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`micro-batches` a step of the optimizer")
@@ -78,10 +77,10 @@ func run(args []string) error {
 	}
 	c.Seed = uint32(*seed)
 	var err error
-	if c.Recipe, err = train.ParseRecipe(*recipe); err != nil {
+	if c.Recipe, err = ensemble.ParseRecipe(*recipe); err != nil {
 		return err
 	}
-	if c.Recipe == train.Kernel {
+	if c.Recipe == ensemble.Kernel {
 		c.Masks = data.WhiteOnly
 	}
 	if c.Device, err = nn.ParseDevice(*device); err != nil {

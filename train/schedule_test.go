@@ -45,17 +45,17 @@ func TestOneCycleGolden(t *testing.T) {
 		for _, batches := range []int{500, 11, 3, 1} {
 			key := fmt.Sprintf("%s.%d", name, batches)
 			rates, momenta := golden.Float64s(t, want, key+".lr"), golden.Float64s(t, want, key+".mom")
-			s := train.OneCycle{Iterations: batches * phase.Epochs, Max: phase.Rates}
-			require.Len(t, momenta, s.Iterations)
-			for i := range s.Iterations {
-				r, m := s.At(i)
+			n := batches * phase.Epochs
+			require.Len(t, momenta, n)
+			for i := range n {
+				r, m := train.OneCycle{}.At(i, n, phase.Rates)
 				require.Len(t, r, 3)
 				for g := range r {
 					near(fmt.Sprintf("%s: rate %d of group %d", key, i, g), r[g], rates[3*i+g], phase.Rates[g])
 				}
 				near(fmt.Sprintf("%s: momentum %d", key, i), m, momenta[i], 1)
 			}
-			r, m := s.At(s.Iterations)
+			r, m := train.OneCycle{}.At(n, n, phase.Rates)
 			last := after.Schedules[key].AfterLast
 			for g := range r {
 				near(key+": last rate", r[g], last[0].([]any)[g].(float64), phase.Rates[g])
@@ -70,11 +70,10 @@ func TestOneCycleGolden(t *testing.T) {
 // golden/b4_schedule/schedules.safetensors.
 func TestOneCycle(t *testing.T) {
 	phases := notebookRates(t)
-	frozen := train.OneCycle{Iterations: 88, Max: phases["frozen"].Rates}
-	full := train.OneCycle{Iterations: 110, Max: phases["full"].Rates}
+	const frozen, full = 88, 110
+	rates := map[int][]float64{frozen: phases["frozen"].Rates, full: phases["full"].Rates}
 	for _, c := range []struct {
-		s        train.OneCycle
-		i        int
+		n, i     int
 		last     float64 // rate of the last group
 		momentum float64
 	}{
@@ -88,8 +87,8 @@ func TestOneCycle(t *testing.T) {
 		{full, 109, 2.1004933165359552e-07, 0.9499583899672291},
 		{full, 110, 2.0000000000000005e-09, 0.95},
 	} {
-		rates, momentum := c.s.At(c.i)
-		require.InDelta(t, c.last, rates[2], 1e-12*c.last+2e-16*c.s.Max[2], "iteration %d", c.i)
+		got, momentum := train.OneCycle{}.At(c.i, c.n, rates[c.n])
+		require.InDelta(t, c.last, got[2], 1e-12*c.last+2e-16*rates[c.n][2], "iteration %d", c.i)
 		require.InEpsilon(t, c.momentum, momentum, 1e-12, "iteration %d", c.i)
 	}
 }
@@ -98,16 +97,15 @@ func TestOneCycle(t *testing.T) {
 // and the peak comes where int(0.3 n) says.
 func TestOneCycleShort(t *testing.T) {
 	for n := range 15 {
-		s := train.OneCycle{Iterations: n, Max: []float64{2}}
 		for i := range n + 3 {
-			rates, momentum := s.At(i)
+			rates, momentum := train.OneCycle{}.At(i, n, []float64{2})
 			require.GreaterOrEqual(t, rates[0], 2/25e4*(1-1e-9), "%d of %d", i, n)
 			require.LessOrEqual(t, rates[0], 2.0, "%d of %d", i, n)
 			require.GreaterOrEqual(t, momentum, 0.85-1e-12)
 			require.LessOrEqual(t, momentum, 0.95+1e-12)
 		}
 		if rise := int(0.3 * float64(n)); rise > 0 {
-			rates, _ := s.At(rise)
+			rates, _ := train.OneCycle{}.At(rise, n, []float64{2})
 			require.InDelta(t, 2, rates[0], 1e-15)
 		}
 	}

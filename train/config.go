@@ -1,0 +1,186 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/loss"
+	"github.com/hcunet/hcunet/nn"
+)
+
+// A Config is how a network is trained. It goes to JSON and comes back equal; 0
+// means 0. Start from [Default] or [Kernel].
+type Config struct {
+	// Loss is what is made smaller, where no other one is given. None means
+	// cross-entropy, or that of each class by itself where the task has sigmoids.
+	Loss loss.Config `json:"loss"`
+
+	// MicroBatches are the batches whose gradients make one step, at least 1, and
+	// Accumulation is how they do.
+	MicroBatches int          `json:"micro_batches"`
+	Accumulation Accumulation `json:"accumulation"`
+
+	Clip        float64 `json:"clip"`         // largest norm of a gradient; 0 for no clipping
+	WeightDecay float64 `json:"weight_decay"` // decoupled from the gradient
+
+	// Optimizer is which one moves the weights, where no other one is given.
+	Optimizer nn.OptimizerConfig `json:"optimizer"`
+
+	// BatchNorm is the weight of a micro-batch in the running statistics; 0 leaves
+	// the layers' own, which is 0.1 unless somebody changed it.
+	BatchNorm float64 `json:"batch_norm_momentum"`
+
+	Precision Precision `json:"precision"`
+	Seed      uint64    `json:"seed"` // of what the network itself draws: dropout
+}
+
+// Default returns the system as it was meant: n micro-batches give exactly the
+// gradient of one n times as large, it is averaged before it is clipped, and no
+// step is taken on nothing.
+func Default() Config {
+	return Config{
+		Optimizer:    nn.DefaultAdam(),
+		MicroBatches: 1,
+		Clip:         1,    // the notebook's
+		WeightDecay:  0.01, // fastai 1.0.54, defaults.wd
+	}
+}
+
+// Kernel returns the system as the notebook ran it, accidents included, for its
+// batches of 16 images; see [Notebook] for what its accumulation does. Another
+// batch size wants BatchNorm at 0.1*size/64.
+func Kernel() Config {
+	c := Default()
+	c.MicroBatches = 4
+	c.Accumulation = Notebook
+	c.Optimizer = nn.KernelAdam()
+	c.BatchNorm = 0.1 * 16 / 64
+	return c
+}
+
+// loss returns the configured loss for a task.
+func (c Config) loss(t data.Task) (loss.Loss, error) {
+	cfg := c.Loss
+	if len(cfg) == 0 {
+		cfg = loss.DefaultConfig(t.Output)
+		if t.Ignore {
+			ignored := data.Ignored
+			cfg = loss.Config{{Weight: 1, Parameters: loss.CrossEntropy{IgnoreIndex: &ignored}}}
+			if t.Output == data.Sigmoid {
+				cfg[0].Parameters = loss.BCE{IgnoreIndex: &ignored}
+			}
+		}
+	}
+	return cfg.New(t.Output, len(t.Classes))
+}
+
+// Check returns an error that says what is wrong with the configuration.
+func (c Config) Check() error {
+	switch {
+	case c.MicroBatches < 1:
+		return fmt.Errorf("train: accumulation of %d micro-batches, wanted at least 1", c.MicroBatches)
+	case !(c.Clip >= 0):
+		return fmt.Errorf("train: gradients clipped to %v, wanted a positive norm, or 0 for none", c.Clip)
+	case !(c.WeightDecay >= 0) || math.IsInf(c.WeightDecay, 0):
+		return fmt.Errorf("train: weight decay %v, wanted 0 or a positive number", c.WeightDecay)
+	case !(c.BatchNorm >= 0 && c.BatchNorm <= 1):
+		return fmt.Errorf("train: batch norm momentum %v, wanted a number in (0, 1], or 0 for the layers' own", c.BatchNorm)
+	}
+	if err := c.Optimizer.Check(); err != nil {
+		return err
+	}
+	if _, err := c.Accumulation.MarshalText(); err != nil {
+		return err
+	}
+	_, err := c.Precision.MarshalText()
+	return err
+}
+
+// An Accumulation is how the gradients of micro-batches become a step.
+type Accumulation int
+
+const (
+	// Mean takes a step after every n micro-batches, and at an epoch's end on what
+	// remains, on the mean gradient of their images, which is clipped once.
+	Mean Accumulation = iota
+
+	// Notebook is the notebook's AccumulateStep with its GradientClipping: the sum
+	// is clipped after every micro-batch; a step comes after every n-1 of them, on
+	// the sum divided by their number; validation batches count too, so that an
+	// epoch with validation always ends in a step, if need be on a gradient of zero.
+	//
+	// Source: the notebook, cell 4; fastai 1.0.54, callback order GradientClipping,
+	// AccumulateStep, OneCycleScheduler.
+	Notebook
+)
+
+// A Precision is the number type of a forward pass. Weights, gradients and losses
+// keep the type of the network's parameters.
+type Precision int
+
+const (
+	// Full computes in the type of the network's parameters, usually float32.
+	Full Precision = iota
+	// BFloat16 computes convolutions and matrix products in bfloat16 (autocast).
+	BFloat16
+	// Float16 computes them in float16, on CUDA alone. The loss is scaled so that
+	// small gradients do not vanish; a step whose gradients overflow is left out
+	// and counted.
+	Float16
+)
+
+var (
+	accumulationWords = []string{"mean", "notebook"}
+	precisionWords    = []string{"float32", "bfloat16", "float16"}
+)
+
+// String returns "mean" or "notebook".
+func (a Accumulation) String() string { return word(accumulationWords, "accumulation", a) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (a Accumulation) MarshalText() ([]byte, error) {
+	return marshalWord(accumulationWords, "accumulation", a)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Accumulation) UnmarshalText(b []byte) error {
+	return parseWord(accumulationWords, "accumulation", b, a)
+}
+
+// String returns "float32", "bfloat16" or "float16".
+func (p Precision) String() string { return word(precisionWords, "precision", p) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Precision) MarshalText() ([]byte, error) { return marshalWord(precisionWords, "precision", p) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Precision) UnmarshalText(b []byte) error {
+	return parseWord(precisionWords, "precision", b, p)
+}
+
+// word returns the name of a closed choice.
+func word[T ~int](words []string, what string, v T) string {
+	if v < 0 || int(v) >= len(words) {
+		return fmt.Sprintf("%s(%d)", what, int(v))
+	}
+	return words[v]
+}
+
+func marshalWord[T ~int](words []string, what string, v T) ([]byte, error) {
+	if v < 0 || int(v) >= len(words) {
+		return nil, fmt.Errorf("train: %s %d; wanted %s", what, int(v), strings.Join(words, " or "))
+	}
+	return []byte(words[v]), nil
+}
+
+func parseWord[T ~int](words []string, what string, b []byte, v *T) error {
+	for i, w := range words {
+		if string(b) == w {
+			*v = T(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("train: %s %q; wanted %s", what, b, strings.Join(words, " or "))
+}

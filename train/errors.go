@@ -1,0 +1,75 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// badNumber says that training has left the numbers.
+type badNumber struct {
+	what  string
+	value float64
+}
+
+func (b *badNumber) Error() string {
+	return fmt.Sprintf("%s is %v; lower the learning rate, or look at the images with data.Check", b.what, b.value)
+}
+
+// films names the images of a batch, some of them if there are many.
+func films(source feed.Source, b *feed.Batch) string {
+	const most = 20
+	if b.Indices == nil {
+		return fmt.Sprintf("%d images", b.N)
+	}
+	names := make([]string, 0, most)
+	for _, i := range b.Indices[:min(len(b.Indices), most)] {
+		names = append(names, source.Name(i))
+	}
+	text := "images " + strings.Join(names, ", ")
+	if more := len(b.Indices) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// inScope runs f in a scope and returns libtorch's complaint about a batch.
+func (l *Learner) inScope(b *feed.Batch, f func()) error {
+	return outOfMemory(nn.Try(func() { nn.Scope(f) }), b)
+}
+
+// outOfMemory adds to an error of libtorch about memory what to do. Libtorch says
+// so in its text alone: c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp.
+func outOfMemory(err error, b *feed.Batch) error {
+	var native *nn.Error
+	if !errors.As(err, &native) || !strings.Contains(native.Msg, "out of memory") && !strings.Contains(native.Msg, "can't allocate memory") {
+		return err
+	}
+	if b.N == 1 {
+		return fmt.Errorf("no memory for one image of %dx%d; take smaller images or a smaller network: %w", b.H, b.W, err)
+	}
+	return fmt.Errorf("no memory for a batch of %d images of %dx%d; try a batch size of %d, and as many more micro-batches a step: %w",
+		b.N, b.H, b.W, b.N/2, err)
+}
+
+// item returns the value of a tensor of one element, for use inside nn.Try.
+func item(t torch.Tensor) float64 {
+	v, err := nn.Item(t)
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// slice returns the elements of t, for use inside nn.Try.
+func slice(t torch.Tensor) []float32 {
+	v, err := nn.Slice[float32](t)
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

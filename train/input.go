@@ -1,0 +1,110 @@
+package train
+
+import (
+	"fmt"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// Input maps a batch's values to what a network was made for: (x - Mean)/Std per
+// channel, in the network's number type. Images of one channel are spread over as
+// many as Mean has. The zero Input changes nothing.
+type Input struct {
+	Mean []float64 `json:"mean"`
+	Std  []float64 `json:"std"`
+}
+
+// channels returns the network's channels for images of a number of them.
+func (in Input) channels(image int) int {
+	if len(in.Mean) == 0 {
+		return image
+	}
+	return len(in.Mean)
+}
+
+func (in Input) check(image int) error {
+	if len(in.Mean) != len(in.Std) {
+		return fmt.Errorf("train: input has %d means and %d standard deviations", len(in.Mean), len(in.Std))
+	}
+	if n := len(in.Mean); n > 0 && n != image && image != 1 {
+		return fmt.Errorf("train: input of %d means for images of %d channels; give one for each, only grey images are spread over more", n, image)
+	}
+	for c := range in.Mean {
+		if !finite(in.Mean[c]) {
+			return fmt.Errorf("train: input has mean %v, wanted a number", in.Mean[c])
+		}
+		if s := in.Std[c]; !(s > 0) || !finite(s) {
+			return fmt.Errorf("train: input has standard deviation %v, wanted a positive number", s)
+		}
+	}
+	return nil
+}
+
+// A normalizer holds an Input's numbers where the network lives.
+type normalizer struct {
+	device    nn.Device
+	dtype     nn.DType
+	mean, std *torch.Tensor // (1, C, 1, 1); nil where the input changes nothing
+}
+
+func newNormalizer(in Input, d nn.Device, dtype nn.DType) normalizer {
+	n := normalizer{device: d, dtype: dtype}
+	if len(in.Mean) == 0 {
+		return n
+	}
+	constant := func(v []float64) *torch.Tensor {
+		t := nn.To(must(nn.FromSlice(d, v, 1, int64(len(v)), 1, 1)), d, dtype)
+		return &t
+	}
+	n.mean, n.std = constant(in.Mean), constant(in.Std)
+	return n
+}
+
+// images returns a batch's images as the network takes them.
+func (n normalizer) images(b *feed.Batch) torch.Tensor {
+	x := must(nn.FromSlice(n.device, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
+	x = nn.To(x, n.device, n.dtype)
+	if n.mean == nil {
+		return x
+	}
+	return nn.Div(nn.Sub(x, *n.mean), *n.std)
+}
+
+// targets returns a batch's masks as classes (N, H, W).
+func (n normalizer) targets(b *feed.Batch) torch.Tensor {
+	return nn.To(must(nn.FromSlice(n.device, b.Targets, int64(b.N), int64(b.H), int64(b.W))), n.device, nn.Long)
+}
+
+// checkBatch returns an error for a batch that the learner cannot take.
+func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {
+	if err := b.Check(targets); err != nil {
+		return err
+	}
+	if b.C != l.task.Channels {
+		return fmt.Errorf("train: images of %d channels; the task has %d", b.C, l.task.Channels)
+	}
+	if m, ok := l.model.(Sized); ok {
+		if err := m.CheckSize(b.H, b.W); err != nil {
+			return err
+		}
+	}
+	classes := uint8(len(l.task.Classes))
+	for i, v := range b.Targets {
+		if v >= classes && !(l.task.Ignore && v == data.Ignored) {
+			return fmt.Errorf("train: a target of class %d at pixel %d of image %d of the batch; the task has classes 0 to %d",
+				v, i%(b.H*b.W), i/(b.H*b.W), classes-1)
+		}
+	}
+	return nil
+}
+
+// must panics with libtorch's error, for nn.Try to catch.
+func must(t torch.Tensor, err error) torch.Tensor {
+	if err != nil {
+		panic(err)
+	}
+	return t
+}

@@ -1,0 +1,88 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/hcunet/hcunet/checkpoint"
+)
+
+// A Saver writes the state of a run to a file from time to time, and keeps the one
+// before it.
+type Saver struct {
+	Path string
+
+	// Every is the least time between two states; 0 waits fifty times as long as the
+	// last one took to write, so that saving costs under 2 % of the time.
+	Every time.Duration
+
+	next time.Time
+}
+
+// Previous is what a state's file name gains when a newer one takes its place.
+const Previous = ".previous"
+
+const saveShare = 50
+
+// Hook returns the hook that saves when it is time, and when a hook has just
+// returned [Stop].
+func (s *Saver) Hook() Hook {
+	return Hook{Pause: func(l *Learner) error {
+		if s.next.IsZero() {
+			s.next = time.Now().Add(s.Every) // a run that has just begun has little to lose
+			if s.Every == 0 {
+				s.next = time.Now().Add(time.Second)
+			}
+		}
+		if time.Now().Before(s.next) && !l.stopping() {
+			return nil
+		}
+		return s.Save(l)
+	}}
+}
+
+// Save writes the state now.
+func (s *Saver) Save(l *Learner) error {
+	start := time.Now()
+	state, err := l.State()
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(s.Path, s.Path+Previous); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("train: keeping the state before: %w", err)
+	}
+	if err := checkpoint.SaveSafetensors(s.Path, state); err != nil {
+		return err
+	}
+	wait := s.Every
+	if wait == 0 {
+		wait = saveShare * time.Since(start)
+	}
+	s.next = time.Now().Add(wait)
+	return nil
+}
+
+// Resume loads the newest state that is whole into a new learner; found is false
+// where there is none at all. A state that is not of this run is an error, and so
+// is one that is torn when there is no other.
+func (s *Saver) Resume(l *Learner) (found bool, err error) {
+	var torn error
+	for _, path := range []string{s.Path, s.Path + Previous} {
+		f, err := checkpoint.OpenSafetensors(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			torn = errors.Join(torn, err)
+			continue
+		}
+		if err := l.SetState(f); err != nil {
+			return false, fmt.Errorf("%s: %w", path, err)
+		}
+		return true, nil
+	}
+	return false, torn
+}
