@@ -79,7 +79,8 @@ func (r *Result) String() string {
 //	items_fold0.txt        the names of these images, a line each
 //	preds_test.npy, items_test.txt, submission.csv
 //	scores.txt, scores.json
-//	dice.png, loss_fold0.png, rates_fold0.png, samples_fold0.png
+//	cases.csv              a line per held-out image
+//	dice.png, calibration.png, loss_fold0.png, rates_fold0.png, samples_fold0.png
 //	report.html            all of it on one page
 //
 // What is wrong with the choices or the data is found before anything is
@@ -110,8 +111,7 @@ type run struct {
 	out          output
 
 	result  Result
-	curves  []report.Curve
-	epochs  [][]report.Epoch // per fold
+	epochs  [][]metric.Epoch // per fold
 	heldOut *metric.Table    // of all folds
 	testSum [][]float32      // over the folds, per test image
 }
@@ -224,7 +224,11 @@ func (r *run) finish() (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images against threshold", r.curves...); err != nil {
+	curves, err := report.CurvesOf(r.heldOut, foreground, r.noise())
+	if err != nil {
+		return nil, err
+	}
+	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images", curves...); err != nil {
 		return nil, err
 	}
 	if r.test.Len() > 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/ensemble"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/report"
 	"github.com/stretchr/testify/require"
 )
@@ -132,7 +133,15 @@ func TestRun(t *testing.T) {
 	epochs, err := report.ReadEpochs(f)
 	require.NoError(t, err)
 	require.Len(t, epochs, 16)
-	require.Less(t, epochs[7].ValidLoss, epochs[0].ValidLoss)
+	require.Less(t, epochs[7].Value(metric.ValidLoss), epochs[0].Value(metric.ValidLoss))
+
+	cases, err := os.ReadFile(filepath.Join(out, "cases.csv"))
+	require.NoError(t, err)
+	require.Equal(t, 17, bytes.Count(cases, []byte("\n")), "a header and a row per film")
+	require.Contains(t, string(cases), "film07")
+	page, err := os.ReadFile(filepath.Join(out, "report.html"))
+	require.NoError(t, err)
+	require.Contains(t, string(page), "thresholds chosen on the other folds")
 
 	var how map[string]any
 	b, err := os.ReadFile(filepath.Join(out, "config.json"))

@@ -39,12 +39,12 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 		Hooks: []train.Hook{{
 			BatchEnd: func(b train.BatchInfo) error {
 				history.batch(b)
-				r.Progress.Step(b.Loss)
+				r.Progress.Step(b.Loss, b.Images)
 				return nil
 			},
 			EpochEnd: func(e metric.Epoch) error {
 				history.epoch(e)
-				r.Progress.Epoch(row(e))
+				r.Progress.Epoch(e)
 				return nil
 			},
 		}},
@@ -154,7 +154,6 @@ func (r *run) score(ctx context.Context, f int, learner *train.Learner, valid *f
 	threshold, best := sweep.Best()
 	r.result.Scores = append(r.result.Scores, best.Dice)
 	r.result.Thresholds = append(r.result.Thresholds, threshold)
-	r.curves = append(r.curves, report.Curve{Name: fmt.Sprintf("fold %d", f), Thresholds: sweep.Thresholds(), Dice: sweep.Dice()})
 	r.Progress.Printf("fold %d: Dice %.4f at threshold %.2f; %s", f, best.Dice, threshold, best)
 
 	if err := r.out.predictions(fmt.Sprintf("fold%d", f), bytes, names(valid)); err != nil {
@@ -206,14 +205,12 @@ func (r *run) samples(f int, valid *feed.Images, predictions largestMasks, thres
 		if err != nil {
 			return err
 		}
-		target := image.NewGray(film.Rect)
-		for j, v := range p.target {
-			target.Pix[j] = v * 255
-		}
+		predicted := make([]uint8, len(p.prob))
+		metric.ThresholdRule(threshold, 0).Apply(predicted, p.prob, foreground)
 		dice := metric.Compare(p.prob, p.target, foreground, threshold, metric.Noise{}).Dice()
 		samples = append(samples, report.Sample{
 			Caption: fmt.Sprintf("%s  Dice %.3f", valid.Name(p.index), dice),
-			Image:   film, Target: target, Prob: p.prob, Threshold: threshold,
+			Image:   film, Target: p.target, Predicted: predicted,
 		})
 	}
 	return report.Samples(r.out.path("samples_fold%d.png", f), samples, &report.SampleOptions{Title: fmt.Sprintf("Fold %d, held-out images", f)})
@@ -269,7 +266,7 @@ type history struct {
 	loss     report.LossHistory
 	rates    [][]float64
 	momentum []float64
-	epochs   []report.Epoch
+	epochs   []metric.Epoch
 }
 
 func (h *history) batch(b train.BatchInfo) {
@@ -283,13 +280,15 @@ func (h *history) batch(b train.BatchInfo) {
 	}
 }
 
-// row returns an epoch as package report has it.
-func row(e metric.Epoch) report.Epoch {
-	return report.Epoch{Phase: e.Phase, Epoch: e.Epoch, TrainLoss: e.TrainLoss, ValidLoss: e.Value(metric.ValidLoss), Dice: e.Value("dice"), Time: e.Time}
-}
-
 func (h *history) epoch(e metric.Epoch) {
-	h.epochs = append(h.epochs, row(e))
+	if n := len(h.epochs); n == 0 || h.epochs[n-1].Phase != e.Phase {
+		start := 0
+		if k := len(h.loss.ValidAt); k > 0 {
+			start = h.loss.ValidAt[k-1]
+		}
+		h.loss.Phases = append(h.loss.Phases, report.Phase{Name: e.Phase, Start: start})
+	}
+	h.epochs = append(h.epochs, e)
 	h.loss.ValidAt = append(h.loss.ValidAt, len(h.loss.Train))
 	h.loss.Valid = append(h.loss.Valid, e.Value(metric.ValidLoss))
 }
@@ -301,5 +300,5 @@ func (h *history) plot(out output, f int) error {
 	if err := report.LossPlot(out.path("loss_fold%d.png", f), fmt.Sprintf("Fold %d, loss", f), h.loss); err != nil {
 		return err
 	}
-	return report.SchedulePlot(out.path("rates_fold%d.png", f), fmt.Sprintf("Fold %d, schedule", f), h.rates, h.momentum)
+	return report.SchedulePlot(out.path("rates_fold%d.png", f), fmt.Sprintf("Fold %d, schedule", f), h.rates, h.momentum, h.loss.Phases)
 }

@@ -71,8 +71,8 @@ func (o output) json(name string, v any) error {
 }
 
 // epochs writes the epochs of the folds so far, the fold in front of the phase.
-func (o output) epochs(folds [][]report.Epoch) error {
-	var all []report.Epoch
+func (o output) epochs(folds [][]metric.Epoch) error {
+	var all []metric.Epoch
 	for f, epochs := range folds {
 		for _, e := range epochs {
 			e.Phase = fmt.Sprintf("fold %d %s", f, e.Phase)

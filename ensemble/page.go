@@ -2,46 +2,63 @@ package ensemble
 
 import (
 	"fmt"
-	"strings"
+	"io"
 
+	"github.com/hcunet/hcunet/internal/atomicfile"
+	"github.com/hcunet/hcunet/internal/random"
+	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/report"
 )
 
-// page writes report.html: everything a run shows, in one file.
+// page writes report.html, everything a run shows in one file, and the cases that
+// it shows a part of.
 func (r *run) page() error {
-	scores := report.Section{
-		Heading: "Scores",
-		Text:    "Mean Dice of the held-out images of each fold, at the threshold that is best for them.",
-		Header:  []string{"fold", "Dice", "threshold"},
-		Images:  []string{r.out.path("dice.png")},
+	choice := &r.result.Choices.PerFold
+	honest := choice.Nested.Images() > 0 // there are folds enough
+	ruleOf := choice.SameRule
+	if honest {
+		ruleOf = choice.NestedRule
 	}
-	for f, s := range r.result.Scores {
-		scores.Rows = append(scores.Rows, []string{fmt.Sprint(f), fmt.Sprintf("%.4f", s), fmt.Sprintf("%.2f", r.result.Thresholds[f])})
+	cases, err := report.CasesOf(r.heldOut, foreground, ruleOf)
+	scores := report.ClassScores{Same: r.result.OutOfFold, Rules: report.RulesOf(r.result.Choices, choice)}
+	if honest && err == nil {
+		scores.Nested, err = r.heldOut.Report(foreground, choice.NestedRule, &metric.ReportOptions{
+			Chosen: metric.ChosenOnOthers, Rand: random.New(uint64(r.Seed), "bootstrap"),
+		})
 	}
-	scores.Rows = append(scores.Rows, []string{"mean", fmt.Sprintf("%.4f", r.result.MeanScore()), fmt.Sprintf("%.4f", r.result.Threshold)})
-
-	pooled := report.Section{
-		Heading: "All held-out images",
-		Text:    fmt.Sprintf("At threshold %.4f, the mean of the folds' thresholds. For research; this says nothing about a patient.", r.result.Threshold),
-		Log:     r.result.OutOfFold.String(),
+	if err != nil {
+		return err
 	}
-	p := report.Page{Title: "Ensemble on " + r.Data, Sections: []report.Section{scores, pooled}}
+	histogram, err := r.heldOut.Histogram(foreground)
+	if err != nil {
+		return err
+	}
+	bins, err := histogram.Calibration(20)
+	if err != nil {
+		return err
+	}
+	if err := report.CalibrationPlot(r.out.path("calibration.png"), "Calibration", bins); err != nil {
+		return err
+	}
+	scores.Pictures = []report.Picture{
+		{Path: r.out.path("dice.png"), Caption: "Mean Dice against threshold, fold by fold and of all together."},
+		{Path: r.out.path("calibration.png"), Caption: "How often a pixel is in the target, against its probability, and how many pixels have it."},
+	}
+	err = atomicfile.Write(r.out.path("cases.csv"), func(w io.Writer) error { return report.WriteCases(w, cases) })
+	if err != nil {
+		return err
+	}
+	p := report.Run{Title: "Ensemble on " + r.Data, Classes: []report.ClassScores{scores}, Cases: cases, CasesFile: "cases.csv"}
 	for f := range r.folds {
-		var log strings.Builder
-		if err := report.WriteTable(&log, r.epochs[f]); err != nil {
-			return err
-		}
-		s := report.Section{Heading: fmt.Sprintf("Fold %d", f), Log: log.String()}
+		fold := report.FoldRun{Name: fmt.Sprintf("Fold %d", f), Epochs: r.epochs[f]}
 		if len(r.epochs[f]) > 0 {
-			s.Images = append(s.Images, r.out.path("loss_fold%d.png", f), r.out.path("rates_fold%d.png", f))
+			fold.Pictures = []report.Picture{{Path: r.out.path("loss_fold%d.png", f)}, {Path: r.out.path("rates_fold%d.png", f)}}
 		}
-		s.Images = append(s.Images, r.out.path("samples_fold%d.png", f))
-		p.Sections = append(p.Sections, s)
+		p.Folds = append(p.Folds, fold)
+		p.Examples = append(p.Examples, report.Picture{Path: r.out.path("samples_fold%d.png", f)})
 	}
-	how := report.Section{Heading: "How it was made", Header: []string{"choice", "value"}}
-	for _, c := range r.Config.notes() {
-		how.Rows = append(how.Rows, []string{c.name, fmt.Sprint(c.value)})
+	for _, n := range r.Config.notes() {
+		p.Facts = append(p.Facts, [2]string{n.name, fmt.Sprint(n.value)})
 	}
-	p.Sections = append(p.Sections, how)
-	return report.WritePage(r.out.path("report.html"), p)
+	return report.WritePage(r.out.path("report.html"), report.NewPage(p))
 }

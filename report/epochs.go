@@ -1,77 +1,120 @@
 package report
 
 import (
+	"bufio"
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/hcunet/hcunet/metric"
 )
 
-// An Epoch is one row of the table that a training run prints: the losses as the
-// training loop defines them, Dice in [0, 1] at the loop's threshold. A value
-// that was not measured is NaN.
-type Epoch struct {
-	Phase     string // of the run, such as "frozen" or "full"
-	Epoch     int    // counted from 0 in its phase
-	TrainLoss float64
-	ValidLoss float64
-	Dice      float64
-	Time      time.Duration
+// cellWidth is that of a column of the printed table: fastai's, whose table the
+// notebook prints, is 9, and 11 under the long names of the losses.
+func cellWidth(name string) int { return max(len(name), 8) + 1 }
+
+func tableHeader(e metric.Epoch) []string {
+	cells := []string{"epoch", "train_loss"}
+	for _, v := range e.Values {
+		cells = append(cells, v.Name)
+	}
+	return append(cells, "time")
 }
 
-// The widths are fastai's, whose table the notebook prints.
-const (
-	headerFormat = "%-9s %-11s %-11s %-9s %s\n"
-	rowFormat    = "%-9d %-11s %-11s %-9s %s\n"
-)
-
-func (e Epoch) writeRow(w io.Writer) error {
-	_, err := fmt.Fprintf(w, rowFormat, e.Epoch, six(e.TrainLoss), six(e.ValidLoss), six(e.Dice), clock(e.Time))
-	return err
+func tableRow(e metric.Epoch) []string {
+	cells := []string{strconv.Itoa(e.Epoch), six(e.TrainLoss)}
+	for _, v := range e.Values {
+		cells = append(cells, six(v.Value))
+	}
+	return append(cells, clock(e.Time))
 }
 
-func writeHeader(w io.Writer) error {
-	_, err := fmt.Fprintf(w, headerFormat, "epoch", "train_loss", "valid_loss", "dice", "time")
+// writeCells writes a line of the table under the header's names.
+func writeCells(w io.Writer, header, cells []string) error {
+	var b strings.Builder
+	for i, c := range cells {
+		if i == len(cells)-1 {
+			b.WriteString(c)
+			break
+		}
+		fmt.Fprintf(&b, "%-*s ", cellWidth(header[i]), c)
+	}
+	_, err := fmt.Fprintln(w, b.String())
 	return err
 }
 
 // WriteTable prints epochs as the notebook's table: a header line, then epoch,
-// train_loss, valid_loss, dice and time. A new phase gets a line with its name
-// and a header of its own.
-func WriteTable(w io.Writer, epochs []Epoch) error {
+// train_loss, what was measured, and time. A new phase, and new names of what was
+// measured, get a header of their own, a phase a line with its name too.
+func WriteTable(w io.Writer, epochs []metric.Epoch) error {
 	for i, e := range epochs {
-		if i == 0 || e.Phase != epochs[i-1].Phase {
-			if e.Phase != "" {
-				if _, err := fmt.Fprintln(w, e.Phase); err != nil {
-					return err
-				}
-			}
-			if err := writeHeader(w); err != nil {
+		phase := i == 0 || e.Phase != epochs[i-1].Phase
+		if phase && e.Phase != "" {
+			if _, err := fmt.Fprintln(w, e.Phase); err != nil {
 				return err
 			}
 		}
-		if err := e.writeRow(w); err != nil {
+		header := tableHeader(e)
+		if phase || !sameNames(e, epochs[i-1]) {
+			if err := writeCells(w, header, header); err != nil {
+				return err
+			}
+		}
+		if err := writeCells(w, header, tableRow(e)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-var csvHeader = []string{"phase", "epoch", "train_loss", "valid_loss", "dice", "seconds"}
+func sameNames(a, b metric.Epoch) bool {
+	if len(a.Values) != len(b.Values) {
+		return false
+	}
+	for i := range a.Values {
+		if a.Values[i].Name != b.Values[i].Name {
+			return false
+		}
+	}
+	return true
+}
 
-// WriteEpochs writes epochs as CSV with a header line; numbers are written so
-// that ReadEpochs gives back exactly the same ones.
-func WriteEpochs(w io.Writer, epochs []Epoch) error {
+// The columns of the CSV before and after what was measured.
+var (
+	csvFirst = []string{"phase", "epoch", "train_loss"}
+	csvLast  = []string{"rate", "images_per_second", "seconds"}
+)
+
+// WriteEpochs writes epochs as CSV with a header line: phase, epoch, train_loss,
+// what was measured, rate, images_per_second, seconds. Numbers are written so
+// that ReadEpochs gives back exactly the same ones. Epochs that measured
+// different things are an error.
+func WriteEpochs(w io.Writer, epochs []metric.Epoch) error {
 	c := csv.NewWriter(w)
-	if err := c.Write(csvHeader); err != nil {
+	var header []string
+	for i, e := range epochs {
+		if !sameNames(e, epochs[0]) {
+			return fmt.Errorf("report: epochs: epoch %d measured %v, the first one %v; write them to files of their own", i, names(e), names(epochs[0]))
+		}
+	}
+	header = append(header, csvFirst...)
+	if len(epochs) > 0 {
+		header = append(header, names(epochs[0])...)
+	}
+	if err := c.Write(append(header, csvLast...)); err != nil {
 		return err
 	}
 	for _, e := range epochs {
-		if err := c.Write([]string{
-			e.Phase, strconv.Itoa(e.Epoch), exact(e.TrainLoss), exact(e.ValidLoss), exact(e.Dice), exact(e.Time.Seconds()),
-		}); err != nil {
+		row := []string{e.Phase, strconv.Itoa(e.Epoch), exact(e.TrainLoss)}
+		for _, v := range e.Values {
+			row = append(row, exact(v.Value))
+		}
+		if err := c.Write(append(row, exact(e.Rate), exact(e.Speed), exact(e.Time.Seconds()))); err != nil {
 			return err
 		}
 	}
@@ -79,12 +122,39 @@ func WriteEpochs(w io.Writer, epochs []Epoch) error {
 	return c.Error()
 }
 
+func names(e metric.Epoch) []string {
+	out := make([]string, len(e.Values))
+	for i, v := range e.Values {
+		out[i] = v.Name
+	}
+	return out
+}
+
 // ReadEpochs reads what WriteEpochs wrote. An error names the line and column.
-func ReadEpochs(r io.Reader) ([]Epoch, error) {
+func ReadEpochs(r io.Reader) ([]metric.Epoch, error) {
 	c := csv.NewReader(r)
-	c.FieldsPerRecord = len(csvHeader)
-	var epochs []Epoch
-	for first := true; ; first = false {
+	header, err := c.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("report: epochs: there is not even a header line")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("report: epochs: %w", err)
+	}
+	measured := len(header) - len(csvFirst) - len(csvLast)
+	for i := range header {
+		want := header[i]
+		switch {
+		case i < len(csvFirst):
+			want = csvFirst[i]
+		case measured < 0 || i >= len(csvFirst)+measured:
+			want = csvLast[(i-len(csvFirst)-max(measured, 0))%len(csvLast)]
+		}
+		if header[i] != want || measured < 0 {
+			return nil, fmt.Errorf("report: epochs: column %d of the header is %q, wanted %s, what was measured, %s", i+1, header[i], strings.Join(csvFirst, ", "), strings.Join(csvLast, ", "))
+		}
+	}
+	var epochs []metric.Epoch
+	for {
 		rec, err := c.Read()
 		if errors.Is(err, io.EOF) {
 			return epochs, nil
@@ -92,34 +162,68 @@ func ReadEpochs(r io.Reader) ([]Epoch, error) {
 		if err != nil {
 			return nil, fmt.Errorf("report: epochs: %w", err)
 		}
-		if first {
-			for i, want := range csvHeader {
-				if rec[i] != want {
-					return nil, fmt.Errorf("report: epochs: column %d is %q, wanted %q", i+1, rec[i], want)
-				}
-			}
-			continue
-		}
-		e := Epoch{Phase: rec[0]}
-		var seconds float64
-		e.Epoch, err = strconv.Atoi(rec[1])
-		for i, v := range []*float64{nil, nil, &e.TrainLoss, &e.ValidLoss, &e.Dice, &seconds} {
-			if err == nil && v != nil {
-				*v, err = strconv.ParseFloat(rec[i], 64)
-			}
-			if err != nil {
+		e := metric.Epoch{Phase: rec[0]}
+		var bad error
+		number := func(i int) float64 {
+			v, err := strconv.ParseFloat(rec[i], 64)
+			if err != nil && bad == nil {
 				line, _ := c.FieldPos(i)
-				return nil, fmt.Errorf("report: epochs: line %d, %s: %w", line, csvHeader[max(i, 1)], err)
+				bad = fmt.Errorf("report: epochs: line %d, %s: %w", line, header[i], err)
 			}
+			return v
 		}
-		e.Time = time.Duration(seconds*float64(time.Second) + 0.5)
+		if e.Epoch, err = strconv.Atoi(rec[1]); err != nil {
+			line, _ := c.FieldPos(1)
+			return nil, fmt.Errorf("report: epochs: line %d, epoch: %w", line, err)
+		}
+		e.TrainLoss = number(2)
+		for i := range measured {
+			e.Values = append(e.Values, metric.Value{Name: header[3+i], Value: number(3 + i)})
+		}
+		e.Rate, e.Speed = number(3+measured), number(4+measured)
+		e.Time = time.Duration(number(5+measured)*float64(time.Second) + 0.5)
+		if bad != nil {
+			return nil, bad
+		}
+		epochs = append(epochs, e)
+	}
+}
+
+// WriteEpochLine writes an epoch as one line of JSON: a file of such lines grows
+// with the run, and another program can follow it.
+func WriteEpochLine(w io.Writer, e metric.Epoch) error { return json.NewEncoder(w).Encode(e) }
+
+// maxLine bounds a line of JSON that is read.
+const maxLine = 1 << 20
+
+// ReadEpochLines reads the lines that WriteEpochLine wrote. A last line that the
+// end of the file cuts, as a killed run leaves it, is left out; an error names
+// the line.
+func ReadEpochLines(r io.Reader) ([]metric.Epoch, error) {
+	in := bufio.NewReaderSize(r, maxLine)
+	var epochs []metric.Epoch
+	for n := 1; ; n++ {
+		line, err := in.ReadSlice('\n')
+		if err == io.EOF {
+			return epochs, nil
+		}
+		if err == bufio.ErrBufferFull {
+			return nil, fmt.Errorf("report: epochs: line %d has more than %d bytes, which no epoch has", n, maxLine)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("report: epochs: line %d: %w", n, err)
+		}
+		var e metric.Epoch
+		if err := json.Unmarshal(line, &e); err != nil {
+			return nil, fmt.Errorf("report: epochs: line %d: %w", n, err)
+		}
 		epochs = append(epochs, e)
 	}
 }
 
 func exact(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-// six prints a loss or a Dice as fastai does, and leaves out what was not
+// six prints a loss or a score as fastai does, and leaves out what was not
 // measured.
 func six(v float64) string {
 	if v != v {

@@ -1,6 +1,7 @@
 // Package report shows people what a training run did: a progress bar and a
-// table while it runs, and afterwards plots and sample pictures as PNG files. It
-// knows numbers and images only, no models.
+// table while it runs, files of what was measured (CSV, lines of JSON, events of
+// TensorBoard), and afterwards plots and sample pictures as PNG files and all of it
+// on one page. It knows numbers and images only, no models.
 package report
 
 import (
@@ -8,6 +9,7 @@ import (
 	"image/color"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 
 	"golang.org/x/image/font"
@@ -37,12 +39,19 @@ var (
 	rule = color.RGBA{225, 225, 225, 255}
 )
 
-const dpi = 144 // 720 points across are 1440 pixels
+// Pictures are narrow, so that they can be read on a telephone as on paper.
+const (
+	dpi       = 144 // 5.4 inches across are 778 pixels
+	plotWidth = 5.4 * vg.Inch
+	oneHeight = 3.5 * vg.Inch
+	twoHeight = 5.4 * vg.Inch // of two, one above the other
+)
 
 // A Curve is Dice against threshold: Dice[i] is the score of the pixels above
 // Thresholds[i].
 type Curve struct {
 	Name       string // of the fold, shown in the legend where there are several curves
+	Pooled     bool   // of all folds together: drawn strong and dark, above the others
 	Thresholds []float64
 	Dice       []float64
 }
@@ -67,8 +76,11 @@ func DicePlot(path, title string, curves ...Curve) error {
 		if len(c.Thresholds) != len(c.Dice) {
 			panic(fmt.Errorf("report: curve %q has %d thresholds and %d scores", c.Name, len(c.Thresholds), len(c.Dice)))
 		}
-		col := palette[i%len(palette)]
-		addLine(p, xys(c.Thresholds, c.Dice), col, 2)
+		col, width := palette[i%len(palette)], 1.5
+		if c.Pooled {
+			col, width = ink, 2.5
+		}
+		addLine(p, xys(c.Thresholds, c.Dice), col, width)
 		t, d := c.Best()
 		if !finite(d) {
 			continue
@@ -77,15 +89,15 @@ func DicePlot(path, title string, curves ...Curve) error {
 		if len(curves) == 1 {
 			p.Title.Text = joined(title, label)
 		} else {
-			p.Legend.Add(joined(c.Name, label), lineStyle(col, 2))
+			p.Legend.Add(joined(c.Name, label), lineStyle(col, width))
 		}
 		p.Add(&bestMark{x: t, y: d, color: col, cross: len(curves) == 1})
 	}
 	p.X.Min, p.X.Max = 0, 1
 	// Below the curves: they rise at once and fall slowly.
 	p.Legend.Top, p.Legend.Left = false, true
-	p.Legend.XOffs, p.Legend.YOffs = 130, 14
-	return savePlot(path, 7.5*vg.Inch, 4.2*vg.Inch, p)
+	p.Legend.XOffs, p.Legend.YOffs = 75, 10
+	return savePlot(path, oneHeight, p)
 }
 
 // A LossHistory is what a run measured: one training loss a batch, and one
@@ -95,34 +107,37 @@ type LossHistory struct {
 	Train   []float64
 	ValidAt []int
 	Valid   []float64
+	Phases  []Phase
+}
+
+// A Phase of a run: where it begins, and what it is called.
+type Phase struct {
+	Name  string
+	Start int // batches trained before it
 }
 
 // LossPlot draws training and validation loss against the batch as a PNG file:
-// each batch thin, its running mean and the validation loss strong. It panics if
-// Valid and ValidAt differ in length.
+// each batch thin, its running mean and the validation loss strong, the phases
+// marked. The running mean begins anew with each phase, as the training loop's
+// does: at the end of an epoch it is the number in the table. It panics if Valid
+// and ValidAt differ in length.
 func LossPlot(path, title string, h LossHistory) error {
 	if len(h.Valid) != len(h.ValidAt) {
 		panic(fmt.Errorf("report: %d validation losses at %d places", len(h.Valid), len(h.ValidAt)))
 	}
 	p := newPlot(title, "batch", "loss")
 	batch := make([]float64, len(h.Train))
-	mean := make([]float64, len(h.Train))
-	sum, weight := 0.0, 0.0
-	for i, v := range h.Train {
+	for i := range batch {
 		batch[i] = float64(i + 1)
-		mean[i] = math.NaN()
-		if finite(v) {
-			sum, weight = lossDecay*sum+(1-lossDecay)*v, lossDecay*weight+(1-lossDecay)
-			mean[i] = sum / weight
-		}
 	}
+	mean := runningMean(h.Train, h.Phases)
 	at := make([]float64, len(h.ValidAt))
 	for i, b := range h.ValidAt {
 		at[i] = float64(b)
 	}
 	addLine(p, xys(batch, h.Train), color.RGBA{179, 212, 232, 255}, 0.7)
-	addLine(p, xys(batch, mean), blue, 2)
-	addLine(p, xys(at, h.Valid), vermillion, 2)
+	addPieces(p, batch, mean, h.Phases, blue)
+	addPieces(p, at, h.Valid, h.Phases, vermillion)
 	addDots(p, xys(at, h.Valid), vermillion)
 	if len(h.Train) > 0 {
 		p.Legend.Add("train", lineStyle(blue, 2))
@@ -131,23 +146,49 @@ func LossPlot(path, title string, h LossHistory) error {
 		p.Legend.Add("valid", lineStyle(vermillion, 2))
 	}
 	p.Y.Min, p.Y.Max = lossRange(mean, h.Valid, p.Y.Min, p.Y.Max)
-	return savePlot(path, 7.5*vg.Inch, 4.2*vg.Inch, p)
+	p.Add(phaseMarks{h.Phases, len(h.Train)})
+	return savePlot(path, oneHeight, p)
+}
+
+// runningMean returns fastai's smoothed loss after each batch, NaN where the loss
+// is not finite. It begins anew with each phase.
+func runningMean(losses []float64, phases []Phase) []float64 {
+	mean := make([]float64, len(losses))
+	sum, weight := 0.0, 0.0
+	for i, v := range losses {
+		if slices.ContainsFunc(phases, func(p Phase) bool { return p.Start == i }) {
+			sum, weight = 0, 0
+		}
+		mean[i] = math.NaN()
+		if finite(v) {
+			sum, weight = lossDecay*sum+(1-lossDecay)*v, lossDecay*weight+(1-lossDecay)
+			mean[i] = sum / weight
+		}
+	}
+	return mean
 }
 
 // SchedulePlot draws the learning rates (one slice a layer group, one value an
-// iteration) and the momentum side by side as a PNG file.
-func SchedulePlot(path, title string, rates [][]float64, momentum []float64) error {
-	left := newPlot(joined(title, "learning rate"), "iteration", "")
+// iteration) and below it the momentum as a PNG file, the phases marked.
+func SchedulePlot(path, title string, rates [][]float64, momentum []float64, phases []Phase) error {
+	top := newPlot(title, "", "learning rate")
 	for i, r := range rates {
 		col := palette[i%len(palette)]
-		addLine(left, xys(count(len(r)), r), col, 2)
+		addLine(top, xys(count(len(r)), r), col, 2)
 		if len(rates) > 1 {
-			left.Legend.Add(fmt.Sprintf("group %d", i+1), lineStyle(col, 2))
+			top.Legend.Add(fmt.Sprintf("group %d", i+1), lineStyle(col, 2))
 		}
 	}
-	right := newPlot(joined(title, "momentum"), "iteration", "")
-	addLine(right, xys(count(len(momentum)), momentum), green, 2)
-	return savePlot(path, 10*vg.Inch, 3.8*vg.Inch, left, right)
+	bottom := newPlot("", "iteration", "momentum")
+	addLine(bottom, xys(count(len(momentum)), momentum), green, 2)
+	iterations := len(momentum)
+	top.Add(phaseMarks{phases, iterations})
+	unnamed := slices.Clone(phases)
+	for i := range unnamed {
+		unnamed[i].Name = ""
+	}
+	bottom.Add(phaseMarks{unnamed, iterations})
+	return savePlot(path, twoHeight, top, bottom)
 }
 
 // newPlot returns a plot in the house style: sans serif, light grid, no frame.
@@ -234,6 +275,49 @@ func addLine(p *plot.Plot, pts plotter.XYs, c color.Color, width float64) {
 	}
 }
 
+// addPieces adds a line that is broken where a phase begins: at the batches
+// numbered Start+1 and on.
+func addPieces(p *plot.Plot, x, y []float64, phases []Phase, c color.Color) {
+	from := 0
+	for i := range x {
+		for _, ph := range phases {
+			if i > from && x[i] > float64(ph.Start) && x[i-1] <= float64(ph.Start) {
+				addLine(p, xys(x[from:i], y[from:i]), c, 2)
+				from = i
+			}
+		}
+	}
+	addLine(p, xys(x[from:], y[from:]), c, 2)
+}
+
+// phaseMarks are dashed lines where phases begin, with their names above.
+type phaseMarks struct {
+	phases []Phase
+	end    int // batches
+}
+
+func (m phaseMarks) Plot(c draw.Canvas, p *plot.Plot) {
+	tx, _ := p.Transforms(&c)
+	dashes := draw.LineStyle{Color: grey, Width: 0.75, Dashes: []vg.Length{3, 3}}
+	style := p.X.Tick.Label
+	style.Font = sans(9, font.WeightNormal)
+	style.Color = grey
+	style.XAlign, style.YAlign = draw.XLeft, draw.YTop
+	for i, ph := range m.phases {
+		if x := tx(float64(ph.Start)); ph.Start > 0 && ph.Start < m.end {
+			c.StrokeLine2(dashes, x, c.Min.Y, x, c.Max.Y)
+		}
+		end := m.end
+		if i+1 < len(m.phases) {
+			end = m.phases[i+1].Start
+		}
+		// A name that is wider than its phase would run into the next one.
+		if room := tx(float64(end)) - tx(float64(ph.Start)) - 6; style.Width(ph.Name) <= room {
+			c.FillText(style, vg.Point{X: tx(float64(ph.Start)) + 3, Y: c.Max.Y - 1}, ph.Name)
+		}
+	}
+}
+
 func addDots(p *plot.Plot, pts plotter.XYs, c color.Color) {
 	if len(pts) > 0 {
 		p.Add(&plotter.Scatter{XYs: pts, GlyphStyle: draw.GlyphStyle{Color: c, Radius: 3, Shape: draw.CircleGlyph{}}})
@@ -297,19 +381,22 @@ func lossRange(mean, valid []float64, lo, hi float64) (float64, float64) {
 	return max(lo, a-margin), min(hi, b+margin)
 }
 
-// savePlot draws the plots side by side.
-func savePlot(path string, width, height vg.Length, plots ...*plot.Plot) error {
+// savePlot draws the plots below each other.
+func savePlot(path string, height vg.Length, plots ...*plot.Plot) error {
 	for _, p := range plots {
 		if margin := 0.04 * (p.Y.Max - p.Y.Min); finite(margin) && p.Y.Max > p.Y.Min {
 			p.Y.Min, p.Y.Max = p.Y.Min-margin, p.Y.Max+margin
 		}
 	}
 	return atomicfile.Write(path, func(w io.Writer) error {
-		c := vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(dpi))
-		page := draw.Crop(draw.New(c), 14, -18, 12, -12)
-		tiles := draw.Tiles{Rows: 1, Cols: len(plots), PadX: 26}
-		for i, area := range plot.Align([][]*plot.Plot{plots}, tiles, page)[0] {
-			plots[i].Draw(area)
+		c := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(dpi))
+		page := draw.Crop(draw.New(c), 10, -14, 10, -10)
+		rows := make([][]*plot.Plot, len(plots))
+		for i := range plots {
+			rows[i] = plots[i : i+1]
+		}
+		for i, row := range plot.Align(rows, draw.Tiles{Rows: len(plots), Cols: 1, PadY: 10}, page) {
+			plots[i].Draw(row[0])
 		}
 		_, err := vgimg.PngCanvas{Canvas: c}.WriteTo(w)
 		return err

@@ -11,12 +11,15 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/hcunet/hcunet/metric"
 )
 
 const (
 	redrawEvery = 100 * time.Millisecond // of the bar: smooth to the eye, nothing beside a training step
 	lineEvery   = 30 * time.Second       // between lines in a log
 	barCells    = 30                     // the bar shrinks where the terminal is narrow
+	minCells    = 5                      // and goes
 	lossDecay   = 0.98                   // of the running mean shown: fastai's SmoothenValue
 )
 
@@ -25,15 +28,22 @@ const (
 // plain lines, at most one every half minute, fit for a log file. Errors of the
 // writer are ignored: a run does not die because nobody watches it. All methods
 // may be called from several goroutines, and do nothing on a nil *Progress.
+//
+// The well-known vbauerster/mpb and schollz/progressbar draw bars alone: of a run
+// that is written to a log file they show nothing, or a line of carriage returns.
 type Progress struct {
 	mu    sync.Mutex
 	w     io.Writer
 	width func() int // columns of the terminal; nil where there is none
 	now   func() time.Time
 
+	memory      func() int64 // bytes; 0 is not known
+	memoryLabel string
+
 	title    string
 	total    int64 // 0 is not known
 	done     int64
+	images   int64 // trained in this task
 	first    int64 // done before the task began to move, such as a resumed download's
 	bytes    bool
 	running  bool
@@ -48,7 +58,7 @@ type Progress struct {
 // NewProgress returns a Progress that writes to w, usually os.Stderr. The bar is
 // live if w is a terminal.
 func NewProgress(w io.Writer) *Progress {
-	p := &Progress{w: w, now: time.Now}
+	p := &Progress{w: w, now: time.Now, memory: residentMemory}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.width = func() int {
 			columns, _, err := term.GetSize(int(f.Fd()))
@@ -59,6 +69,18 @@ func NewProgress(w io.Writer) *Progress {
 		}
 	}
 	return p
+}
+
+// Memory makes the bar show what used returns, in bytes, under a label such as
+// "GPU", in place of the memory of the process; used is called each time the bar
+// is drawn, from the goroutine that moves it.
+func (p *Progress) Memory(label string, used func() int64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.memoryLabel, p.memory = label, used
 }
 
 // Start begins a task of total steps (batches over all epochs, films, ...); one
@@ -82,14 +104,16 @@ func (p *Progress) Bytes(title string) func(done, total int64) {
 	}
 }
 
-// Step counts one step and shows the running mean of its loss. A loss that is
-// not finite shows, and stays, as what it is.
-func (p *Progress) Step(loss float64) {
+// Step counts one batch of so many images; it shows the running mean of the loss
+// and the images per second. A loss that is not finite shows, and stays, as what
+// it is.
+func (p *Progress) Step(loss float64, images int) {
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.images += int64(images)
 	p.loss = lossDecay*p.loss + (1-lossDecay)*loss
 	p.weight = lossDecay*p.weight + (1 - lossDecay)
 	p.set(p.done + 1)
@@ -121,7 +145,7 @@ func (p *Progress) Set(done int64) {
 
 // Epoch prints a row of the table above the bar, the header before the first row
 // of each task.
-func (p *Progress) Epoch(e Epoch) {
+func (p *Progress) Epoch(e metric.Epoch) {
 	if p == nil {
 		return
 	}
@@ -132,10 +156,10 @@ func (p *Progress) Epoch(e Epoch) {
 			if p.width != nil && p.title != "" {
 				fmt.Fprintln(p.w, p.title)
 			}
-			writeHeader(p.w)
+			writeCells(p.w, tableHeader(e), tableHeader(e))
 			p.header = true
 		}
-		e.writeRow(p.w)
+		writeCells(p.w, tableHeader(e), tableRow(e))
 	})
 }
 
@@ -168,7 +192,7 @@ func (p *Progress) start(title string, total int64, bytes bool) {
 	defer p.mu.Unlock()
 	p.end()
 	p.title, p.total, p.bytes = title, max(total, 0), bytes
-	p.done, p.first, p.loss, p.weight = 0, 0, 0, 0
+	p.done, p.images, p.first, p.loss, p.weight = 0, 0, 0, 0, 0
 	p.running, p.header = true, false
 	p.began = p.now()
 	p.shown = p.began
@@ -192,7 +216,7 @@ func (p *Progress) set(done int64) {
 	case p.width == nil && now.Sub(p.shown) >= lineEvery:
 		p.shown = now
 		count, rest := p.status(now)
-		fmt.Fprintf(p.w, "%s: %s%s\n", p.title, count, rest)
+		fmt.Fprintf(p.w, "%s: %s%s%s\n", p.title, count, rest, p.pace(now))
 	}
 }
 
@@ -224,8 +248,11 @@ func (p *Progress) clearBar() {
 	}
 }
 
-// drawBar writes "title  45% ━━━━━━──────  135/300  loss 0.0387  08:02 left" over
-// the line the cursor stands on, never wider than the terminal: a line that
+// drawBar writes
+//
+//	title  45% ━━━━━━──────  135/300  loss 0.0387  08:02 left  12.3 images/s  2.1 GB
+//
+// over the line the cursor stands on, never wider than the terminal: a line that
 // wraps could not be taken back.
 func (p *Progress) drawBar() {
 	now := p.now()
@@ -233,11 +260,14 @@ func (p *Progress) drawBar() {
 	count, rest := p.status(now)
 	line := p.title
 	tail := "  " + count + rest
+	if more := p.pace(now); utf8.RuneCountInString(line+tail+more)+minCells+8 <= p.width() {
+		tail += more
+	}
 	if p.total > 0 {
 		part := min(float64(p.done)/float64(p.total), 1)
 		line += fmt.Sprintf(" %3.0f%%", math.Floor(100*part))
 		room := p.width() - 2 - utf8.RuneCountInString(line+tail)
-		if cells := min(room, barCells); cells >= 5 {
+		if cells := min(room, barCells); cells >= minCells {
 			full := int(part * float64(cells))
 			line += " " + strings.Repeat("━", full) + strings.Repeat("─", cells-full)
 		}
@@ -269,6 +299,26 @@ func (p *Progress) status(now time.Time) (count, rest string) {
 		rest += "  " + clock(elapsed)
 	}
 	return count, rest
+}
+
+// pace returns the images per second and the memory, where there are any.
+func (p *Progress) pace(now time.Time) string {
+	out := ""
+	if elapsed := now.Sub(p.began); p.images > 0 && elapsed > 0 {
+		out = fmt.Sprintf("  %.3g images/s", float64(p.images)/elapsed.Seconds())
+		if used := p.memory(); used > 0 {
+			out += "  " + strings.TrimSpace(p.memoryLabel+" "+size(used))
+		}
+	}
+	return out
+}
+
+// size prints bytes as "2.1 GB" or "340 MB".
+func size(n int64) string {
+	if n >= 1e9 {
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	}
+	return fmt.Sprintf("%.0f MB", float64(n)/1e6)
 }
 
 func (p *Progress) amount(n int64) string {

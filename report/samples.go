@@ -8,6 +8,8 @@ import (
 	"image/draw"
 	"image/png"
 	"io"
+	"math"
+	"slices"
 
 	"golang.org/x/image/font"
 	"golang.org/x/image/font/opentype"
@@ -17,37 +19,176 @@ import (
 	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
-// A Sample is one row of the sample picture.
+// A Sample is an image with what is in it. Masks are class indices row by row, of
+// the image's size; class 0 is the background.
 type Sample struct {
-	Caption   string      // such as the file name and the Dice
-	Image     *image.Gray // the film
-	Target    *image.Gray // the mask, not 0 where the finding is; nil if it is not known
-	Prob      []float32   // probabilities in [0, 1], row-major, of the image's size
-	Threshold float64     // above it a pixel is predicted; 0 means 0.5
+	Caption   string // such as the file name and the Dice
+	Image     image.Image
+	Target    []uint8 // nil if it is not known
+	Predicted []uint8 // nil if there is none
 }
 
-// SampleOptions say how the sample picture is laid out.
+// SampleOptions say how samples are laid out.
 type SampleOptions struct {
-	Title string
-	Cell  int // pixels of a cell's longer side; 0 means 256
+	Title   string
+	Classes []string // names, Classes[0] the background; for the legend where there are several
+	Cell    int      // pixels of a cell's longer side; 0 means 256
 }
 
 const (
 	samplePad  = 14
 	captionRow = 24
 	headRow    = 28
+	dash       = 3
 )
 
-// maxSampleSide bounds what Samples draws: a picture of a thousand rows helps
-// nobody and takes gigabytes.
+// The palette of the plots, brighter: contours lie on dark pictures.
+var (
+	predicted     = color.RGBA{255, 176, 0, 255}
+	contourColors = []color.RGBA{
+		{40, 224, 150, 255}, // green
+		{255, 112, 67, 255}, // vermillion
+		{110, 200, 255, 255},
+		{236, 140, 200, 255},
+		{255, 214, 64, 255},
+		{90, 140, 255, 255},
+	}
+)
+
+// maxSampleSide bounds what is drawn: a picture of a thousand rows helps nobody
+// and takes gigabytes.
 const maxSampleSide = 30_000
 
-// Samples draws rows of film, target and prediction side by side as a PNG file:
-// the target as a green area, the prediction as an orange one that is stronger
-// where the probability is higher, outlined where it crosses the threshold, with
-// the target's outline for comparison. A film is enlarged by pixel repeat or reduced to fit its cell. An
-// image, mask or prediction whose sizes differ is an error that names the row.
+// Samples draws rows of image, target and prediction side by side as a PNG file.
+// Masks are contours, which leave free what they are about; under a prediction
+// the target's is dashed. Where there is one class, the target is green and the
+// prediction amber; several classes have their own colours and a legend. An image
+// is enlarged by pixel repeat or reduced to fit its cell. An image or mask whose
+// sizes differ, or a class without a name, is an error that names the row.
 func Samples(path string, samples []Sample, o *SampleOptions) error {
+	page, err := newSheet(samples, o, 1, 3)
+	if err != nil {
+		return err
+	}
+	for k, name := range []string{"image", "target", "prediction"} {
+		write(page, page.bold, name, page.column(k), page.y+16, page.cellW, ink)
+	}
+	page.y += headRow
+	for _, s := range samples {
+		cell := func(k int) image.Rectangle { return page.cell(k, s.Image) }
+		for k := range 3 {
+			s.paint(page.RGBA, cell(k))
+		}
+		page.contours(cell(1), s, s.Target, true, 0)
+		page.contours(cell(2), s, s.Target, true, dash)
+		page.contours(cell(2), s, s.Predicted, false, 0)
+		h := cell(0).Dy()
+		write(page, page.small, s.Caption, samplePad, page.y+h+17, page.Rect.Dx()-2*samplePad, grey)
+		page.y += h + captionRow + samplePad
+	}
+	return page.save(path)
+}
+
+// Grid draws samples in a grid of so many columns as a PNG file, each with the
+// contours of its target and its prediction, where it has them, and its caption
+// below: such as the first augmented batch. See Samples for the colours and the
+// errors.
+func Grid(path string, samples []Sample, columns int, o *SampleOptions) error {
+	columns = max(min(columns, len(samples)), 1)
+	page, err := newSheet(samples, o, columns, columns)
+	if err != nil {
+		return err
+	}
+	for row := range slices.Chunk(samples, columns) {
+		h := 0
+		for k, s := range row {
+			r := page.cell(k, s.Image)
+			s.paint(page.RGBA, r)
+			h = max(h, r.Dy())
+			if s.Predicted == nil {
+				page.contours(r, s, s.Target, true, 0)
+				continue
+			}
+			page.contours(r, s, s.Target, true, dash)
+			page.contours(r, s, s.Predicted, false, 0)
+		}
+		for k, s := range row {
+			write(page, page.small, s.Caption, page.column(k), page.y+h+17, page.cellW, grey)
+		}
+		page.y += h + captionRow + samplePad
+	}
+	return page.save(path)
+}
+
+// ImageOf returns planes of values in [0, 1], (channels, height, width), as an
+// image: grey for one channel or two, of which the second is left out, and the
+// first three as red, green and blue for more. Values outside are cut, NaN is
+// black.
+func ImageOf(channels, height, width int, values []float32) (image.Image, error) {
+	if channels < 1 || height < 1 || width < 1 || len(values)/channels/height != width || len(values)%(channels*height) != 0 {
+		return nil, fmt.Errorf("report: %d values are no %d channels of %d rows and %d columns", len(values), channels, height, width)
+	}
+	level := func(v float32) uint8 {
+		if !(v > 0) {
+			return 0
+		}
+		return uint8(math.Round(255 * float64(min(v, 1))))
+	}
+	n := height * width
+	if channels < 3 {
+		out := image.NewGray(image.Rect(0, 0, width, height))
+		for i, v := range values[:n] {
+			out.Pix[i] = level(v)
+		}
+		return out, nil
+	}
+	out := image.NewRGBA(image.Rect(0, 0, width, height))
+	for i := range n {
+		copy(out.Pix[4*i:], []uint8{level(values[i]), level(values[n+i]), level(values[2*n+i]), 255})
+	}
+	return out, nil
+}
+
+// BatchSamples returns the images of a batch, (images, channels, height, width)
+// with values in [0, 1], for Grid: with their targets, class indices row by row,
+// unless these are nil, and with captions as far as there are some.
+func BatchSamples(channels, height, width int, images []float32, targets []uint8, captions []string) ([]Sample, error) {
+	per := channels * height * width
+	if channels < 1 || height < 1 || width < 1 || per/channels/height != width || len(images)%per != 0 ||
+		targets != nil && len(targets) != len(images)/channels {
+		return nil, fmt.Errorf("report: %d values and %d targets are no batch of images of %d channels, %d rows and %d columns", len(images), len(targets), channels, height, width)
+	}
+	samples := make([]Sample, len(images)/per)
+	for i := range samples {
+		m, err := ImageOf(channels, height, width, images[i*per:(i+1)*per])
+		if err != nil {
+			return nil, err
+		}
+		samples[i].Image = m
+		if targets != nil {
+			samples[i].Target = targets[i*height*width : (i+1)*height*width]
+		}
+		if i < len(captions) {
+			samples[i].Caption = captions[i]
+		}
+	}
+	return samples, nil
+}
+
+// A sheet is a picture of cells under way.
+type sheet struct {
+	*image.RGBA
+	small, bold font.Face
+	long        int // a cell's longer side
+	cellW       int
+	y           int // where the next row begins
+	oneClass    bool
+	lineWidth   int
+}
+
+// newSheet checks the samples, makes room for rows of so many samples and cells,
+// and writes title and legend.
+func newSheet(samples []Sample, o *SampleOptions, perRow, cells int) (*sheet, error) {
 	var opt SampleOptions
 	if o != nil {
 		opt = *o
@@ -56,64 +197,143 @@ func Samples(path string, samples []Sample, o *SampleOptions) error {
 		opt.Cell = 256
 	}
 	if len(samples) == 0 {
-		return errors.New("report: no samples to draw")
+		return nil, errors.New("report: no samples to draw")
 	}
-	cellW, rows := 0, 0
-	for i, s := range samples {
-		if err := s.check(); err != nil {
-			return fmt.Errorf("report: sample %d (%s): %w", i, s.Caption, err)
+	p := &sheet{long: opt.Cell, oneClass: len(opt.Classes) <= 2, lineWidth: max((opt.Cell+64)/128, 1), y: samplePad}
+	height := samplePad
+	for row := range slices.Chunk(samples, perRow) {
+		tallest := 0
+		for _, s := range row {
+			if err := s.check(len(opt.Classes)); err != nil {
+				i := slices.IndexFunc(samples, func(x Sample) bool { return x.Image == s.Image && x.Caption == s.Caption })
+				return nil, fmt.Errorf("report: sample %d (%s): %w", i, s.Caption, err)
+			}
+			w, h := fit(s.Image.Bounds().Size(), opt.Cell)
+			p.cellW, tallest = max(p.cellW, w), max(tallest, h)
 		}
-		w, h := fit(s.Image.Bounds().Size(), opt.Cell)
-		cellW, rows = max(cellW, w), rows+h+captionRow+samplePad
+		height += tallest + captionRow + samplePad
+		if height > maxSampleSide {
+			break
+		}
 	}
-	top := samplePad
-	if opt.Title != "" {
-		top += headRow
+	for _, there := range []bool{opt.Title != "", !p.oneClass, cells > perRow} {
+		if there {
+			height += headRow
+		}
 	}
-	width := samplePad + 3*(cellW+samplePad)
-	height := top + headRow + rows
+	width := samplePad + cells*(p.cellW+samplePad)
 	if width > maxSampleSide || height > maxSampleSide {
-		return fmt.Errorf("report: %d samples make a picture of %dx%d pixels; draw fewer or smaller ones", len(samples), width, height)
+		return nil, fmt.Errorf("report: %d samples make a picture of more than %d pixels; draw fewer or smaller ones", len(samples), maxSampleSide)
 	}
-	small, bold, err := faces()
-	if err != nil {
-		return err
+	var err error
+	if p.small, p.bold, err = faces(); err != nil {
+		return nil, err
 	}
-	page := image.NewRGBA(image.Rect(0, 0, width, height))
-	draw.Draw(page, page.Bounds(), image.White, image.Point{}, draw.Src)
-	column := func(k int) int { return samplePad + k*(cellW+samplePad) }
+	p.RGBA = image.NewRGBA(image.Rect(0, 0, width, height))
+	draw.Draw(p, p.Rect, image.White, image.Point{}, draw.Src)
 	if opt.Title != "" {
-		write(page, bold, opt.Title, samplePad, samplePad+16, width-2*samplePad, ink)
+		write(p, p.bold, opt.Title, samplePad, p.y+16, width-2*samplePad, ink)
+		p.y += headRow
 	}
-	for k, name := range []string{"image", "target", "prediction"} {
-		write(page, bold, name, column(k), top+16, cellW, ink)
+	if !p.oneClass {
+		p.legend(opt.Classes)
+		p.y += headRow
 	}
-	y := top + headRow
-	for _, s := range samples {
-		w, h := fit(s.Image.Bounds().Size(), opt.Cell)
-		cell := func(k int) image.Rectangle { return image.Rect(column(k), y, column(k)+w, y+h) }
-		s.paint(page, cell(0), s.film)
-		s.paint(page, cell(1), s.withTarget)
-		s.outline(page, cell(1), s.inTarget, green)
-		s.paint(page, cell(2), s.withPrediction)
-		s.outline(page, cell(2), s.inTarget, green)
-		s.outline(page, cell(2), s.predicted, amber)
-		write(page, small, s.Caption, samplePad, y+h+17, width-2*samplePad, grey)
-		y += h + captionRow + samplePad
-	}
-	return atomicfile.Write(path, func(w io.Writer) error { return png.Encode(w, page) })
+	return p, nil
 }
 
-func (s Sample) check() error {
+// legend writes the names of the classes behind squares of their colours, as many
+// as there is room for.
+func (p *sheet) legend(classes []string) {
+	x := samplePad
+	for i, name := range classes[1:] {
+		w := font.MeasureString(p.small, name).Ceil()
+		if x+18+w > p.Rect.Dx()-samplePad {
+			write(p, p.small, "…", x, p.y+15, 20, grey)
+			return
+		}
+		draw.Draw(p, image.Rect(x, p.y+4, x+12, p.y+16), image.NewUniform(classColor(i+1)), image.Point{}, draw.Src)
+		write(p, p.small, name, x+18, p.y+15, w+1, ink)
+		x += 18 + w + 22
+	}
+}
+
+func (p *sheet) column(k int) int { return samplePad + k*(p.cellW+samplePad) }
+
+// cell returns where an image is drawn in a column of the row.
+func (p *sheet) cell(k int, m image.Image) image.Rectangle {
+	w, h := fit(m.Bounds().Size(), p.long)
+	return image.Rect(p.column(k), p.y, p.column(k)+w, p.y+h)
+}
+
+func (p *sheet) save(path string) error {
+	return atomicfile.Write(path, func(w io.Writer) error { return png.Encode(w, p.RGBA) })
+}
+
+// contours draws the outlines of a mask's classes, as wide as a line, inside the
+// areas; in dashes of so many lines' widths, if that is not 0.
+func (p *sheet) contours(r image.Rectangle, s Sample, mask []uint8, target bool, dash int) {
+	if mask == nil {
+		return
+	}
+	size := s.Image.Bounds().Size()
+	class := func(x, y int) uint8 {
+		u, v := (2*x+1)*size.X/(2*r.Dx()), (2*y+1)*size.Y/(2*r.Dy())
+		return mask[v*size.X+u]
+	}
+	for y := range r.Dy() {
+		for x := range r.Dx() {
+			c := class(x, y)
+			if c == 0 || dash > 0 && (x+y)/(dash*p.lineWidth)%2 == 1 || !p.atEdge(r, class, c, x, y) {
+				continue
+			}
+			p.SetRGBA(r.Min.X+x, r.Min.Y+y, p.color(c, target))
+		}
+	}
+}
+
+// atEdge reports whether another class lies within a line's width, above, below,
+// left or right. The border of the image is no edge.
+func (p *sheet) atEdge(r image.Rectangle, class func(x, y int) uint8, c uint8, x, y int) bool {
+	for d := 1; d <= p.lineWidth; d++ {
+		if x >= d && class(x-d, y) != c || x+d < r.Dx() && class(x+d, y) != c ||
+			y >= d && class(x, y-d) != c || y+d < r.Dy() && class(x, y+d) != c {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *sheet) color(class uint8, target bool) color.RGBA {
+	if p.oneClass && !target {
+		return predicted
+	}
+	return classColor(int(class))
+}
+
+// classColor returns the colour of a class from 1 on.
+func classColor(class int) color.RGBA {
+	return contourColors[(class-1)%len(contourColors)]
+}
+
+func (s Sample) check(classes int) error {
 	if s.Image == nil || s.Image.Bounds().Empty() {
 		return errors.New("there is no image")
 	}
 	size := s.Image.Bounds().Size()
-	if s.Target != nil && s.Target.Bounds().Size() != size {
-		return fmt.Errorf("the image is %v, the target %v", size, s.Target.Bounds().Size())
-	}
-	if s.Prob != nil && len(s.Prob) != size.X*size.Y {
-		return fmt.Errorf("the image of %v needs %d probabilities, %d came", size, size.X*size.Y, len(s.Prob))
+	for _, m := range []struct {
+		name string
+		mask []uint8
+	}{{"target", s.Target}, {"prediction", s.Predicted}} {
+		if m.mask == nil {
+			continue
+		}
+		if len(m.mask) != size.X*size.Y {
+			return fmt.Errorf("the %s has %d pixels, the image of %v %d", m.name, len(m.mask), size, size.X*size.Y)
+		}
+		if top := slices.Max(m.mask); int(top) >= max(classes, 2) {
+			return fmt.Errorf("the %s has a class %d, there are names of %d", m.name, top, max(classes, 2))
+		}
 	}
 	return nil
 }
@@ -124,21 +344,20 @@ func fit(size image.Point, cell int) (w, h int) {
 	return max(size.X*cell/long, 1), max(size.Y*cell/long, 1)
 }
 
-// paint fills r with the colours that at gives for the film's pixels, the
-// average of those that fall on one of the picture's.
-func (s Sample) paint(page *image.RGBA, r image.Rectangle, at func(x, y int) color.RGBA) {
-	size := s.Image.Bounds().Size()
+// paint fills r with the image, each pixel the average of those that fall on it.
+func (s Sample) paint(page *image.RGBA, r image.Rectangle) {
+	b := s.Image.Bounds()
 	for y := range r.Dy() {
-		y0, y1 := span(y, r.Dy(), size.Y)
+		y0, y1 := span(y, r.Dy(), b.Dy())
 		for x := range r.Dx() {
-			x0, x1 := span(x, r.Dx(), size.X)
+			x0, x1 := span(x, r.Dx(), b.Dx())
 			var sum [3]int
 			for v := y0; v < y1; v++ {
 				for u := x0; u < x1; u++ {
-					c := at(u, v)
-					sum[0] += int(c.R)
-					sum[1] += int(c.G)
-					sum[2] += int(c.B)
+					red, g, blue, _ := s.Image.At(b.Min.X+u, b.Min.Y+v).RGBA()
+					sum[0] += int(red >> 8)
+					sum[1] += int(g >> 8)
+					sum[2] += int(blue >> 8)
 				}
 			}
 			n := (x1 - x0) * (y1 - y0)
@@ -151,62 +370,6 @@ func (s Sample) paint(page *image.RGBA, r image.Rectangle, at func(x, y int) col
 func span(i, n, source int) (lo, hi int) {
 	lo = i * source / n
 	return lo, max((i+1)*source/n, lo+1)
-}
-
-func (s Sample) film(x, y int) color.RGBA {
-	v := s.Image.GrayAt(s.Image.Rect.Min.X+x, s.Image.Rect.Min.Y+y).Y
-	return color.RGBA{v, v, v, 255}
-}
-
-func (s Sample) withTarget(x, y int) color.RGBA {
-	if !s.inTarget(x, y) {
-		return s.film(x, y)
-	}
-	return blend(s.film(x, y), green, 0.4)
-}
-
-func (s Sample) withPrediction(x, y int) color.RGBA {
-	if s.Prob == nil {
-		return s.film(x, y)
-	}
-	return blend(s.film(x, y), amber, 0.55*float64(s.Prob[y*s.Image.Rect.Dx()+x]))
-}
-
-func (s Sample) inTarget(x, y int) bool {
-	return s.Target != nil && s.Target.GrayAt(s.Target.Rect.Min.X+x, s.Target.Rect.Min.Y+y).Y != 0
-}
-
-func (s Sample) predicted(x, y int) bool {
-	threshold := s.Threshold
-	if threshold == 0 {
-		threshold = 0.5
-	}
-	return s.Prob != nil && float64(s.Prob[y*s.Image.Rect.Dx()+x]) > threshold
-}
-
-// outline draws a line of one pixel of the picture just inside the area of the
-// film that in describes. The border of the film is no edge.
-func (s Sample) outline(page *image.RGBA, r image.Rectangle, in func(x, y int) bool, c color.RGBA) {
-	size := s.Image.Bounds().Size()
-	inside := func(x, y int) bool { return in((2*x+1)*size.X/(2*r.Dx()), (2*y+1)*size.Y/(2*r.Dy())) }
-	for y := range r.Dy() {
-		for x := range r.Dx() {
-			if inside(x, y) && (x > 0 && !inside(x-1, y) || x < r.Dx()-1 && !inside(x+1, y) ||
-				y > 0 && !inside(x, y-1) || y < r.Dy()-1 && !inside(x, y+1)) {
-				page.SetRGBA(r.Min.X+x, r.Min.Y+y, c)
-			}
-		}
-	}
-}
-
-// blend mixes part of b into a; a part outside [0, 1], NaN too, is cut to it.
-func blend(a, b color.RGBA, part float64) color.RGBA {
-	if !(part > 0) {
-		return a
-	}
-	part = min(part, 1)
-	mix := func(a, b uint8) uint8 { return uint8(float64(a) + part*(float64(b)-float64(a)) + 0.5) }
-	return color.RGBA{mix(a.R, b.R), mix(a.G, b.G), mix(a.B, b.B), 255}
 }
 
 // faces returns the text and the heading face.
