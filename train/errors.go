@@ -56,8 +56,12 @@ func outOfMemory(err error, b *feed.Batch) error {
 		b.N, b.H, b.W, b.N/2, err)
 }
 
-// item returns the value of a tensor of one element, for use inside nn.Try.
+// item returns the value of a tensor of one element, for use inside nn.Try. On the
+// meta device there is none, and 0 stands for it.
 func item(t torch.Tensor) float64 {
+	if nn.DeviceOf(t) == nn.Meta {
+		return 0
+	}
 	v, err := nn.Item(t)
 	if err != nil {
 		panic(err)

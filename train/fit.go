@@ -359,6 +359,9 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 // checkWeights returns an error if a parameter or running statistic is not a
 // number: a last step may have broken what no loss has shown yet.
 func (l *Learner) checkWeights() error {
+	if l.device == nn.Meta {
+		return nil
+	}
 	norm, err := nn.StateNorm(nn.State(l.model))
 	if err == nil && !finite(norm) {
 		err = &badNumber{"the norm of the weights", norm}
