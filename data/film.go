@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"image"
 	"io"
 	"os"
 	"path/filepath"
@@ -25,6 +26,7 @@ type Film struct {
 	// RowSpacing and ColumnSpacing are the distances between rows and between
 	// columns in mm; 0 where they are not known.
 	RowSpacing, ColumnSpacing float64
+	Spacing                   dicom.Spacing // where they hold; "" where they are not known
 
 	Warnings []string // what was lost or odd in reading it
 }
@@ -95,14 +97,30 @@ func (p *Preparer) Read(r io.Reader) (*Film, error) {
 		if film.Image, err = picture.Read(b, &picture.Options{Channels: p.task.Channels}); err != nil {
 			return nil, err
 		}
-		if film.Image.Faded {
-			film.Warnings = append(film.Warnings, "its colours became grey, as the task has one channel")
-		}
+		film.notice(film.Image)
 	} else if err := film.readDICOM(b, p); err != nil {
 		return nil, err
 	}
 	film.Image = p.depth(film.Image)
 	return film, nil
+}
+
+// Film returns an image of the standard library as a film with the channels and bits
+// that Image takes.
+func (p *Preparer) Film(img image.Image) (*Film, error) {
+	m, err := picture.Of(img, p.task.Channels)
+	if err != nil {
+		return nil, err
+	}
+	film := &Film{Image: p.depth(m)}
+	film.notice(m)
+	return film, nil
+}
+
+func (film *Film) notice(m *picture.Image) {
+	if m.Faded {
+		film.Warnings = append(film.Warnings, "its colours became grey, as the task has one channel")
+	}
 }
 
 func (film *Film) readDICOM(r io.Reader, p *Preparer) error {
@@ -111,7 +129,7 @@ func (film *Film) readDICOM(r io.Reader, p *Preparer) error {
 		return err
 	}
 	film.PatientID, film.Age, film.Sex, film.View, film.SOPInstanceUID = d.PatientID, d.Age, d.Sex, d.View, d.SOPInstanceUID
-	film.RowSpacing, film.ColumnSpacing = d.RowSpacing, d.ColumnSpacing
+	film.RowSpacing, film.ColumnSpacing, film.Spacing = d.RowSpacing, d.ColumnSpacing, d.Spacing
 	m := &picture.Image{Width: d.Columns, Height: d.Rows, Channels: 1}
 	if p.p.Bits == 16 {
 		pix := d.Gray16().Pix

@@ -244,10 +244,10 @@ func (p *pipeline) image(j job, scratch *[]float32) (err error) {
 	area := j.H * j.W
 	to := j.Images[j.at*j.C*area : (j.at+1)*j.C*area]
 	if isPlain(&plan) {
-		values(to, img)
+		Values(to, img)
 	} else {
 		*scratch = room(*scratch, img.Channels*img.Height*img.Width)
-		values(*scratch, img)
+		Values(*scratch, img)
 		plan.Image(to[:0], *scratch)
 	}
 	if mask != nil {
@@ -261,8 +261,8 @@ func isPlain(p *augment.Plan) bool {
 	return !p.Resample && !p.Lighting && !p.Flip && p.H == p.SrcH && p.W == p.SrcW
 }
 
-// values writes an image's values in [0, 1].
-func values(to []float32, img *picture.Image) {
+// Values writes an image's values in [0, 1], as batches have them.
+func Values(to []float32, img *picture.Image) {
 	if img.Pix16 != nil {
 		for i, v := range img.Pix16 {
 			to[i] = float32(v) / (1<<16 - 1)

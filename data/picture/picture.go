@@ -121,6 +121,19 @@ func Read(r io.Reader, opt *Options) (*Image, error) {
 	return named(read(r, opt))
 }
 
+// Of returns an image of the standard library as Read does that of a file, with one
+// channel or three, or with as many as it needs where channels is 0. It shares the
+// pixels of an *image.Gray.
+func Of(img image.Image, channels int) (*Image, error) {
+	if channels != 0 && channels != 1 && channels != 3 {
+		return nil, fmt.Errorf("picture: %d channels were asked for; wanted 1 (grey) or 3 (red, green, blue)", channels)
+	}
+	if img == nil || img.Bounds().Empty() {
+		return nil, errors.New("picture: the image is empty")
+	}
+	return planes(img, channels), nil
+}
+
 // OpenGray reads the PNG or JPEG file at path; see ReadGray.
 func OpenGray(path string, opt *Options) (*image.Gray, error) {
 	return open(path, func(r io.Reader) (*image.Gray, error) { return readGray(r, opt) })
