@@ -1,6 +1,7 @@
 package dicom
 
 import (
+	"cmp"
 	"image"
 	"strconv"
 	"strings"
@@ -43,6 +44,8 @@ type Film struct {
 	RowSpacing, ColumnSpacing float64
 	Spacing                   Spacing
 
+	SliceThickness float64 // in mm, 0 where there is none
+
 	// Position of the first pixel in mm and directions of a row and a column in
 	// the frame of reference, three numbers and six; nil where there are none, as in
 	// radiographs.
@@ -75,6 +78,15 @@ type Film struct {
 
 	Syntax      Syntax // the transfer syntax of the file
 	Photometric string // photometric interpretation of the file
+
+	// Lossy says that the pixels have been compressed with loss at some time,
+	// LossyMethod and LossyRatio how and how much, as far as the file tells; several
+	// times are set apart by backslashes.
+	Lossy                   bool
+	LossyMethod, LossyRatio string
+	// BurnedIn is YES or NO where the file says whether its pixels show who the
+	// patient is.
+	BurnedIn string
 
 	// Warnings name, in sentences, faults of the file that leave its pixels in no
 	// doubt.
@@ -133,6 +145,11 @@ func (st *study) film() *Film {
 		SeriesNumber:       h.text(0x00200011),
 		InstanceNumber:     h.text(0x00200013),
 
+		Lossy:       h.text(0x00282110) == "01" || st.syntax.lossy() != "",
+		LossyMethod: cmp.Or(strings.Join(h.str[0x00282114], `\`), st.syntax.lossy()),
+		LossyRatio:  strings.Join(h.str[0x00282112], `\`),
+		BurnedIn:    h.text(0x00280301),
+
 		FrameOfReferenceUID: h.uid(l, "frame of reference UID", 0x00200052),
 		PositionReference:   h.text(0x00201040),
 		PatientOrientation:  strings.Join(h.str[0x00200020], `\`),
@@ -152,6 +169,9 @@ func (st *study) film() *Film {
 		if v := h.positives(l, a.name, a.tag, 2); v != nil && f.Spacing == "" {
 			f.RowSpacing, f.ColumnSpacing, f.Spacing = v[0], v[1], a.source
 		}
+	}
+	if v := h.positives(l, "slice thickness", 0x00180050, 1); v != nil {
+		f.SliceThickness = v[0]
 	}
 	return f
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/hcunet/hcunet/data/dicom/internal/part10"
 	"github.com/hcunet/hcunet/internal/golden"
 )
 
@@ -34,8 +35,8 @@ type el struct {
 // build writes a file of the syntax, whatever sense it makes.
 func build(syntax Syntax, elems ...el) []byte {
 	out := append(make([]byte, 128), "DICM"...)
-	meta := explicit(nil, tagSyntax, "UI", []byte(pad2(string(syntax), 0)))
-	out = explicit(out, 0x00020000, "UL", binary.LittleEndian.AppendUint32(nil, uint32(len(meta))))
+	meta := part10.Element(nil, tagSyntax, "UI", []byte(part10.Pad(string(syntax), 0)))
+	out = part10.Element(out, 0x00020000, "UL", binary.LittleEndian.AppendUint32(nil, uint32(len(meta))))
 	out = append(out, meta...)
 	body := encode(syntax, elems)
 	if syntax == Deflated {
@@ -59,7 +60,7 @@ func encode(syntax Syntax, elems []el) []byte {
 		n := -1
 		switch v := e.val.(type) {
 		case string:
-			val = []byte(pad2(v, ' '))
+			val = []byte(part10.Pad(v, ' '))
 		case int:
 			val = bo.AppendUint16(nil, uint16(v))
 		case []byte:
@@ -385,12 +386,13 @@ func TestMislabelled(t *testing.T) {
 func TestWriteThenRead(t *testing.T) {
 	want := Film{
 		Rows: 2, Columns: 3, Bits: 8, Pix8: six, Scale: 1, Frames: 1,
-		White: 255, RowSpacing: 0.143, ColumnSpacing: 0.5, Spacing: PixelSpacing,
+		White: 255, RowSpacing: 0.143, ColumnSpacing: 0.5, Spacing: PixelSpacing, SliceThickness: 2.5,
 		PatientID: "P-7 Ä", Sex: "F", Age: "038Y", StudyUID: "1.2.3", SeriesUID: "1.2.3.4", SOPInstanceUID: "1.2.3.4.5",
 		SOPClassUID: secondaryCapture, Modality: "CR", BodyPart: "CHEST", View: "PA", ConversionType: "SYN",
 		Syntax: ExplicitLittleEndian, Photometric: "MONOCHROME2",
 		PatientName: "Ä^Ö", BirthDate: "19700102", ReferringPhysician: "B^C", StudyID: "7", AccessionNumber: "A7",
 		StudyDate: "20261126", StudyTime: "0102", SeriesNumber: "3", InstanceNumber: "4",
+		Lossy: true, LossyMethod: `ISO_15444_1\ISO_10918_1`, LossyRatio: `7\12.5`, BurnedIn: "NO",
 		FrameOfReferenceUID: "1.2.3.9", PositionReference: "SN", PatientOrientation: `L\F`,
 		Position: []float64{-1.5, 2, 1e-7}, Orientation: []float64{1, 0, 0, 0, 0.6, -0.8},
 	}

@@ -91,6 +91,7 @@ var wanted = map[uint32]string{
 	0x00100040: "CS", // sex
 	0x00101010: "AS", // age
 	0x00180015: "CS", // body part
+	0x00180050: "DS", // slice thickness
 	0x00181164: "DS", // imager pixel spacing
 	0x00182010: "DS", // nominal scanned pixel spacing
 	0x00185101: "CS", // view position
@@ -117,6 +118,7 @@ var wanted = map[uint32]string{
 	0x00280103: "US", // pixel representation
 	0x00280120: "OB", // pixel padding value, US or SS
 	0x00280121: "OB", // pixel padding range limit
+	0x00280301: "CS", // burned in annotation
 	0x00281050: "DS", // window center
 	0x00281051: "DS", // window width
 	0x00281052: "DS", // rescale intercept
@@ -129,6 +131,9 @@ var wanted = map[uint32]string{
 	0x00281202: "OB",
 	0x00281203: "OB",
 	0x00281221: "OB", // segmented palette data
+	0x00282110: "CS", // lossy image compression
+	0x00282112: "DS", // its ratio
+	0x00282114: "CS", // its method
 	0x00283000: "SQ", // modality LUT
 	0x00283002: "OB", // LUT descriptor
 	0x00283006: "OB", // LUT data

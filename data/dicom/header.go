@@ -10,6 +10,8 @@ import (
 
 	upstream "github.com/suyashkumar/dicom"
 	"github.com/suyashkumar/dicom/pkg/tag"
+
+	"github.com/hcunet/hcunet/data/dicom/internal/part10"
 )
 
 // A header holds the values of the elements that the guard kept.
@@ -29,8 +31,8 @@ func (l *layout) parse() (*header, error) {
 	var b bytes.Buffer
 	b.Write(make([]byte, 128))
 	b.WriteString("DICM")
-	meta := explicit(nil, 0x00020010, "UI", []byte(pad2(string(ExplicitLittleEndian), 0)))
-	b.Write(explicit(nil, 0x00020000, "UL", binary.LittleEndian.AppendUint32(nil, uint32(len(meta)))))
+	meta := part10.Element(nil, 0x00020010, "UI", []byte(part10.Pad(string(ExplicitLittleEndian), 0)))
+	b.Write(part10.Element(nil, 0x00020000, "UL", binary.LittleEndian.AppendUint32(nil, uint32(len(meta)))))
 	b.Write(meta)
 	for _, e := range l.kept {
 		b.Write(e.encode(nil))
@@ -85,7 +87,7 @@ func tables(items []*upstream.SequenceItemValue) []table {
 // encode appends e in explicit little endian.
 func (e *element) encode(b []byte) []byte {
 	if e.vr != "SQ" {
-		return explicit(b, e.tag, e.vr, e.val)
+		return part10.Element(b, e.tag, e.vr, e.val)
 	}
 	var seq []byte
 	if e.hasItem {
@@ -93,34 +95,9 @@ func (e *element) encode(b []byte) []byte {
 		for i := range e.item {
 			body = e.item[i].encode(body)
 		}
-		seq = binary.LittleEndian.AppendUint16(seq, tagItem>>16)
-		seq = binary.LittleEndian.AppendUint16(seq, tagItem&0xFFFF)
-		seq = binary.LittleEndian.AppendUint32(seq, uint32(len(body)))
-		seq = append(seq, body...)
+		seq = append(part10.Item(nil, tagItem, len(body)), body...)
 	}
-	return explicit(b, e.tag, "SQ", seq)
-}
-
-// explicit appends one element in explicit little endian.
-func explicit(b []byte, t uint32, vr string, val []byte) []byte {
-	b = binary.LittleEndian.AppendUint16(b, uint16(t>>16))
-	b = binary.LittleEndian.AppendUint16(b, uint16(t))
-	b = append(b, vr...)
-	if vr == "OB" || vr == "OW" || vr == "SQ" {
-		b = append(b, 0, 0)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(val)))
-	} else {
-		b = binary.LittleEndian.AppendUint16(b, uint16(len(val)))
-	}
-	return append(b, val...)
-}
-
-// pad2 pads s with c to an even number of bytes.
-func pad2(s string, c byte) string {
-	if len(s)%2 == 1 {
-		s += string(rune(c))
-	}
-	return s
+	return part10.Element(b, e.tag, "SQ", seq)
 }
 
 // text returns the first value of a string element, or "".
@@ -156,6 +133,10 @@ func (h *header) positives(l *layout, name string, t uint32, n int) []float64 {
 	if strings.Join(all, "") == "" {
 		return nil
 	}
+	want := "a positive number"
+	if n > 1 {
+		want = fmt.Sprintf("%d positive numbers", n)
+	}
 	out := make([]float64, n)
 	comma := false
 	for i := range out {
@@ -168,7 +149,7 @@ func (h *header) positives(l *layout, name string, t uint32, n int) []float64 {
 		}
 		v, err := strconv.ParseFloat(s, 64)
 		if err != nil || !(v > 0) || math.IsInf(v, 0) {
-			l.warn("%s (%04X,%04X) is %.64q, want %d positive numbers; it is left out", name, t>>16, t&0xFFFF, strings.Join(all, `\`), n)
+			l.warn("%s (%04X,%04X) is %.64q, want %s; it is left out", name, t>>16, t&0xFFFF, strings.Join(all, `\`), want)
 			return nil
 		}
 		out[i] = v

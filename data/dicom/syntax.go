@@ -67,6 +67,18 @@ func (s Syntax) Name() string {
 	return "unknown"
 }
 
+// lossy returns the name of the compression with loss that s stands for (DICOM
+// PS3.3, C.7.6.1.1.5.1), "" if there is none. JPEG2000 may be without loss.
+func (s Syntax) lossy() string {
+	switch s {
+	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive:
+		return "ISO_10918_1"
+	case JPEGLSNearLossless:
+		return "ISO_14495_1"
+	}
+	return ""
+}
+
 // native reports whether pixels of s lie in the file uncompressed.
 func (s Syntax) native() bool {
 	return s == ImplicitLittleEndian || s == ExplicitLittleEndian || s == ExplicitBigEndian || s == Deflated

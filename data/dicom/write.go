@@ -7,17 +7,12 @@ import (
 	"fmt"
 	"image/jpeg"
 	"io"
-	"strconv"
 	"strings"
+
+	"github.com/hcunet/hcunet/data/dicom/internal/part10"
 )
 
-const (
-	secondaryCapture = "1.2.840.10008.5.1.4.1.1.7"
-
-	// implementation identifies this writer (0002,0012). It lies under 2.25, the
-	// root of UIDs made from UUIDs, which need no registration.
-	implementation = "2.25.194823961290274160312706517231943025417"
-)
+const secondaryCapture = "1.2.840.10008.5.1.4.1.1.7"
 
 // Write writes f as a DICOM file of one frame in MONOCHROME2. The syntax is ExplicitLittleEndian, with
 // pixels of 8 or 16 bits, or JPEGBaseline, with 8 bits at JPEG quality 95.
@@ -38,108 +33,67 @@ func Write(w io.Writer, f *Film, syntax Syntax) error {
 	}
 	class := cmp.Or(f.SOPClassUID, secondaryCapture)
 
-	var meta elements
-	meta.add(0x00020001, "OB", "\x00\x01")
-	meta.add(0x00020002, "UI", class)
-	meta.add(0x00020003, "UI", f.SOPInstanceUID)
-	meta.add(0x00020010, "UI", string(syntax))
-	meta.add(0x00020012, "UI", implementation)
-
-	var set elements
-	set.add(0x00080005, "CS", "ISO_IR 192") // UTF-8
-	set.add(0x00080016, "UI", class)
-	set.add(0x00080018, "UI", f.SOPInstanceUID)
-	set.add(0x00080020, "DA", f.StudyDate)
-	set.add(0x00080030, "TM", f.StudyTime)
-	set.add(0x00080050, "SH", f.AccessionNumber)
-	set.add(0x00080060, "CS", cmp.Or(f.Modality, "OT"))
-	set.add(0x00080064, "CS", cmp.Or(f.ConversionType, "WSD"))
-	set.add(0x00080090, "PN", string(f.ReferringPhysician))
-	set.add(0x00100010, "PN", cmp.Or(string(f.PatientName), f.PatientID))
-	set.add(0x00100020, "LO", f.PatientID)
-	set.add(0x00100030, "DA", string(f.BirthDate))
-	set.add(0x00100040, "CS", f.Sex)
-	set.add(0x00101010, "AS", f.Age)
-	set.add(0x00180015, "CS", f.BodyPart)
+	var set part10.Set
+	set.Known(0x00080005, "CS", "ISO_IR 192") // UTF-8
+	set.Known(0x00080016, "UI", class)
+	set.Known(0x00080018, "UI", f.SOPInstanceUID)
+	set.Known(0x00080020, "DA", f.StudyDate)
+	set.Known(0x00080030, "TM", f.StudyTime)
+	set.Known(0x00080050, "SH", f.AccessionNumber)
+	set.Known(0x00080060, "CS", cmp.Or(f.Modality, "OT"))
+	set.Known(0x00080064, "CS", cmp.Or(f.ConversionType, "WSD"))
+	set.Known(0x00080090, "PN", string(f.ReferringPhysician))
+	set.Known(0x00100010, "PN", cmp.Or(string(f.PatientName), f.PatientID))
+	set.Known(0x00100020, "LO", f.PatientID)
+	set.Known(0x00100030, "DA", string(f.BirthDate))
+	set.Known(0x00100040, "CS", f.Sex)
+	set.Known(0x00101010, "AS", f.Age)
+	set.Known(0x00180015, "CS", f.BodyPart)
+	if f.SliceThickness > 0 {
+		set.Known(0x00180050, "DS", part10.Decimals([]float64{f.SliceThickness}))
+	}
 	if f.Spacing == ImagerSpacing {
-		set.add(0x00181164, "DS", f.spacing())
+		set.Known(0x00181164, "DS", f.spacing())
 	}
 	if f.Spacing == NominalSpacing {
-		set.add(0x00182010, "DS", f.spacing())
+		set.Known(0x00182010, "DS", f.spacing())
 	}
-	set.add(0x00185101, "CS", f.View)
-	set.add(0x0020000D, "UI", f.StudyUID)
-	set.add(0x0020000E, "UI", f.SeriesUID)
-	set.add(0x00200010, "SH", f.StudyID)
-	set.add(0x00200011, "IS", f.SeriesNumber)
-	set.add(0x00200013, "IS", f.InstanceNumber)
-	set.add(0x00200020, "CS", f.PatientOrientation)
-	set.add(0x00200032, "DS", decimals(f.Position))
-	set.add(0x00200037, "DS", decimals(f.Orientation))
-	set.add(0x00200052, "UI", f.FrameOfReferenceUID)
-	set.add(0x00201040, "LO", f.PositionReference)
-	set.short(0x00280002, 1)
-	set.add(0x00280004, "CS", "MONOCHROME2")
-	set.short(0x00280010, f.Rows)
-	set.short(0x00280011, f.Columns)
+	set.Known(0x00185101, "CS", f.View)
+	set.Known(0x0020000D, "UI", f.StudyUID)
+	set.Known(0x0020000E, "UI", f.SeriesUID)
+	set.Known(0x00200010, "SH", f.StudyID)
+	set.Known(0x00200011, "IS", f.SeriesNumber)
+	set.Known(0x00200013, "IS", f.InstanceNumber)
+	set.Known(0x00200020, "CS", f.PatientOrientation)
+	set.Known(0x00200032, "DS", part10.Decimals(f.Position))
+	set.Known(0x00200037, "DS", part10.Decimals(f.Orientation))
+	set.Known(0x00200052, "UI", f.FrameOfReferenceUID)
+	set.Known(0x00201040, "LO", f.PositionReference)
+	set.Short(0x00280002, 1)
+	set.Known(0x00280004, "CS", "MONOCHROME2")
+	set.Short(0x00280010, f.Rows)
+	set.Short(0x00280011, f.Columns)
 	if f.Spacing == "" || f.Spacing == PixelSpacing {
-		set.add(0x00280030, "DS", f.spacing())
+		set.Known(0x00280030, "DS", f.spacing())
 	}
 	allocated := 8
 	if f.Pix16 != nil {
 		allocated = 16
 	}
-	set.short(0x00280100, allocated)
-	set.short(0x00280101, f.Bits)
-	set.short(0x00280102, f.Bits-1)
-	set.short(0x00280103, 0)
-	if syntax == JPEGBaseline {
-		set.add(0x00282110, "CS", "01")
-		set.add(0x00282114, "CS", "ISO_10918_1")
+	set.Short(0x00280100, allocated)
+	set.Short(0x00280101, f.Bits)
+	set.Short(0x00280102, f.Bits-1)
+	set.Short(0x00280103, 0)
+	set.Known(0x00280301, "CS", f.BurnedIn)
+	if f.Lossy || syntax.lossy() != "" {
+		set.Known(0x00282110, "CS", "01")
+		set.Known(0x00282112, "DS", f.LossyRatio)
+		set.Known(0x00282114, "CS", cmp.Or(f.LossyMethod, syntax.lossy()))
 	}
 
-	out := append(make([]byte, 128), "DICM"...)
-	out = explicit(out, 0x00020000, "UL", binary.LittleEndian.AppendUint32(nil, uint32(len(meta.b))))
-	out = append(append(append(out, meta.b...), set.b...), pixels...)
-	_, err = w.Write(out)
+	set.Coded(tagPixels, pixels)
+	_, err = w.Write(set.File(class, f.SOPInstanceUID, string(syntax)))
 	return err
-}
-
-// elements builds a data set in explicit little endian.
-type elements struct{ b []byte }
-
-// add appends a text or byte element; empty values are left out.
-func (e *elements) add(t uint32, vr, val string) {
-	if val == "" {
-		return
-	}
-	fill := byte(' ')
-	if vr == "UI" || vr == "OB" {
-		fill = 0
-	}
-	e.b = explicit(e.b, t, vr, []byte(pad2(val, fill)))
-}
-
-func (e *elements) short(t uint32, v int) {
-	e.b = explicit(e.b, t, "US", binary.LittleEndian.AppendUint16(nil, uint16(v)))
-}
-
-// decimal formats v as a decimal string, which may have 16 characters.
-func decimal(v float64) string {
-	for prec := 15; ; prec-- {
-		if s := strconv.FormatFloat(v, 'g', prec, 64); len(s) <= 16 {
-			return s
-		}
-	}
-}
-
-// decimals formats a decimal string of several values.
-func decimals(v []float64) string {
-	var s []string
-	for _, x := range v {
-		s = append(s, decimal(x))
-	}
-	return strings.Join(s, `\`)
 }
 
 // spacing formats the spacing of rows and columns, "" if there is none.
@@ -147,7 +101,7 @@ func (f *Film) spacing() string {
 	if !(f.RowSpacing > 0 && f.ColumnSpacing > 0) {
 		return ""
 	}
-	return decimals([]float64{f.RowSpacing, f.ColumnSpacing})
+	return part10.Decimals([]float64{f.RowSpacing, f.ColumnSpacing})
 }
 
 // check reports what keeps f from being written.
@@ -184,6 +138,8 @@ func (f *Film) check(syntax Syntax) error {
 		{"ReferringPhysician", string(f.ReferringPhysician)}, {"StudyID", f.StudyID},
 		{"AccessionNumber", f.AccessionNumber}, {"StudyDate", f.StudyDate}, {"StudyTime", f.StudyTime},
 		{"SeriesNumber", f.SeriesNumber}, {"InstanceNumber", f.InstanceNumber}, {"PositionReference", f.PositionReference},
+		{"BurnedIn", f.BurnedIn}, {"LossyMethod", strings.ReplaceAll(f.LossyMethod, `\`, "")},
+		{"LossyRatio", strings.ReplaceAll(f.LossyRatio, `\`, "")},
 		{"PatientOrientation", strings.Replace(f.PatientOrientation, `\`, "", 1)},
 	} {
 		if len(t.text) > 64 || strings.ContainsAny(t.text, "\\\x00\n\r") {
@@ -197,13 +153,13 @@ func (f *Film) check(syntax Syntax) error {
 func (f *Film) encodePixels(syntax Syntax) ([]byte, error) {
 	if syntax == ExplicitLittleEndian {
 		if f.Pix16 == nil {
-			return explicit(nil, tagPixels, "OB", []byte(pad2(string(f.Pix8), 0))), nil
+			return part10.Element(nil, tagPixels, "OB", []byte(part10.Pad(string(f.Pix8), 0))), nil
 		}
 		b := make([]byte, 0, 2*len(f.Pix16))
 		for _, v := range f.Pix16 {
 			b = binary.LittleEndian.AppendUint16(b, v)
 		}
-		return explicit(nil, tagPixels, "OW", b), nil
+		return part10.Element(nil, tagPixels, "OW", b), nil
 	}
 	var j bytes.Buffer
 	if err := jpeg.Encode(&j, f.Gray(), &jpeg.Options{Quality: 95}); err != nil {
@@ -212,17 +168,11 @@ func (f *Film) encodePixels(syntax Syntax) ([]byte, error) {
 	if j.Len()%2 == 1 {
 		j.WriteByte(0)
 	}
-	le := binary.LittleEndian
-	b := explicit(nil, tagPixels, "OB", nil)
-	le.PutUint32(b[8:], undefined)
-	item := func(tag uint32, n int) {
-		b = le.AppendUint16(b, uint16(tag>>16))
-		b = le.AppendUint16(b, uint16(tag&0xFFFF))
-		b = le.AppendUint32(b, uint32(n))
-	}
-	item(tagItem, 0) // no offset table
-	item(tagItem, j.Len())
+	b := part10.Element(nil, tagPixels, "OB", nil)
+	binary.LittleEndian.PutUint32(b[8:], undefined)
+	b = part10.Item(b, tagItem, 0) // no offset table
+	b = part10.Item(b, tagItem, j.Len())
 	b = append(b, j.Bytes()...)
-	item(tagSeqEnd, 0)
+	b = part10.Item(b, tagSeqEnd, 0)
 	return b, nil
 }
