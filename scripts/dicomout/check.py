@@ -6,13 +6,15 @@
 FILM is the source, FOLDER holds segmentation.dcm and capture.dcm, and the masks
 are those that dicomout was given, in their order. Each mask must come back bit
 for bit from pydicom, highdicom and dcmtk, each object must be valid by dciodvfy,
-and the references must name FILM. It writes over.png, the segmentation over the
-film, to FOLDER, for a person to look at.
+and the references must name FILM. Where node finds dcmjs, by which OHIF 2 loads
+segmentations, it must give the masks back as well. over.png, the segmentation
+over the film, goes to FOLDER, for a person to look at.
 
 Wants Python with pydicom, highdicom and matplotlib (pip), dcmtk and dicom3tools
 (apt).
 """
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,6 +63,17 @@ def main(film, folder, *mask_paths):
     assert (study, series, instance) == (source.StudyInstanceUID, source.SeriesInstanceUID, source.SOPInstanceUID)
 
     with tempfile.TemporaryDirectory() as tmp:
+        node = run("node", "-e", "require('dcmjs')") if shutil.which("node") else None
+        if node is None or node.returncode != 0:
+            print("dcmjs: not there, not asked")
+        else:
+            r = run("node", os.path.join(os.path.dirname(os.path.abspath(__file__)), "dcmjs.js"), film, seg_path, tmp)
+            assert r.returncode == 0, r.stderr
+            maps = [np.fromfile(os.path.join(tmp, f), np.uint16) for f in sorted(os.listdir(tmp))]
+            for i, m in enumerate(masks):
+                found = np.any([a == i + 1 for a in maps], axis=0)
+                assert np.array_equal(found.reshape(m.shape), m), "dcmjs: mask %d" % i
+            print("dcmjs: %d masks bit for bit: %s" % (len(masks), r.stdout.strip().splitlines()[-1]))
         for i, m in enumerate(masks):
             out = os.path.join(tmp, "%d.png" % i)
             r = run("dcmj2pnm", "+on", "+F", str(i + 1), "+Wm", seg_path, out)

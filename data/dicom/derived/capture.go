@@ -38,6 +38,7 @@ func WriteCapture(w io.Writer, film *dicom.Film, masks []Mask, o *Options) error
 	set.Text(0x00200060, "CS", "") // laterality: not known
 	set.Text(0x00082111, "ST", "Outlines drawn by "+o.Algorithm+" "+o.Version+"; "+Notice)
 	set.Items(0x00081115, referencedSeries(film))
+	set.Items(0x00082112, source(film))
 	set.Short(0x00280002, 3)
 	set.Text(0x00280004, "CS", "RGB")
 	set.Short(0x00280006, 0)

@@ -229,7 +229,6 @@ func common(set *part10.Set, film *dicom.Film, o *Options, class, instance, moda
 	set.Text(0x00080023, "DA", date)
 	set.Text(0x00080033, "TM", clock)
 	set.Text(0x00200020, "CS", orientation(film))
-	set.Items(0x00082112, source(film, code(0x0040A170, Code{"121322", "DCM", "Source image for image processing operation"})))
 	if film.Lossy { // once lossy, always lossy
 		set.Text(0x00282110, "CS", "01")
 		set.Known(0x00282112, "DS", valid(film.LossyRatio, "DS"))
@@ -249,10 +248,10 @@ func reference(film *dicom.Film) *part10.Set {
 }
 
 // source names the film as what an image was made from.
-func source(film *dicom.Film, purpose func(*part10.Set)) *part10.Set {
+func source(film *dicom.Film) *part10.Set {
 	s := reference(film)
 	s.Text(0x0028135A, "CS", "YES") // spatial locations preserved
-	purpose(s)
+	code(0x0040A170, Code{"121322", "DCM", "Source image for image processing operation"})(s)
 	return s
 }
 

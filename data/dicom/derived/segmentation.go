@@ -153,11 +153,12 @@ func plane(shared *part10.Set, film *dicom.Film, o *Options) []float64 {
 
 // frame describes the frame of segment n (C.7.6.16.2). It names its segment
 // itself, although one frame alone could share that with itself: readers look for
-// it here.
+// it here. It names its film too, and nothing else does as a source: dcmjs takes
+// source images beside the frames for one of each frame, in their order.
 func frame(n int, film *dicom.Film, position []float64) *part10.Set {
 	s := new(part10.Set)
 	derivation := new(part10.Set)
-	derivation.Items(0x00082112, source(film, code(0x0040A170, Code{"121322", "DCM", "Source image for image processing operation"})))
+	derivation.Items(0x00082112, source(film))
 	code(0x00089215, Code{"113076", "DCM", "Segmentation"})(derivation)
 	s.Items(0x00089124, derivation)
 
