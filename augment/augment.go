@@ -33,26 +33,55 @@ const (
 	Zeros                     // 0
 )
 
+var paddings = []string{"reflection", "border", "zeros"}
+
+// String returns "reflection", "border" or "zeros".
+func (p Padding) String() string {
+	if p < Reflection || p > Zeros {
+		return fmt.Sprintf("padding(%d)", int(p))
+	}
+	return paddings[p]
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Padding) MarshalText() ([]byte, error) {
+	if p < Reflection || p > Zeros {
+		return nil, fmt.Errorf("augment: unknown padding %d", int(p))
+	}
+	return []byte(paddings[p]), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Padding) UnmarshalText(b []byte) error {
+	for v, word := range paddings {
+		if string(b) == word {
+			*p = Padding(v)
+			return nil
+		}
+	}
+	return fmt.Errorf("augment: padding %q; wanted reflection, border or zeros", b)
+}
+
 // Config says which transforms to draw, and how strong; the zero value draws
-// the notebook's.
+// the notebook's. It goes to JSON and comes back equal.
 type Config struct {
-	NoFlip       bool // no horizontal flip; else one in two is flipped
-	NoWarp       bool // no perspective warp
-	NoRotate     bool
-	NoZoom       bool
-	NoBrightness bool
-	NoContrast   bool
-	NoCrop       bool // crop about the centre, not a random place, where there is anything to crop
+	NoFlip       bool `json:"no_flip"` // no horizontal flip; else one in two is flipped
+	NoWarp       bool `json:"no_warp"` // no perspective warp
+	NoRotate     bool `json:"no_rotate"`
+	NoZoom       bool `json:"no_zoom"`
+	NoBrightness bool `json:"no_brightness"`
+	NoContrast   bool `json:"no_contrast"`
+	NoCrop       bool `json:"no_crop"` // crop about the centre, not a random place, where there is anything to crop
 
-	MaxWarp     float64 // magnitude of the warp, in half image sides, up to 0.3; 0 means 0.2
-	MaxRotate   float64 // degrees to either side, up to 180; 0 means 10
-	MaxZoom     float64 // the largest magnification, from 1; 0 means 1.1
-	MaxLighting float64 // strength of brightness and contrast, below 1; 0 means 0.2
+	MaxWarp     float64 `json:"max_warp"`     // magnitude of the warp, in half image sides, up to 0.3; 0 means 0.2
+	MaxRotate   float64 `json:"max_rotate"`   // degrees to either side, up to 180; 0 means 10
+	MaxZoom     float64 `json:"max_zoom"`     // the largest magnification, from 1; 0 means 1.1
+	MaxLighting float64 `json:"max_lighting"` // strength of brightness and contrast, below 1; 0 means 0.2
 
-	PAffine   float64 // probability of each of warp, rotation and zoom; 0 means 0.75
-	PLighting float64 // probability of each of brightness and contrast; 0 means 0.75
+	PAffine   float64 `json:"p_affine"`   // probability of each of warp, rotation and zoom; 0 means 0.75
+	PLighting float64 `json:"p_lighting"` // probability of each of brightness and contrast; 0 means 0.75
 
-	Padding Padding // what a transform draws in from outside; the notebook's is Reflection
+	Padding Padding `json:"padding"` // what a transform draws in from outside; the notebook's is Reflection
 }
 
 // Params is everything random about one item, drawn once and applied to image
@@ -102,7 +131,7 @@ func (c Config) Check() error {
 		}
 	}
 	if c.Padding < Reflection || c.Padding > Zeros {
-		return fmt.Errorf("augment: unknown Padding %d", c.Padding)
+		return fmt.Errorf("augment: unknown Padding %d", int(c.Padding))
 	}
 	return nil
 }

@@ -2,9 +2,12 @@ package feed
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/picture"
@@ -78,6 +81,7 @@ func (h held) bytes() int64 { return int64(len(h.img.Pix8) + 2*len(h.img.Pix16) 
 type facts struct {
 	sum, squares []uint64 // of the values, per channel
 	pixels       []int    // of each class, up to the highest one in the mask
+	digest       uint64   // of the values
 }
 
 // Read reads every item once and returns them as a set.
@@ -225,7 +229,23 @@ func factsOf(h held) (f facts) {
 		}
 	}
 	f.pixels = append([]int(nil), pixels[:highest+1]...)
+	f.digest = digestOf(h.img)
 	return f
+}
+
+func digestOf(img *picture.Image) uint64 {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d channels of %dx%d, %d bits\n", img.Channels, img.Width, img.Height, img.Bits())
+	h.Write(img.Pix8)
+	var row []byte
+	for some := range slices.Chunk(img.Pix16, img.Width) {
+		row = row[:0]
+		for _, v := range some {
+			row = binary.BigEndian.AppendUint16(row, v)
+		}
+		h.Write(row)
+	}
+	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
 // sums are exact for up to 2^32 values.
@@ -272,6 +292,10 @@ func (m *Images) Held() (n int) {
 	}
 	return n
 }
+
+// Digest returns 64 bits by which image i is known again, whatever its name and file:
+// the beginning of the SHA-256 of its size and values.
+func (m *Images) Digest(i int) uint64 { return m.facts[m.indices[i]].digest }
 
 // Pixels returns how many pixels of image i have a class; 0 where masks are not known.
 func (m *Images) Pixels(i int, class uint8) int {

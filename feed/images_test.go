@@ -62,6 +62,25 @@ func TestStatistics16(t *testing.T) {
 	require.Equal(t, []float64{0.5}, std)
 }
 
+// An image is known again by its values, of 8 and of 16 bits, and by its shape.
+func TestDigest(t *testing.T) {
+	digest := func(img *picture.Image) uint64 {
+		return read(t, []feed.Item{feed.Still("a", img, nil)}, nil).Digest(0)
+	}
+	flat := func(w, h int, pix ...uint8) *picture.Image {
+		return &picture.Image{Width: w, Height: h, Channels: 1, Pix8: pix}
+	}
+	deep := func(pix ...uint16) *picture.Image {
+		return &picture.Image{Width: 2, Height: 1, Channels: 1, Pix16: pix}
+	}
+	// python3: hashlib.sha256(b"1 channels of 3x2, 8 bits\n" + bytes(range(1, 7))).hexdigest()[:16]
+	require.EqualValues(t, uint64(0xd58d545f0ce14677), digest(flat(3, 2, 1, 2, 3, 4, 5, 6)))
+	all := []uint64{digest(flat(3, 2, 1, 2, 3, 4, 5, 6)), digest(flat(2, 3, 1, 2, 3, 4, 5, 6)), digest(flat(3, 2, 1, 2, 3, 4, 5, 7)), digest(deep(1, 2)), digest(deep(1, 258))}
+	for i, d := range all {
+		require.NotContains(t, all[:i], d)
+	}
+}
+
 // Of a set with a budget the first images are held, as many as fit, and the others
 // are read again each time.
 func TestMemory(t *testing.T) {

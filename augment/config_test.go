@@ -1,0 +1,25 @@
+package augment_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/hcunet/hcunet/augment"
+	"github.com/stretchr/testify/require"
+)
+
+// A configuration goes to JSON and comes back equal; a word that is no padding is an
+// error.
+func TestConfigJSON(t *testing.T) {
+	c := augment.Config{NoFlip: true, NoZoom: true, MaxWarp: 0.1, MaxRotate: 3, PLighting: 0.5, Padding: augment.Border}
+	b, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.Contains(t, string(b), `"padding":"border"`)
+	var back augment.Config
+	require.NoError(t, json.Unmarshal(b, &back))
+	require.Equal(t, c, back)
+	require.ErrorContains(t, json.Unmarshal([]byte(`{"padding": "mirror"}`), &back), `padding "mirror"; wanted reflection, border or zeros`)
+	_, err = json.Marshal(augment.Config{Padding: 9})
+	require.ErrorContains(t, err, "unknown padding 9")
+	require.Equal(t, "padding(9)", augment.Padding(9).String())
+}
