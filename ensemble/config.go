@@ -1,218 +1,310 @@
 package ensemble
 
 import (
-	"context"
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"strings"
 
-	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/feed"
-	"github.com/hcunet/hcunet/internal/random"
+	"github.com/hcunet/hcunet/internal/strict"
 	"github.com/hcunet/hcunet/metric"
-	"github.com/hcunet/hcunet/nn"
-	"github.com/hcunet/hcunet/report"
-	_ "github.com/hcunet/hcunet/resnet" // registers its encoders
 	"github.com/hcunet/hcunet/train"
 	"github.com/hcunet/hcunet/unet"
 )
 
-// Config are the choices of a run. [Notebook] gives the notebook's.
+// Version is that of the description's format.
+const Version = 1
+
+// A Config describes what is trained on what, and how: all that decides the bytes of
+// the result. It goes to JSON and comes back equal. [Default] and [Kernel] fill it in.
 type Config struct {
-	Data  string        // folder in the notebook's layout: train/, masks/, test/
-	Masks data.MaskRule // how the values of its masks become classes
-	Out   string        // folder to make; nothing is written before the input is known to be good
+	Version int `json:"version"` // of the format
 
-	Arch string // encoder: resnet34 or resnet18
+	Data string    `json:"data"` // folder with train/, masks/ and test/
+	Task data.Task `json:"task"` // no classes: those of the folder
 
-	// Weights to start from: torchvision's of the encoder, or those of a whole
-	// network as fold0.safetensors or fastai's learn.save has them. A file, or a
-	// name that checkpoint.Fetch knows; "" starts from random weights.
-	Weights string
+	// Preparation is how the images of the folder were made. Left out, it is what the
+	// folder says; else the folder must say the same.
+	Preparation *data.Preparation `json:"preparation"`
 
-	Recipe    Recipe
-	Device    nn.Device
-	Precision train.Precision
+	Size  int         `json:"size"`  // width and height in pixels of what the network sees
+	Input train.Input `json:"input"` // left out: the statistics of the folder or else of its images; grey images are spread over three channels
 
-	Size       int // width and height of what the network sees, a multiple of 32
-	Batch      int
-	Accumulate int // micro-batches a step
-	Folds      int
-	Split      Split
-	Seed       uint32
+	Network unet.Config `json:"network"`
 
-	FrozenEpochs int // with the encoder frozen; without Weights everything is trained in them
-	FullEpochs   int
-	Rate         float64 // highest of the frozen phase; the other's are Rate/80 to Rate/2
-	Clip         float64 // largest norm of a gradient; 0 for none
+	// Weights to start from: those of the encoder, or of a whole network such as
+	// fold0.safetensors. A file, or a name that checkpoint.Fetch knows; "" starts from
+	// random weights.
+	Weights string `json:"weights"`
 
-	Mean, Std float64 // of the input; both 0 take those of the data, see Statistics
-	Threshold float64 // of the Dice after each epoch
-	Noise     float64 // pixels, or sum of probabilities, below which a mask is empty; negative for the notebook's share of the area
-	FilmSize  int     // width and height of the films that the submission is about
+	Augmentation augment.Config `json:"augmentation"`
+	Batch        int            `json:"batch"`      // images a micro-batch
+	Last         feed.Last      `json:"last_batch"` // of an epoch of training
+	Training     train.Config   `json:"training"`   // its seed is 0: that of the run counts
+	Phases       []train.Phase  `json:"phases"`
 
-	Progress *report.Progress // nil to work in silence
-	Command  []string         // what to note as the command; may be empty
+	Folds Folds  `json:"folds"`
+	Seed  uint32 `json:"seed"` // of folds, weights, order, transforms and dropout
+
+	Validation Validation `json:"validation"`
+	Inference  Inference  `json:"inference"`
 }
 
-// A Split says how images are divided into folds.
-type Split string
-
-const (
-	AtRandom  Split = "random"  // as the notebook: scikit-learn's KFold, shuffled
-	ByArea    Split = "area"    // alike in mask area
-	ByPatient Split = "patient" // all images of a patient in one fold
-)
-
-// Notebook returns the notebook's choices, for 256x256 images.
-func Notebook() Config {
-	return Config{
-		Arch: "resnet34", Size: 256, Batch: 16, Accumulate: 4, Folds: 4, Split: AtRandom, Seed: 2019,
-		FrozenEpochs: 8, FullEpochs: 10, Rate: 1e-3, Clip: 1,
-		Threshold: metric.KernelThreshold, Noise: -1, FilmSize: 1024,
-	}
+// Folds say how the images are divided.
+type Folds struct {
+	Number int   `json:"number"`
+	Split  Split `json:"split"`
 }
 
-// check returns an error for the first choice that cannot be.
-func (c *Config) check() error {
-	positive := []struct {
-		name  string
-		value int
-	}{{"size", c.Size}, {"batch", c.Batch}, {"accumulation", c.Accumulate}, {"film size", c.FilmSize}}
-	for _, p := range positive {
-		if p.value < 1 {
-			return fmt.Errorf("%s is %d, wanted at least 1", p.name, p.value)
-		}
+// Validation is how the score after each epoch is measured.
+type Validation struct {
+	Threshold float64 `json:"threshold"`  // probability above which a pixel counts
+	MinPixels float64 `json:"min_pixels"` // fewer of them count as none
+}
+
+// Inference is how probabilities become masks.
+type Inference struct {
+	// FlipAverage takes the mean over an image and its mirror image. It is wrong where
+	// classes mirror into one another, as a left and a right lung do.
+	FlipAverage bool `json:"flip_average"`
+
+	MinSum float64    `json:"min_sum"` // a class whose probabilities in an image sum to less is not in it: the notebook's noise rule; 0 for none
+	Rule   RuleChoice `json:"rule"`    // which of the rules that are searched makes the submission
+
+	FilmSize     int  `json:"film_size"`     // width and height of test films of which the folder does not know the size
+	NotebookRuns bool `json:"notebook_runs"` // write submission.csv with the notebook's encoder, which drops a mask's last pixel in some places; see rle.Options
+}
+
+// A Recipe fills in a description, for images of a size and micro-batches of so many
+// images, of which some make a step. What depends on these is a number afterwards.
+type Recipe func(size, batch, microBatches int) Config
+
+// Recipes are the known ones by name.
+var Recipes = map[string]Recipe{"default": Default, "kernel": Kernel}
+
+// Default returns the system as it was meant. The notebook's sizes are 256, 16 and 4.
+func Default(size, batch, microBatches int) Config {
+	c := Config{
+		Version: Version,
+		Task:    data.Task{Channels: 1},
+		Size:    size,
+		Network: unet.Config{Encoder: "resnet34"},
+		Batch:   batch, Last: feed.DropLone,
+		Training: train.Default(),
+		Phases:   NotebookPhases(8, 10, 1e-3, false),
+		Folds:    Folds{Number: 4},
+		Seed:     2019,
+		Validation: Validation{
+			Threshold: metric.KernelThreshold,
+			MinPixels: metric.NoiseArea(size, size),
+		},
+		Inference: Inference{FlipAverage: true, MinSum: metric.NoiseArea(size, size), FilmSize: 1024},
 	}
+	c.Training.MicroBatches = microBatches
+	// 0.1 a step, so that the statistics of a short training on small batches settle.
+	c.Training.BatchNorm = 0.1 / float64(max(microBatches, 1))
+	return c
+}
+
+// Kernel returns the system as the notebook ran it, accidents included.
+func Kernel(size, batch, microBatches int) Config {
+	c := Default(size, batch, microBatches)
+	c.Task.Masks = data.WhiteOnly
+	c.Network.DetachSkips = true
+	c.Last = feed.DropLast
+	c.Training = train.Kernel()
+	c.Training.MicroBatches = microBatches
+	c.Training.BatchNorm = 0.1 * float64(batch) / 64
+	c.Inference.NotebookRuns = true
+	switch size { // the notebook, cell 2
+	case 256:
+		c.Input = spread(0.540, 0.264)
+	case 128:
+		c.Input = spread(0.615, 0.291)
+	}
+	return c
+}
+
+// spread returns the input of a network for colours that sees grey images.
+func spread(mean, std float64) train.Input {
+	return train.Input{Mean: []float64{mean, mean, mean}, Std: []float64{std, std, std}}
+}
+
+// NotebookPhases returns the notebook's: with the encoder frozen at a highest rate,
+// then all from rate/80 in the first layers to rate/2. Without pretrained weights
+// there is nothing to keep frozen. A phase of no epochs is left out.
+func NotebookPhases(frozen, full int, rate float64, pretrained bool) []train.Phase {
+	const groups = 3 // of the networks on a ResNet
+	even, err := train.EvenRates(rate/80, rate/2, groups)
+	if err != nil { // Check says so
+		even = train.SameRates(rate, groups)
+	}
+	first := train.Phase{Name: "first", Epochs: frozen, Rates: train.SameRates(rate, groups), Schedule: train.OneCycle{}}
+	if pretrained {
+		first.Name, first.Frozen = "frozen", true
+	}
+	phases := []train.Phase{first, {Name: "full", Epochs: full, Rates: even, Schedule: train.OneCycle{}}}
+	return slices.DeleteFunc(phases, func(p train.Phase) bool { return p.Epochs == 0 })
+}
+
+// ReadConfig reads a description. What is missing is as in [Default] with the
+// notebook's sizes; an unknown field is an error.
+func ReadConfig(b []byte) (Config, error) {
+	c := Default(256, 16, 4)
+	c.Version = 0
+	if err := strict.Decode("configuration", b, &c); err != nil {
+		return Config{}, err
+	}
+	if c.Version != Version {
+		return Config{}, fmt.Errorf("configuration: version %d; this program reads version %d", c.Version, Version)
+	}
+	return c, nil
+}
+
+// OpenConfig reads the description in a file.
+func OpenConfig(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, err
+	}
+	c, err := ReadConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// JSON returns the description as a file holds it.
+func (c Config) JSON() ([]byte, error) {
+	b, err := json.MarshalIndent(c, "", "  ")
+	return append(b, '\n'), err
+}
+
+// Check returns an error for the first choice that cannot be, as far as the
+// description alone shows it.
+func (c Config) Check() error {
 	switch {
+	case c.Version != Version:
+		return fmt.Errorf("version %d of the description, wanted %d", c.Version, Version)
 	case c.Data == "":
 		return fmt.Errorf("no data folder was given")
-	case c.Out == "":
-		return fmt.Errorf("no output folder was given")
-	case c.Size%stride != 0:
-		return fmt.Errorf("size %d is no multiple of %d; use %d", c.Size, stride, (c.Size/stride+1)*stride)
-	case c.Arch != "resnet34" && c.Arch != "resnet18":
-		return fmt.Errorf("encoder %q, wanted resnet34 or resnet18", c.Arch)
-	case c.Split != AtRandom && c.Split != ByArea && c.Split != ByPatient:
-		return fmt.Errorf("split %q, wanted %s, %s or %s", c.Split, AtRandom, ByArea, ByPatient)
-	case c.FrozenEpochs < 0 || c.FullEpochs < 0:
-		return fmt.Errorf("%d and %d epochs, wanted at least 0 each", c.FrozenEpochs, c.FullEpochs)
-	case !(c.Rate > 0):
-		return fmt.Errorf("learning rate %v, wanted a positive number", c.Rate)
-	case (c.Mean == 0) != (c.Std == 0) || c.Std < 0:
-		return fmt.Errorf("mean %v with standard deviation %v; give both or neither", c.Mean, c.Std)
-	case c.Mean < 0 || c.Mean > 1 || c.Std > 1:
-		return fmt.Errorf("mean %v and standard deviation %v; wanted those of values in [0, 1], so divide those of bytes by 255", c.Mean, c.Std)
-	case !(c.Threshold >= 0 && c.Threshold < 1):
-		return fmt.Errorf("threshold %v, wanted a probability below 1", c.Threshold)
+	case c.Size < 1:
+		return fmt.Errorf("size %d, wanted a positive number of pixels", c.Size)
+	case c.Batch < 1:
+		return fmt.Errorf("batch of %d images, wanted at least 1", c.Batch)
+	case len(c.Phases) == 0:
+		return fmt.Errorf("no phase of training has an epoch; an untrained network predicts nothing")
+	case c.Folds.Number < 2:
+		return fmt.Errorf("%d folds, wanted at least 2", c.Folds.Number)
+	case c.Training.Seed != 0:
+		return fmt.Errorf("training.seed is %d; leave it out, the run's seed is the field seed", c.Training.Seed)
+	case !(c.Validation.Threshold >= 0 && c.Validation.Threshold < 1):
+		return fmt.Errorf("threshold %v, wanted a probability below 1", c.Validation.Threshold)
+	case !(c.Validation.MinPixels >= 0) || math.IsInf(c.Validation.MinPixels, 0):
+		return fmt.Errorf("noise of %v pixels in validation, wanted 0 or more", c.Validation.MinPixels)
+	case !(c.Inference.MinSum >= 0) || math.IsInf(c.Inference.MinSum, 0):
+		return fmt.Errorf("noise: a sum of probabilities of %v, wanted 0 or more", c.Inference.MinSum)
+	case c.Inference.FilmSize < 1:
+		return fmt.Errorf("film size %d, wanted at least 1 pixel", c.Inference.FilmSize)
+	}
+	for i := range min(len(c.Input.Mean), len(c.Input.Std)) {
+		if m, s := c.Input.Mean[i], c.Input.Std[i]; !(m >= 0 && m <= 1 && s > 0 && s <= 1) {
+			return fmt.Errorf("mean %v and standard deviation %v of the input, wanted those of values in [0, 1]; divide those of bytes by 255", m, s)
+		}
+	}
+	kind, err := encoder.Find(c.Network.Encoder)
+	if err != nil {
+		return err
+	}
+	if n := int(slices.Max(kind.Strides)); c.Size%n != 0 {
+		return fmt.Errorf("size %d is no multiple of %d; use %d", c.Size, n, (c.Size/n+1)*n)
+	}
+	if known := weightsOf(kind); c.Weights != "" && known[c.Weights] == "" {
+		for _, name := range encoder.Names() {
+			other, _ := encoder.Find(name)
+			if weightsOf(other)[c.Weights] != "" {
+				return fmt.Errorf("weights %s are of another encoder than %s; choose one", c.Weights, kind.Name)
+			}
+		}
+	}
+	if _, err := c.Folds.Split.MarshalText(); err != nil {
+		return err
+	}
+	if _, err := c.Inference.Rule.MarshalText(); err != nil {
+		return err
+	}
+	if _, err := c.Last.MarshalText(); err != nil {
+		return err
+	}
+	for _, check := range []func() error{c.Network.Check, c.Augmentation.Check, c.Training.Check} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	for _, p := range c.Phases {
+		if err := p.Check(kind.Groups + 1); err != nil { // the decoder is the last one
+			return err
+		}
 	}
 	return nil
 }
 
-// stride is what a ResNet's five halvings make of an image's size.
-const stride = 32
-
-// noise returns the noise limit at the network's size.
-func (c *Config) noise() float64 {
-	if c.Noise >= 0 {
-		return c.Noise
+// weightsOf returns the names under which published weights of an encoder are asked
+// for.
+func weightsOf(kind encoder.Kind) map[string]string {
+	names := map[string]string{kind.Name: kind.Name}
+	for _, w := range kind.Weights {
+		names[w.Name], names[w.Name+".pth"] = w.Name, w.Name
 	}
-	return metric.NoiseArea(c.Size, c.Size)
+	return names
 }
 
-// statistics returns mean and standard deviation of the input: the given ones, or
-// those that prepare left beside the data, or under the kernel recipe the notebook's
-// for 128x128 and 256x256, or else those of the training images.
-func (c *Config) statistics(ds *data.Dataset, images *feed.Images) (mean, std float64) {
-	switch {
-	case c.Std > 0:
-		return c.Mean, c.Std
-	case ds.Std != nil:
-		return ds.Mean[0], ds.Std[0]
-	case c.Recipe == Kernel && c.Size == 256:
-		return 0.540, 0.264 // the notebook, cell 2
-	case c.Recipe == Kernel && c.Size == 128:
-		return 0.615, 0.291
-	}
-	means, stds := images.Statistics()
-	return means[0], stds[0]
-}
-
-// encoderWeights reads the encoder's weights, fetching published ones by name. It
-// returns nil where none are wanted.
-func (c *Config) encoderWeights(ctx context.Context) (*checkpoint.File, error) {
-	if c.Weights == "" {
-		return nil, nil
-	}
-	path := c.Weights
-	_, err := os.Stat(path)
-	if p, ok := checkpoint.FindPublished(path); err != nil && ok {
-		if p.Architecture != c.Arch {
-			return nil, fmt.Errorf("%s are weights of a %s, the encoder is a %s; choose the one or the other", path, p.Architecture, c.Arch)
+// Differences names the fields in which two descriptions differ.
+func (c Config) Differences(o Config) []string {
+	flat := func(c Config) map[string]string {
+		b, err := json.Marshal(c)
+		var tree any
+		if err == nil {
+			err = json.Unmarshal(b, &tree)
 		}
-		begun := false
-		path, err = checkpoint.Fetch(ctx, path, &checkpoint.FetchOptions{Progress: func(done, total int64) {
-			if !begun {
-				c.Progress.StartBytes(c.Weights, max(total, 0))
-				begun = true
-			}
-			c.Progress.Set(done)
-		}})
-		c.Progress.End()
+		leaves := map[string]string{}
 		if err != nil {
-			return nil, err
+			leaves["(not a description)"] = err.Error()
+		}
+		flatten(leaves, "", tree)
+		return leaves
+	}
+	a, b := flat(c), flat(o)
+	var names []string
+	for name, v := range a {
+		if b[name] != v {
+			names = append(names, name)
 		}
 	}
-	f, err := checkpoint.Open(path)
-	if err == nil && len(f.Tensors) == 0 {
-		err = fmt.Errorf("%s holds no tensors; give torchvision's weights of the encoder, or those of a whole network", path)
-	}
-	return f, err
-}
-
-// training returns how a fold's network is trained.
-func (c *Config) training(fold int) train.Config {
-	cfg := train.Default()
-	if c.Recipe == Kernel {
-		cfg = train.Kernel()
-	}
-	cfg.MicroBatches, cfg.Clip = c.Accumulate, c.Clip
-	cfg.BatchNorm = c.batchNormMomentum()
-	cfg.Precision = c.Precision
-	cfg.Seed = random.New(uint64(c.Seed), "fold", uint64(fold)).Uint64()
-	return cfg
-}
-
-// batchNormMomentum returns the weight of a micro-batch in the running statistics.
-// The notebook's is 0.1*batch/64, which is 0.1 a step for its 64 images a step;
-// the default recipe keeps it at 0.1 a step for any, so that the statistics of a
-// short training on small batches settle, too.
-func (c *Config) batchNormMomentum() float64 {
-	if c.Recipe == Kernel {
-		return 0.1 * float64(c.Batch) / 64
-	}
-	return 0.1 / float64(c.Accumulate)
-}
-
-// network returns a new network for a fold, its encoder with the given weights if
-// there are any. It differs between folds, and is the same in every run of a seed.
-func (c *Config) network(fold int, weights *checkpoint.File) (net *unet.Net, err error) {
-	tryErr := nn.Try(func() {
-		in := nn.NewInit(c.Device, uint64(c.Seed), uint64(fold))
-		if net, err = unet.Build(in, 3, 2, unet.Config{Encoder: c.Arch, DetachSkips: c.Recipe == Kernel}); err != nil {
-			return
+	for name := range b {
+		if _, ok := a[name]; !ok {
+			names = append(names, name)
 		}
-		switch {
-		case weights == nil:
-		case strings.HasPrefix(weights.Tensors[0].Name, "layers."):
-			err = nn.LoadState(net, weights)
-		default:
-			err = net.Encoder().LoadWeights(weights)
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.Weights, err)
 	}
-	return net, tryErr
+	slices.Sort(names)
+	return names
+}
+
+func flatten(leaves map[string]string, path string, v any) {
+	if m, ok := v.(map[string]any); ok {
+		for name, v := range m {
+			flatten(leaves, strings.TrimPrefix(path+"."+name, "."), v)
+		}
+		return
+	}
+	var b bytes.Buffer
+	json.NewEncoder(&b).Encode(v)
+	leaves[path] = b.String()
 }

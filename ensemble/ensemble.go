@@ -1,248 +1,248 @@
 // Package ensemble trains one network per fold of a data set and averages them:
-// the notebook "Hypercolumns pneumothorax fastai" from a folder of images to
-// submission.csv.
+// from a folder of images to submission.csv.
 //
-// For each fold it trains frozen and unfrozen, predicts the held-out images and
-// the test images with flip averaging, removes noise, and searches the threshold
-// with the best mean Dice. The test predictions are averaged over the folds and
-// cut at the mean of the folds' thresholds.
+// A [Config] describes what is trained on what and how; it alone decides the result.
+// [Default] and [Kernel] fill it in: the system of the notebook "Hypercolumns
+// pneumothorax fastai" as it was meant, and as it ran.
+//
+// For each fold a network is trained, and predicts the images that the fold holds
+// out. From all of these together the rules are searched that make masks of
+// probabilities, each with an honest estimate: chosen on the other folds, scored on
+// this one. The test images are predicted by all networks, averaged, and cut by the
+// rule that the description asks for.
+//
+// A run that was interrupted, in whatever way, goes on with Options.Resume and leaves
+// the same bytes of weights, predictions, rules and submission as one that was not,
+// on the CPU with the same number of threads. Folds may be trained apart, with
+// Options.Fold, and gathered afterwards, to the same bytes.
 package ensemble
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"time"
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/folds"
-	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/feed"
-	"github.com/hcunet/hcunet/internal/random"
-	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
-	"github.com/hcunet/hcunet/train"
 )
 
-// A Result is what a run found out.
-type Result struct {
-	Out        string
-	Scores     []float64     // per fold: mean Dice of the held-out images at the fold's best threshold
-	Thresholds []float64     // per fold: that threshold
-	Threshold  float64       // their mean, at which the test predictions are cut
-	OutOfFold  metric.Report // of all held-out images at Threshold
+// Options say where and how a run works. They do not change what comes out.
+type Options struct {
+	Out    string // folder to make; nothing is written before all is known to be good
+	Device nn.Device
 
-	// Choices are three ways to choose an operating point from the held-out images; the
-	// first one is the notebook's, which gives Threshold.
-	Choices *metric.Choices
+	Resume bool // go on with the run in the folder
+	Fold   int  // train this fold alone; negative for all, and the ensemble
+	Gather bool // make the ensemble of folds that are all done; train none
 
-	TestImages int
-	TestMasks  int // test images on which anything is predicted
+	// AllowLeak starts from weights that have seen held-out images of another fold.
+	// Scores are then of images that the network knows.
+	AllowLeak bool
+
+	Memory    int64         // bytes of images held in memory, 0 for all; the others are read again
+	Workers   int           // goroutines that make batches; 0 means one per core
+	SaveEvery time.Duration // between two states; 0 so that saving costs under 2 % of the time
+
+	Progress *report.Progress // nil to work in silence
+	Command  []string         // what to note as the command; may be empty
 }
 
-// MeanScore returns the mean of the folds' scores.
-func (r *Result) MeanScore() float64 {
-	sum := 0.0
-	for _, s := range r.Scores {
-		sum += s
-	}
-	return sum / float64(len(r.Scores))
+// Interrupted is the error of a run that was stopped in order: its state is saved.
+type Interrupted struct {
+	Out   string // folder of the run
+	cause error
 }
 
-// String returns the result as a few lines of text.
-func (r *Result) String() string {
-	var b strings.Builder
-	b.WriteString("fold  Dice    threshold\n")
-	for f, s := range r.Scores {
-		fmt.Fprintf(&b, "%-4d  %.4f  %.2f\n", f, s, r.Thresholds[f])
-	}
-	fmt.Fprintf(&b, "mean  %.4f  %.4f\n\n", r.MeanScore(), r.Threshold)
-	fmt.Fprintf(&b, "all held-out images at threshold %.4f:\n%s\n", r.Threshold, r.OutOfFold)
-	if r.Choices != nil {
-		fmt.Fprintf(&b, "\n%s", r.Choices)
-	}
-	if r.TestImages > 0 {
-		fmt.Fprintf(&b, "\n%d of %d test images have a mask in submission.csv\n", r.TestMasks, r.TestImages)
-	}
-	return b.String()
+func (e *Interrupted) Error() string {
+	return fmt.Sprintf("stopped; what was done is kept, and -resume -out %s goes on with it", e.Out)
 }
 
-// Run trains and scores the ensemble and leaves in cfg.Out
+func (e *Interrupted) Unwrap() error { return e.cause }
+
+// Run trains and scores the ensemble and leaves in the folder Out
 //
-//	config.json            the choices as run, with versions
-//	epochs.csv             a line per epoch and fold
+//	config.json            the description as run
+//	run.json               when, by which command, program and machine
+//	network.txt            its modules
+//	first_batch.png        the first training images as fold 0 sees them
 //	fold0.safetensors      weights of each fold, under PyTorch's names
+//	epochs_fold0.csv, .jsonl
 //	preds_fold0.npy        its held-out predictions, bytes (images, rows, columns), 255*probability rounded down
 //	items_fold0.txt        the names of these images, a line each
+//	cases_fold0.bin        their counts at each threshold, a metric.Table
+//	fold0.json             says that the fold is done
 //	preds_test.npy, items_test.txt, submission.csv
+//	cases.csv              a row per held-out image and class
+//	rules.json             the rules that were found, and what they are worth
 //	scores.txt, scores.json
-//	cases.csv              a line per held-out image
-//	dice.png, calibration.png, loss_fold0.png, rates_fold0.png, samples_fold0.png
-//	report.html            all of it on one page
+//	*.png, report.html     all of it on one page
+//	events/                for TensorBoard
+//	state/                 of folds under way
 //
-// What is wrong with the choices or the data is found before anything is
-// written. With ctx it stops between two batches.
-func Run(ctx context.Context, cfg Config) (*Result, error) {
-	r, err := newRun(ctx, cfg)
+// What is wrong with the choices or the data is found before anything is written.
+// Once ctx is done it stops after the step under way, saves, and returns an
+// *[Interrupted].
+func Run(ctx context.Context, cfg Config, opt Options) (*Result, error) {
+	r, err := newRun(ctx, cfg, opt)
 	if err != nil {
 		return nil, err
 	}
-	for f := range r.folds {
-		if err := r.fold(ctx, f); err != nil {
-			return nil, fmt.Errorf("fold %d: %w", f, err)
+	if r.out, err = openFolder(r.cfg, opt); err != nil {
+		return nil, err
+	}
+	defer r.out.close()
+	switch {
+	case opt.Gather:
+	case opt.Fold >= 0:
+		return &Result{Out: opt.Out}, r.interrupted(ctx, r.foldOnce(ctx, opt.Fold))
+	default:
+		if err := r.describe(ctx); err != nil {
+			return nil, r.interrupted(ctx, err)
+		}
+		for f := range r.folds {
+			if err := r.foldOnce(ctx, f); err != nil {
+				return nil, r.interrupted(ctx, err)
+			}
 		}
 	}
-	return r.finish()
+	result, err := r.gather(ctx)
+	return result, r.interrupted(ctx, err)
+}
+
+// interrupted says how to go on where ctx was the reason for an error.
+func (r *run) interrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())) {
+		return &Interrupted{r.opt.Out, err}
+	}
+	return err
 }
 
 // A run is an ensemble under way.
 type run struct {
-	Config
-	images, test *feed.Images
-	patients     []string          // per training image
-	geometry     []resize.Geometry // per test image: how its film lies in it
-	folds        folds.Folds
-	weights      *checkpoint.File // of the encoder; nil for none
-	task         data.Task
-	input        train.Input
-	out          output
-
-	result  Result
-	epochs  [][]metric.Epoch // per fold
-	heldOut *metric.Table    // of all folds
-	testSum [][]float32      // over the folds, per test image
+	cfg     Config
+	opt     Options
+	ds      *data.Dataset
+	images  *feed.Images
+	test    *feed.Images
+	folds   folds.Folds
+	weights *checkpoint.File // to start from; nil for none
+	out     *folder
 }
 
-// newRun checks and loads everything, and then makes the output folder.
-func newRun(ctx context.Context, cfg Config) (*run, error) {
-	if err := cfg.check(); err != nil {
+// newRun checks and loads everything and writes nothing.
+func newRun(ctx context.Context, cfg Config, opt Options) (*run, error) {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	ds, err := data.Open(cfg.Data, &data.Options{Multiple: 1, Task: data.Task{Masks: cfg.Masks}})
+	switch {
+	case opt.Out == "":
+		return nil, errors.New("no output folder was given")
+	case opt.Fold >= cfg.Folds.Number:
+		return nil, fmt.Errorf("fold %d of %d; folds are counted from 0", opt.Fold, cfg.Folds.Number)
+	case opt.Gather && opt.Fold >= 0:
+		return nil, errors.New("a fold is trained or all are gathered, not both at once")
+	}
+	ds, err := data.Open(cfg.Data, &data.Options{Multiple: 1, Task: cfg.Task})
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Config: cfg, task: ds.Task}
-	if r.folds, err = split(cfg, ds); err != nil {
+	r := &run{cfg: cfg, opt: opt, ds: ds}
+	r.cfg.Task = ds.Task
+	if err := r.preparation(); err != nil {
+		return nil, err
+	}
+	if r.weights, err = r.startWeights(ctx); err != nil {
+		return nil, err
+	}
+	if r.images, err = r.read(ctx, ds.Train); err != nil {
+		return nil, err
+	}
+	if r.test, err = r.read(ctx, ds.Test); err != nil {
+		return nil, err
+	}
+	if r.folds, err = r.split(); err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Data, err)
 	}
-	if err := checkOutput(cfg.Out); err != nil {
+	r.statistics()
+	if err := r.leaks(); err != nil {
 		return nil, err
 	}
-	if r.weights, err = cfg.encoderWeights(ctx); err != nil {
+	if err := r.tryNetwork(); err != nil {
 		return nil, err
 	}
-	if r.images, err = feed.Read(ctx, feed.Samples(ds.Train, ds.Task), nil); err != nil {
-		return nil, err
-	}
-	for _, s := range ds.Train {
-		r.patients = append(r.patients, s.Patient)
-	}
-	for _, s := range ds.Test {
-		r.geometry = append(r.geometry, s.Geometry)
-	}
-	if r.test, err = feed.Read(ctx, feed.Samples(ds.Test, ds.Task), nil); err != nil {
-		return nil, err
-	}
-	mean, std := cfg.statistics(ds, r.images)
-	r.Mean, r.Std = mean, std
-	r.input = train.Input{Mean: []float64{mean, mean, mean}, Std: []float64{std, std, std}}
-	// Building the first network tells whether the weights fit.
-	nn.Scope(func() { _, err = r.network(0, r.weights) })
-	if err != nil {
-		return nil, err
-	}
-	if r.heldOut, err = metric.NewTable([]string{"foreground"}, metric.RefinedThresholds(len(r.folds))); err != nil {
-		return nil, err
-	}
-	r.testSum = make([][]float32, r.test.Len())
-	r.result = Result{Out: cfg.Out, TestImages: r.test.Len()}
-	r.out = output(cfg.Out)
-	return r, r.out.begin(r.Config)
+	return r, checkFolder(opt.Out, r.cfg, opt)
 }
 
-// checkOutput refuses a folder that holds something.
-func checkOutput(dir string) error {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case os.IsNotExist(err):
+// preparation compares how the images were made with what the description says.
+func (r *run) preparation() error {
+	is := r.ds.Preparation
+	if r.cfg.Preparation == nil {
+		r.cfg.Preparation = is
 		return nil
-	case err != nil:
-		return err
-	case len(entries) > 0:
-		return fmt.Errorf("the output folder %s is not empty (it holds %s); choose another one or delete it", dir, entries[0].Name())
+	}
+	if is == nil {
+		return fmt.Errorf("the description says how images were prepared, but the folder %s does not; prepare it with examples/prepare, or leave preparation out of the description", r.cfg.Data)
+	}
+	a, b := Config{Preparation: is}, Config{Preparation: r.cfg.Preparation}
+	if d := a.Differences(b); len(d) > 0 {
+		return fmt.Errorf("the images in %s were prepared in another way than the description says: %v", r.cfg.Data, d)
 	}
 	return nil
 }
 
-// split divides the training images into folds.
-func split(cfg Config, ds *data.Dataset) (folds.Folds, error) {
-	if cfg.Split == AtRandom {
-		return folds.KFold(len(ds.Train), cfg.Folds, cfg.Seed)
+// read loads images as far as memory reaches.
+func (r *run) read(ctx context.Context, samples []data.Sample) (*feed.Images, error) {
+	return feed.Read(ctx, feed.Samples(samples, r.cfg.Task), &feed.ReadOptions{
+		Memory: r.opt.Memory, Workers: r.opt.Workers, Classes: len(r.cfg.Task.Classes),
+	})
+}
+
+// statistics fills in the input's mean and deviation: those that prepare left beside
+// the data, or else those of the training images.
+func (r *run) statistics() {
+	if len(r.cfg.Input.Mean) > 0 || len(r.cfg.Input.Std) > 0 {
+		return
 	}
-	areas := make([]float64, len(ds.Train))
-	patients, known := make([]string, len(ds.Train)), false
-	for i, s := range ds.Train {
-		_, mask, err := s.Load(ds.Task)
-		if err != nil {
-			return nil, err
+	mean, std := []float64(r.ds.Mean), []float64(r.ds.Std)
+	if mean == nil {
+		mean, std = r.images.Statistics()
+	}
+	if len(mean) == 1 {
+		r.cfg.Input = spread(mean[0], std[0])
+		return
+	}
+	r.cfg.Input.Mean, r.cfg.Input.Std = mean, std
+}
+
+// split divides the training images into folds.
+func (r *run) split() (folds.Folds, error) {
+	n, k, seed := r.images.Len(), r.cfg.Folds.Number, r.cfg.Seed
+	if r.cfg.Folds.Split == AtRandom {
+		return folds.KFold(n, k, seed)
+	}
+	areas := make([]float64, n)
+	patients := make([]string, n)
+	known := false
+	for i, s := range r.ds.Train {
+		for class := 1; class < len(r.cfg.Task.Classes); class++ {
+			areas[i] += float64(r.images.Pixels(i, uint8(class)))
 		}
-		for _, v := range mask {
-			areas[i] += float64(v)
-		}
+		patients[i] = s.Patient
 		known = known || s.Patient != ""
-		if patients[i] = s.Patient; s.Patient == "" {
+		if s.Patient == "" {
 			patients[i] = "image " + s.Name // stands for itself
 		}
 	}
-	if cfg.Split == ByPatient && !known {
-		return nil, fmt.Errorf("-split patient: nobody knows whose the images are; give prepare a list with -patients, or take -split random or area")
+	if r.cfg.Folds.Split == ByArea {
+		return folds.ByArea(areas, k, seed)
 	}
-	if cfg.Split == ByArea {
-		return folds.ByArea(areas, cfg.Folds, cfg.Seed)
+	if !known {
+		return nil, errors.New("it does not know the patients, so -split patient cannot be; name them with prepare -patients, or take another split")
 	}
-	return folds.ByGroup(patients, areas, cfg.Folds, cfg.Seed)
-}
-
-// finish writes what concerns all folds.
-func (r *run) finish() (*Result, error) {
-	res := &r.result
-	for _, t := range res.Thresholds {
-		res.Threshold += t / float64(len(res.Thresholds))
-	}
-	var err error
-	if res.Choices, err = r.heldOut.Search(foreground, &metric.SearchOptions{MinSum: r.noise()}); err != nil {
-		return nil, err
-	}
-	pooled := metric.ThresholdRule(res.Threshold, r.noise())
-	res.OutOfFold, err = r.heldOut.Report(foreground, func(int) metric.Rule { return pooled }, &metric.ReportOptions{
-		Chosen: metric.ChosenOnSame, Rand: random.New(uint64(r.Seed), "bootstrap"),
-	})
-	if err != nil {
-		return nil, err
-	}
-	curves, err := report.CurvesOf(r.heldOut, foreground, r.noise())
-	if err != nil {
-		return nil, err
-	}
-	if err := report.DicePlot(r.out.path("dice.png"), "Dice of the held-out images", curves...); err != nil {
-		return nil, err
-	}
-	if r.test.Len() > 0 {
-		if res.TestMasks, err = r.submit(); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.out.scores(res); err != nil {
-		return nil, err
-	}
-	return res, r.page()
-}
-
-// path returns the path of a file in the output folder.
-func (o output) path(format string, args ...any) string {
-	return filepath.Join(string(o), fmt.Sprintf(format, args...))
+	return folds.ByGroup(patients, areas, k, seed)
 }

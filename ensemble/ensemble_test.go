@@ -7,170 +7,255 @@ import (
 	"fmt"
 	"image"
 	"image/png"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/ensemble"
-	"github.com/hcunet/hcunet/metric"
+	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
 	"github.com/stretchr/testify/require"
 )
 
-const side = 64
-
-// blobs writes n training films with one bright blob each, which is the mask, and
-// two test films, in the notebook's layout.
-func blobs(t *testing.T, n int) string {
-	t.Helper()
-	dir := t.TempDir()
-	r := rand.New(rand.NewPCG(1, 2))
-	write := func(folder, name string, img *image.Gray) {
-		require.NoError(t, os.MkdirAll(filepath.Join(dir, folder), 0o755))
-		var b bytes.Buffer
-		require.NoError(t, png.Encode(&b, img))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, folder, name+".png"), b.Bytes(), 0o644))
-	}
-	draw := func() (film, mask *image.Gray) {
-		film, mask = image.NewGray(image.Rect(0, 0, side, side)), image.NewGray(image.Rect(0, 0, side, side))
-		for i := range film.Pix {
-			film.Pix[i] = uint8(60 + r.IntN(40))
-		}
-		x0, y0 := 4+r.IntN(28), 4+r.IntN(28)
-		for y := y0; y < y0+28; y++ {
-			for x := x0; x < x0+20; x++ {
-				film.Pix[film.PixOffset(x, y)] += 120
-				mask.Pix[mask.PixOffset(x, y)] = 255
-			}
-		}
-		return film, mask
-	}
-	for i := range n {
-		film, mask := draw()
-		write("train", fmt.Sprintf("film%02d", i), film)
-		write("masks", fmt.Sprintf("film%02d", i), mask)
-	}
-	for i := range 2 {
-		film, _ := draw()
-		write("test", fmt.Sprintf("test%d", i), film)
-	}
-	return dir
-}
-
-func small(dataDir, out string) ensemble.Config {
-	c := ensemble.Notebook()
-	c.Data, c.Out, c.Arch = dataDir, out, "resnet18"
-	c.Size, c.Batch, c.Accumulate, c.Folds, c.FilmSize = side, 4, 1, 2, 128
-	c.FrozenEpochs, c.FullEpochs = 4, 4
-	return c
-}
-
+// A run leaves everything, both recipes alike; its config.json, given back, makes the
+// same bytes.
 func TestRun(t *testing.T) {
-	if testing.Short() {
-		t.Skip("trains two networks")
+	for name, recipe := range ensemble.Recipes {
+		t.Run(name, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "run")
+			var log bytes.Buffer
+			c := small(recipe, blobs(t, 16, 2))
+			c.Phases = ensemble.NotebookPhases(6, 6, 1e-2, false)
+			result := run(t, c, ensemble.Options{Out: out, Fold: -1, Progress: report.NewProgress(&log), Command: []string{"kfold", "-data", "x"}})
+			t.Log("\n" + log.String() + result.String())
+			require.Len(t, result.Classes, 1)
+			class := result.Classes[0]
+			require.Greater(t, class.OutOfFold.Dice, 0.4, "a bright rectangle on a dark ground is easy")
+			require.Equal(t, 16, class.OutOfFold.Positives)
+			require.Zero(t, class.OutOfFold.AllEmpty())
+			require.Equal(t, class.Choices.PerFold.Rule, class.Rule)
+
+			var held []string
+			for f := range 2 {
+				weights, err := checkpoint.OpenSafetensors(filepath.Join(out, fmt.Sprintf("fold%d.safetensors", f)))
+				require.NoError(t, err)
+				require.True(t, strings.HasPrefix(weights.Tensors[0].Name, "layers."))
+				items, err := os.ReadFile(filepath.Join(out, fmt.Sprintf("items_fold%d.txt", f)))
+				require.NoError(t, err)
+				held = append(held, strings.Fields(string(items))...)
+				preds, err := os.ReadFile(filepath.Join(out, fmt.Sprintf("preds_fold%d.npy", f)))
+				require.NoError(t, err)
+				require.True(t, bytes.HasPrefix(preds, []byte("\x93NUMPY\x01\x00")))
+				require.Contains(t, string(preds[:128]), "'shape': (8, 32, 32)")
+				require.Len(t, preds, 128+8*side*side)
+				lines, err := os.ReadFile(filepath.Join(out, fmt.Sprintf("epochs_fold%d.jsonl", f)))
+				require.NoError(t, err)
+				require.Equal(t, 12, bytes.Count(lines, []byte("\n")))
+				file, err := os.Open(filepath.Join(out, fmt.Sprintf("epochs_fold%d.csv", f)))
+				require.NoError(t, err)
+				defer file.Close()
+				epochs, err := report.ReadEpochs(file)
+				require.NoError(t, err)
+				require.Len(t, epochs, 12)
+				require.Less(t, epochs[11].TrainLoss, epochs[0].TrainLoss)
+			}
+			require.ElementsMatch(t, held, func() (all []string) {
+				for i := range 16 {
+					all = append(all, fmt.Sprintf("film%02d", i))
+				}
+				return all
+			}(), "every film is held out once")
+			for _, picture := range []string{"loss_fold0", "rates_fold1", "dice", "calibration", "worst", "first_batch"} {
+				f, err := os.Open(filepath.Join(out, picture+".png"))
+				require.NoError(t, err)
+				_, err = png.DecodeConfig(f)
+				require.NoError(t, err)
+				require.NoError(t, f.Close())
+			}
+			cases, err := os.ReadFile(filepath.Join(out, "cases.csv"))
+			require.NoError(t, err)
+			require.Equal(t, 17, bytes.Count(cases, []byte("\n")))
+
+			submission, err := maskcsv.Open(filepath.Join(out, "submission.csv"), &maskcsv.Options{Width: 64, Height: 64})
+			require.NoError(t, err)
+			require.Equal(t, []string{"test0", "test1"}, submission.IDs)
+
+			var facts []map[string]any
+			b, err := os.ReadFile(filepath.Join(out, "run.json"))
+			require.NoError(t, err)
+			require.NoError(t, json.Unmarshal(b, &facts))
+			require.Equal(t, "kfold -data x", facts[0]["command"])
+			require.NotEmpty(t, facts[0]["libtorch"])
+
+			was, err := ensemble.OpenConfig(filepath.Join(out, "config.json"))
+			require.NoError(t, err)
+			require.Len(t, was.Input.Mean, 3, "the statistics are filled in")
+			_, err = ensemble.Run(context.Background(), was, ensemble.Options{Out: out, Fold: -1})
+			require.ErrorContains(t, err, "holds a run already; go on with it by -resume")
+			again := filepath.Join(t.TempDir(), "again")
+			run(t, was, ensemble.Options{Out: again, Fold: -1, Memory: 1, Workers: 3})
+			requireSame(t, files(t, out), files(t, again))
+
+			other := was
+			other.Seed++
+			_, err = ensemble.Run(context.Background(), other, ensemble.Options{Out: out, Fold: -1, Resume: true})
+			require.ErrorContains(t, err, "has another seed")
+		})
 	}
+}
+
+// Folds that are trained apart and gathered give the bytes of one run of all.
+func TestFoldsApart(t *testing.T) {
+	c := small(ensemble.Default, blobs(t, 10, 2))
+	whole, apart := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "apart")
+	run(t, c, ensemble.Options{Out: whole, Fold: -1})
+	run(t, c, ensemble.Options{Out: apart, Fold: 1})
+	_, err := ensemble.Run(context.Background(), c, ensemble.Options{Out: apart, Fold: -1, Gather: true})
+	require.NoError(t, errorsContain(err, "fold 0 of 2 is not done; train it with -fold 0"))
+	run(t, c, ensemble.Options{Out: apart, Fold: 0})
+	run(t, c, ensemble.Options{Out: apart, Fold: -1, Gather: true})
+	requireSame(t, files(t, whole), files(t, apart))
+}
+
+// errorsContain returns an error unless err says what is wanted.
+func errorsContain(err error, want string) error {
+	if err == nil || !strings.Contains(err.Error(), want) {
+		return fmt.Errorf("got %v, wanted %q", err, want)
+	}
+	return nil
+}
+
+// A cancelled run saves and says how to go on, and then ends with the same bytes.
+func TestCancel(t *testing.T) {
+	c := small(ensemble.Default, blobs(t, 10, 2))
+	whole, broken := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "broken")
+	run(t, c, ensemble.Options{Out: whole, Fold: -1})
+	for _, at := range []string{"fold 0 of 2", "fold 0, held-out", "fold 1 of 2", "test images"} {
+		ctx, cancel := context.WithCancel(context.Background())
+		progress := report.NewProgress(writer(func(p []byte) {
+			if strings.Contains(string(p), at) {
+				cancel()
+			}
+		}))
+		_, err := ensemble.Run(ctx, c, ensemble.Options{Out: broken, Fold: -1, Resume: at != "fold 0 of 2", Progress: progress})
+		var stopped *ensemble.Interrupted
+		require.ErrorAs(t, err, &stopped, at)
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorContains(t, err, "-resume -out "+broken)
+		cancel()
+	}
+	run(t, c, ensemble.Options{Out: broken, Fold: -1, Resume: true})
+	requireSame(t, files(t, whole), files(t, broken))
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
+
+// Two runs do not work in one folder at a time.
+func TestLocked(t *testing.T) {
+	c := small(ensemble.Default, blobs(t, 6, 2))
 	out := filepath.Join(t.TempDir(), "run")
-	var log bytes.Buffer
-	c := small(blobs(t, 16), out)
-	c.Progress = report.NewProgress(&log)
-	result, err := ensemble.Run(context.Background(), c)
-	require.NoError(t, err)
-	t.Log("\n" + log.String() + result.String())
-
-	require.Len(t, result.Scores, 2)
-	require.Greater(t, result.MeanScore(), 0.5, "a bright rectangle on a dark ground is easy")
-	require.Equal(t, 16, result.OutOfFold.Positives)
-	require.Zero(t, result.OutOfFold.AllEmpty())
-	// The search over all folds finds what each fold found by itself.
-	require.Equal(t, result.Threshold, result.Choices.PerFold.Rule.Top)
-	for f, threshold := range result.Thresholds {
-		require.Equal(t, threshold, result.Choices.PerFold.SameRules[f].Top)
-	}
-	require.InDelta(t, result.MeanScore(), result.Choices.PerFold.Same.Dice, 1e-12, "the folds are of one size")
-
-	var names []string
-	for f := range 2 {
-		weights, err := checkpoint.OpenSafetensors(filepath.Join(out, fmt.Sprintf("fold%d.safetensors", f)))
-		require.NoError(t, err)
-		require.Equal(t, "layers.0.0.weight", weights.Tensors[0].Name)
-		items, err := os.ReadFile(filepath.Join(out, fmt.Sprintf("items_fold%d.txt", f)))
-		require.NoError(t, err)
-		names = append(names, strings.Fields(string(items))...)
-		preds, err := os.ReadFile(filepath.Join(out, fmt.Sprintf("preds_fold%d.npy", f)))
-		require.NoError(t, err)
-		require.True(t, bytes.HasPrefix(preds, []byte("\x93NUMPY\x01\x00")))
-		require.Contains(t, string(preds[:128]), "'shape': (8, 64, 64)")
-		require.Len(t, preds, 128+8*side*side)
-		for _, plot := range []string{"loss", "rates", "samples"} {
-			f, err := os.Open(filepath.Join(out, fmt.Sprintf("%s_fold%d.png", plot, f)))
-			require.NoError(t, err)
-			_, err = png.DecodeConfig(f)
-			require.NoError(t, err)
-			require.NoError(t, f.Close())
+	tried := false
+	progress := report.NewProgress(writer(func(p []byte) {
+		if !tried && strings.Contains(string(p), "fold 0 of 2") {
+			tried = true
+			_, err := ensemble.Run(context.Background(), c, ensemble.Options{Out: out, Fold: -1, Resume: true})
+			require.ErrorContains(t, err, "another run is at work in "+out)
+			_, err = ensemble.Run(context.Background(), c, ensemble.Options{Out: out, Fold: 1})
+			require.ErrorContains(t, err, "another run is at work in "+out)
 		}
-	}
-	require.ElementsMatch(t, names, func() (all []string) {
-		for i := range 16 {
-			all = append(all, fmt.Sprintf("film%02d", i))
+	}))
+	run(t, c, ensemble.Options{Out: out, Fold: -1, Progress: progress})
+	require.True(t, tried)
+}
+
+// With several classes each has its scores, rules and submission, with softmax and
+// with sigmoids.
+func TestClasses(t *testing.T) {
+	for _, output := range []data.Output{data.Softmax, data.Sigmoid} {
+		out := filepath.Join(t.TempDir(), "run")
+		c := small(ensemble.Default, blobs(t, 12, 3))
+		c.Task = data.Task{Classes: []string{"background", "dim", "bright"}, Channels: 1, Output: output}
+		c.Inference.FlipAverage = false
+		result := run(t, c, ensemble.Options{Out: out, Fold: -1})
+		require.Len(t, result.Classes, 2)
+		require.Equal(t, "bright", result.Classes[1].Name)
+		for _, class := range result.Classes {
+			require.Equal(t, 6, class.OutOfFold.Positives)
+			require.Equal(t, 6, class.OutOfFold.Negatives)
+			_, err := os.Stat(filepath.Join(out, "submission_"+class.Name+".csv"))
+			require.NoError(t, err)
 		}
-		return all
-	}(), "every film is held out once")
+		preds, err := os.ReadFile(filepath.Join(out, "preds_test.npy"))
+		require.NoError(t, err)
+		require.Contains(t, string(preds[:128]), "'shape': (2, 2, 32, 32)")
+		epochs, err := os.ReadFile(filepath.Join(out, "epochs_fold0.csv"))
+		require.NoError(t, err)
+		require.Contains(t, string(epochs), "dice/dim")
+	}
+}
 
-	submission, err := maskcsv.Open(filepath.Join(out, "submission.csv"), &maskcsv.Options{Width: 128, Height: 128})
-	require.NoError(t, err)
-	require.Equal(t, []string{"test0", "test1"}, submission.IDs)
-	mask, err := submission.Mask("test0", 128, 128)
-	require.NoError(t, err)
-	require.Positive(t, bytes.Count(mask.Pix, []byte{255}))
+// Weights that have seen what a fold holds out are refused, whatever the films are
+// called, unless that is allowed.
+func TestLeak(t *testing.T) {
+	dir := blobs(t, 8, 2)
+	out := filepath.Join(t.TempDir(), "run")
+	c := small(ensemble.Default, dir)
+	run(t, c, ensemble.Options{Out: out, Fold: 0})
+	c.Weights = filepath.Join(out, "fold0.safetensors")
+	for _, folder := range []string{"train", "masks"} { // other names are no disguise
+		require.NoError(t, os.Rename(filepath.Join(dir, folder, "film03.png"), filepath.Join(dir, folder, "film0x.png")))
+	}
+	next := filepath.Join(t.TempDir(), "next")
+	_, err := ensemble.Run(context.Background(), c, ensemble.Options{Out: next, Fold: -1})
+	require.ErrorContains(t, err, "of the 4 images that fold")
+	require.ErrorContains(t, err, "-allow-leak")
+	require.NoDirExists(t, next)
+	run(t, c, ensemble.Options{Out: next, Fold: 0, AllowLeak: true})
 
-	f, err := os.Open(filepath.Join(out, "epochs.csv"))
-	require.NoError(t, err)
-	defer f.Close()
-	epochs, err := report.ReadEpochs(f)
-	require.NoError(t, err)
-	require.Len(t, epochs, 16)
-	require.Less(t, epochs[7].Value(metric.ValidLoss), epochs[0].Value(metric.ValidLoss))
+	// What the weights to start from have seen is handed on.
+	c.Data = blobs(t, 9, 2)
+	c.Weights = filepath.Join(next, "fold0.safetensors")
+	_, err = ensemble.Run(context.Background(), c, ensemble.Options{Out: filepath.Join(t.TempDir(), "x"), Fold: -1})
+	require.ErrorContains(t, err, "-allow-leak")
+}
 
-	cases, err := os.ReadFile(filepath.Join(out, "cases.csv"))
+// A search leaves its plot.
+func TestFindRate(t *testing.T) {
+	out := t.TempDir()
+	rates, err := ensemble.FindRate(context.Background(), small(ensemble.Default, blobs(t, 8, 2)), ensemble.Options{Out: out})
 	require.NoError(t, err)
-	require.Equal(t, 17, bytes.Count(cases, []byte("\n")), "a header and a row per film")
-	require.Contains(t, string(cases), "film07")
-	page, err := os.ReadFile(filepath.Join(out, "report.html"))
-	require.NoError(t, err)
-	require.Contains(t, string(page), "thresholds chosen on the other folds")
-
-	var how map[string]any
-	b, err := os.ReadFile(filepath.Join(out, "config.json"))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, &how))
-	require.EqualValues(t, 2019, how["seed"])
-	require.NotEmpty(t, how["libtorch"])
-
-	_, err = ensemble.Run(context.Background(), c)
-	require.ErrorContains(t, err, "not empty")
+	require.Positive(t, rates.Steepest)
+	require.Positive(t, rates.Valley)
+	require.FileExists(t, rates.Plot)
+	require.Contains(t, rates.String(), rates.Plot)
 }
 
 func TestRunRefuses(t *testing.T) {
 	empty := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(empty, "train"), 0o755))
 	require.NoError(t, os.MkdirAll(filepath.Join(empty, "masks"), 0o755))
-	unmatched := blobs(t, 3)
+	unmatched := blobs(t, 3, 2)
 	require.NoError(t, os.Remove(filepath.Join(unmatched, "train", "film01.png")))
-	noMask := blobs(t, 3)
+	noMask := blobs(t, 3, 2)
 	require.NoError(t, os.Remove(filepath.Join(noMask, "masks", "film02.png")))
-	twoSizes := blobs(t, 3)
+	twoSizes := blobs(t, 3, 2)
 	var b bytes.Buffer
 	require.NoError(t, png.Encode(&b, image.NewGray(image.Rect(0, 0, 96, 96))))
 	require.NoError(t, os.WriteFile(filepath.Join(twoSizes, "train", "film01.png"), b.Bytes(), 0o644))
+	good := blobs(t, 4, 2)
+	occupied := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(occupied, "thesis.txt"), nil, 0o644))
 
 	for _, c := range []struct {
 		name string
 		dir  string
-		set  func(*ensemble.Config)
+		set  func(*ensemble.Config, *ensemble.Options)
 		want []string
 	}{
 		{"missing folder", filepath.Join(empty, "nowhere"), nil, []string{"nowhere"}},
@@ -178,28 +263,45 @@ func TestRunRefuses(t *testing.T) {
 		{"mask without an image", unmatched, nil, []string{"film01"}},
 		{"image without a mask", noMask, nil, []string{"film02"}},
 		{"images of two sizes", twoSizes, nil, []string{"film01", "96"}},
-		{"fewer images than folds", blobs(t, 3), func(c *ensemble.Config) { c.Folds = 4 }, []string{"3", "4", "fold"}},
-		{"size", blobs(t, 3), func(c *ensemble.Config) { c.Size = 100 }, []string{"100", "32", "128"}},
-		{"weights that are not there", blobs(t, 3), func(c *ensemble.Config) { c.Weights = "no.pth" }, []string{"no.pth"}},
-		{"encoder", blobs(t, 3), func(c *ensemble.Config) { c.Arch = "vgg" }, []string{"vgg", "resnet34"}},
-		{"half a statistic", blobs(t, 3), func(c *ensemble.Config) { c.Mean = 0.5 }, []string{"0.5"}},
-		{"no epochs below zero", blobs(t, 3), func(c *ensemble.Config) { c.FullEpochs = -1 }, []string{"-1"}},
+		{"fewer images than folds", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Folds.Number = 5 }, []string{"4", "5", "fold"}},
+		{"size", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Size = 100 }, []string{"100", "32", "128"}},
+		{"weights that are not there", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Weights = "no.pth" }, []string{"no.pth"}},
+		{"weights of another encoder", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Weights = "resnet34" }, []string{"resnet34", "tiny"}},
+		{"encoder", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Network.Encoder = "vgg" }, []string{"vgg", "resnet34"}},
+		{"half a statistic", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Input.Mean = []float64{0.5} }, []string{"1 means", "0 standard"}},
+		{"statistics of bytes", good, func(c *ensemble.Config, _ *ensemble.Options) {
+			c.Input.Mean, c.Input.Std = []float64{175, 175, 175}, []float64{70, 70, 70}
+		}, []string{"175", "[0, 1]", "255"}},
+		{"no epochs", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases = nil }, []string{"no phase", "untrained"}},
+		{"rate", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases[0].Rates[1] = -1 }, []string{"-1", "group 1"}},
+		{"rates", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases[0].Rates = []float64{1} }, []string{"1 learning rates for 3"}},
+		{"clip", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Training.Clip = -1 }, []string{"-1"}},
+		{"noise", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Inference.MinSum = -3 }, []string{"-3"}},
+		{"augmentation", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Augmentation.MaxWarp = 7 }, []string{"MaxWarp", "7"}},
+		{"patients", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Folds.Split = ensemble.ByPatient }, []string{"patients", "-split patient"}},
+		{"seed in two places", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Training.Seed = 3 }, []string{"training.seed"}},
+		{"a batch larger than the set", good, func(c *ensemble.Config, _ *ensemble.Options) { *c = small(ensemble.Kernel, c.Data) }, []string{"batch", "2 images"}},
+		{"fold", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Fold = 2 }, []string{"fold 2 of 2"}},
+		{"nothing to resume", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Resume = true }, []string{"nothing to go on with"}},
+		{"nothing to gather", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Gather = true }, []string{"no folds to gather"}},
+		{"a folder with something else", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Out = occupied }, []string{"thesis.txt"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out := filepath.Join(t.TempDir(), "run")
-			cfg := small(c.dir, out)
+			opt := ensemble.Options{Out: filepath.Join(t.TempDir(), "run"), Fold: -1, Device: nn.CPU}
+			cfg := small(ensemble.Default, c.dir)
 			if c.set != nil {
-				c.set(&cfg)
+				c.set(&cfg, &opt)
 			}
-			_, err := ensemble.Run(context.Background(), cfg)
+			_, err := ensemble.Run(context.Background(), cfg, opt)
 			require.Error(t, err)
 			t.Log(err)
 			for _, want := range c.want {
 				require.ErrorContains(t, err, want)
 			}
 			require.NotContains(t, err.Error(), "\n")
-			_, err = os.Stat(out)
-			require.True(t, os.IsNotExist(err), "something was written")
+			if opt.Out != occupied {
+				require.NoDirExists(t, opt.Out, "something was written")
+			}
 		})
 	}
 }

@@ -2,63 +2,263 @@ package ensemble
 
 import (
 	"fmt"
+	"image"
 	"io"
+	"math"
+	"os"
 
+	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/internal/atomicfile"
-	"github.com/hcunet/hcunet/internal/random"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/report"
 )
 
-// page writes report.html, everything a run shows in one file, and the cases that
-// it shows a part of.
-func (r *run) page() error {
-	choice := &r.result.Choices.PerFold
-	honest := choice.Nested.Images() > 0 // there are folds enough
-	ruleOf := choice.SameRule
-	if honest {
-		ruleOf = choice.NestedRule
-	}
-	cases, err := report.CasesOf(r.heldOut, foreground, ruleOf)
-	scores := report.ClassScores{Same: r.result.OutOfFold, Rules: report.RulesOf(r.result.Choices, choice)}
-	if honest && err == nil {
-		scores.Nested, err = r.heldOut.Report(foreground, choice.NestedRule, &metric.ReportOptions{
-			Chosen: metric.ChosenOnOthers, Rand: random.New(uint64(r.Seed), "bootstrap"),
-		})
-	}
+const (
+	extremes        = 4 // cases shown of the worst, of the middle and of the best
+	calibrationBins = 10
+)
+
+// page writes the cases, the pictures of all folds and report.html.
+func (r *run) page(table *metric.Table, parts []part, res *Result) error {
+	cases, err := r.cases(table, res)
 	if err != nil {
 		return err
-	}
-	histogram, err := r.heldOut.Histogram(foreground)
-	if err != nil {
-		return err
-	}
-	bins, err := histogram.Calibration(20)
-	if err != nil {
-		return err
-	}
-	if err := report.CalibrationPlot(r.out.path("calibration.png"), "Calibration", bins); err != nil {
-		return err
-	}
-	scores.Pictures = []report.Picture{
-		{Path: r.out.path("dice.png"), Caption: "Mean Dice against threshold, fold by fold and of all together."},
-		{Path: r.out.path("calibration.png"), Caption: "How often a pixel is in the target, against its probability, and how many pixels have it."},
 	}
 	err = atomicfile.Write(r.out.path("cases.csv"), func(w io.Writer) error { return report.WriteCases(w, cases) })
 	if err != nil {
 		return err
 	}
-	p := report.Run{Title: "Ensemble on " + r.Data, Classes: []report.ClassScores{scores}, Cases: cases, CasesFile: "cases.csv"}
-	for f := range r.folds {
-		fold := report.FoldRun{Name: fmt.Sprintf("Fold %d", f), Epochs: r.epochs[f]}
-		if len(r.epochs[f]) > 0 {
-			fold.Pictures = []report.Picture{{Path: r.out.path("loss_fold%d.png", f)}, {Path: r.out.path("rates_fold%d.png", f)}}
+	page := report.Run{
+		Title: "Ensemble on " + r.cfg.Data, Cases: cases, CasesFile: "cases.csv",
+		Batch: report.Picture{Path: r.out.path("first_batch.png"), Caption: "first batch of fold 0"},
+		Facts: r.pageFacts(),
+	}
+	if _, err := os.Stat(page.Batch.Path); err != nil { // folds were trained apart
+		page.Batch = report.Picture{}
+	}
+	if text, err := os.ReadFile(r.out.path("network.txt")); err == nil {
+		page.Network = string(text)
+	}
+	for i, c := range res.Classes {
+		scores, err := r.classScores(table, i, c)
+		if err != nil {
+			return err
 		}
-		p.Folds = append(p.Folds, fold)
-		p.Examples = append(p.Examples, report.Picture{Path: r.out.path("samples_fold%d.png", f)})
+		page.Classes = append(page.Classes, scores)
+		examples, err := r.examples(table, cases, i, c)
+		if err != nil {
+			return err
+		}
+		page.Examples = append(page.Examples, examples...)
 	}
-	for _, n := range r.Config.notes() {
-		p.Facts = append(p.Facts, [2]string{n.name, fmt.Sprint(n.value)})
+	for f, p := range parts {
+		page.Folds = append(page.Folds, report.FoldRun{
+			Name: fmt.Sprintf("Fold %d", f), Epochs: p.Epochs,
+			Pictures: []report.Picture{{Path: r.out.path("loss_fold%d.png", f)}, {Path: r.out.path("rates_fold%d.png", f)}},
+		})
 	}
-	return report.WritePage(r.out.path("report.html"), report.NewPage(p))
+	return report.WritePage(r.out.path("report.html"), report.NewPage(page))
+}
+
+// className is that of a row or picture: none where there is one class.
+func (r *run) className(c Class) string {
+	if len(r.cfg.Task.Classes) == 2 {
+		return ""
+	}
+	return c.Name
+}
+
+// classScores sets out a class and draws its plots.
+func (r *run) classScores(table *metric.Table, i int, c Class) (report.ClassScores, error) {
+	class := uint8(i + 1)
+	scores := report.ClassScores{Name: r.className(c), Nested: c.OutOfFold, Same: c.Flattered}
+	names := map[string]string{
+		PerFold.String(): "mean of each fold's best threshold", Pooled.String(): "one threshold, pooled", Triplet.String(): "triplet, pooled",
+	}
+	for _, row := range c.rows() {
+		scores.Rules = append(scores.Rules, report.RuleScore{
+			Name: names[row.name], Rule: row.choice.Rule.String(), Nested: row.choice.Nested, Same: row.choice.Same,
+			Used: row.name == r.cfg.Inference.Rule.String(),
+		})
+	}
+	var curves []report.Curve
+	for f := range r.folds {
+		dice, err := table.Curve(class, f, r.cfg.Inference.MinSum)
+		if err != nil {
+			return scores, err
+		}
+		curves = append(curves, report.Curve{Name: fmt.Sprintf("fold %d", f), Thresholds: table.Thresholds(), Dice: dice})
+	}
+	pooled, err := table.Curve(class, -1, r.cfg.Inference.MinSum)
+	if err != nil {
+		return scores, err
+	}
+	curves = append(curves, report.Curve{Name: "pooled", Thresholds: table.Thresholds(), Dice: pooled})
+	picture := func(kind string) string {
+		if scores.Name == "" {
+			return r.out.path("%s.png", kind)
+		}
+		return r.out.path("%s_class%d.png", kind, class)
+	}
+	if err := report.DicePlot(picture("dice"), "Dice of the held-out images against threshold", curves...); err != nil {
+		return scores, err
+	}
+	histogram, err := table.Histogram(class)
+	if err != nil {
+		return scores, err
+	}
+	bins, err := histogram.Calibration(calibrationBins)
+	if err != nil {
+		return scores, err
+	}
+	if err := report.CalibrationPlot(picture("calibration"), "Calibration", bins); err != nil {
+		return scores, err
+	}
+	scores.Pictures = []report.Picture{{Path: picture("dice")}, {Path: picture("calibration")}}
+	return scores, nil
+}
+
+// cases returns a row for each held-out image and class, under the rule that was
+// chosen on the other folds.
+func (r *run) cases(table *metric.Table, res *Result) (rows []report.Case, err error) {
+	held := table.Cases()
+	unit, spacing := "px", metric.Spacing{}
+	for i, c := range res.Classes {
+		choice := r.chosen(c.Choices)
+		overlaps, err := table.Overlaps(uint8(i+1), choice.NestedRule)
+		if err != nil {
+			return nil, err
+		}
+		for j, k := range held {
+			rule := choice.NestedRules[k.Fold]
+			row := report.Case{
+				Fold: k.Fold, Name: k.Name, Patient: k.Group, Class: r.className(c), Overlap: overlaps[j],
+				HD95: math.NaN(), Surface: math.NaN(), Unit: unit, Threshold: rule.Bottom,
+			}
+			if overlaps[j].Target > 0 && overlaps[j].Predicted > 0 {
+				_, target, predicted, err := r.heldOutCase(k, i, rule)
+				if err != nil {
+					return nil, err
+				}
+				d, err := metric.SurfaceDistances(predicted, target, 1, r.cfg.Size, r.cfg.Size, spacing)
+				if err != nil {
+					return nil, err
+				}
+				row.HD95, row.Surface = d.Hausdorff95, d.Mean
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
+}
+
+// heldOutCase returns a held-out image at the network's size, and the masks of a class
+// in it, of 0 and 1: the target and, from the predictions as they were saved, in steps
+// of 1/255, what a rule makes of it.
+func (r *run) heldOutCase(k metric.Case, class int, rule metric.Rule) (img image.Image, target, predicted []uint8, err error) {
+	at := -1
+	for j, i := range r.folds[k.Fold] {
+		if i == k.Index {
+			at = j
+		}
+	}
+	if at < 0 {
+		return nil, nil, nil, fmt.Errorf("image %s is not held out in fold %d of this data", k.Name, k.Fold)
+	}
+	probs, err := r.out.readPrediction(fmt.Sprintf("fold%d", k.Fold), at, len(r.folds[k.Fold]), len(r.cfg.Task.Classes)-1, r.cfg.Size)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	prob := make([]float32, len(probs[class]))
+	for i, v := range probs[class] {
+		prob[i] = (float32(v) + 0.5) / 255 // the middle of what became the byte
+	}
+	predicted = make([]uint8, len(prob))
+	rule.MinSum, rule.MinArea = 0, 0 // it has a mask
+	rule.Apply(predicted, prob, 1)
+	picture, mask, err := r.images.At(k.Index)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	plan, err := augment.Identity().Plan(picture.Height, picture.Width, r.cfg.Size)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	src := make([]float32, picture.Channels*picture.Height*picture.Width)
+	for i := range src {
+		src[i] = float32(picture.At(i))
+	}
+	target = augment.Mask(&plan, nil, mask)
+	for i, v := range target {
+		target[i] = 0
+		if int(v) == class+1 {
+			target[i] = 1
+		}
+	}
+	img, err = report.ImageOf(picture.Channels, plan.H, plan.W, plan.Image(nil, src))
+	return img, target, predicted, err
+}
+
+// examples draws the worst, median and best cases of a class.
+func (r *run) examples(table *metric.Table, cases []report.Case, class int, c Class) (pictures []report.Picture, err error) {
+	held := map[string]metric.Case{}
+	for _, k := range table.Cases() {
+		held[k.Name] = k
+	}
+	choice := r.chosen(c.Choices)
+	worst, median, best := report.Extremes(cases, r.className(c), extremes)
+	for _, group := range []struct {
+		name  string
+		cases []int
+	}{{"worst", worst}, {"median", median}, {"best", best}} {
+		var samples []report.Sample
+		for _, i := range group.cases {
+			k := held[cases[i].Name]
+			img, target, predicted, err := r.heldOutCase(k, class, choice.NestedRules[k.Fold])
+			if err != nil {
+				return nil, err
+			}
+			if cases[i].Overlap.Predicted == 0 {
+				clear(predicted)
+			}
+			samples = append(samples, report.Sample{
+				Caption: fmt.Sprintf("%s  Dice %.3f", k.Name, cases[i].Overlap.Dice()),
+				Image:   img, Target: target, Predicted: predicted,
+			})
+		}
+		if len(samples) == 0 {
+			continue
+		}
+		path := r.out.path("%s_class%d.png", group.name, class+1)
+		if r.className(c) == "" {
+			path = r.out.path("%s.png", group.name)
+		}
+		title := "held-out images, " + group.name
+		if err := report.Samples(path, samples, &report.SampleOptions{Title: title, Classes: []string{r.cfg.Task.Classes[0], c.Name}}); err != nil {
+			return nil, err
+		}
+		pictures = append(pictures, report.Picture{Path: path, Caption: title})
+	}
+	return pictures, nil
+}
+
+// pageFacts say how the run was made.
+func (r *run) pageFacts() (out [][2]string) {
+	leaves := map[string]string{}
+	out = append(out, r.descriptionFacts(leaves)...)
+	runs, err := r.out.facts()
+	if err != nil || len(runs) == 0 {
+		return out
+	}
+	last := runs[len(runs)-1]
+	for _, f := range [][2]string{
+		{"started", runs[0].Started}, {"command", last.Command}, {"device", last.Device}, {"threads", fmt.Sprint(last.Threads)},
+		{"program", last.Program}, {"go", last.Go}, {"libtorch", last.Libtorch},
+	} {
+		out = append(out, f)
+	}
+	if r.opt.AllowLeak {
+		out = append(out, [2]string{"held-out images seen before", "allowed by -allow-leak: scores may be of images that the network knows"})
+	}
+	return out
 }

@@ -61,7 +61,7 @@ func (l *Learner) Fit(ctx context.Context, source, valid feed.Source, phases ...
 	}
 	defer l.busy.Unlock()
 	for _, p := range phases {
-		if err := p.check(len(l.groups)); err != nil {
+		if err := p.Check(len(l.groups)); err != nil {
 			return nil, err
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+
+	"github.com/hcunet/hcunet/internal/strict"
 )
 
 // A Schedule says with which rates and momentum a phase is trained. OneCycle is
@@ -145,7 +147,9 @@ func (p Phase) scheduleName() string {
 	return fmt.Sprintf("%T", p.Schedule)
 }
 
-func (p Phase) check(groups int) error {
+// Check returns an error that says what is wrong with a phase of a network with so many
+// layer groups.
+func (p Phase) Check(groups int) error {
 	switch {
 	case p.Epochs < 1:
 		return fmt.Errorf("train: %sa phase of %d epochs; wanted at least 1", p.place(), p.Epochs)
@@ -185,7 +189,7 @@ func (p Phase) MarshalJSON() ([]byte, error) {
 // package is an error.
 func (p *Phase) UnmarshalJSON(b []byte) error {
 	j := phaseJSON{Schedule: schedules[0].word}
-	if err := json.Unmarshal(b, &j); err != nil {
+	if err := strict.Unmarshal("train: phase", b, &j); err != nil {
 		return err
 	}
 	s, err := ParseSchedule(j.Schedule)

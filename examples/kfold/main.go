@@ -1,12 +1,16 @@
-// Command kfold does what the notebook "Hypercolumns pneumothorax fastai" does,
-// end to end: from a folder of prepared images (see examples/prepare) to an
-// ensemble of U-Nets, its out-of-fold scores, and submission.csv.
+// Command kfold trains an ensemble: from a folder of prepared images (see
+// examples/prepare) to a U-Net for each fold, honest scores of the images held out,
+// and submission.csv.
 //
-//	kfold -data data/siim-256 -weights resnet34 -device cuda
+//	kfold -data data/siim-256 -weights resnet34 -device cuda -out runs/siim
+//	kfold -resume -out runs/siim                 goes on after whatever stopped it
+//	kfold -config runs/siim/config.json          the same again
+//	kfold -data data/siim-256 -out runs/siim -fold 2    one fold by itself, and after all:
+//	kfold -gather -out runs/siim
 //
-// On SIIM-ACR (10,675 films at 256x256) the notebook scores 0.816 out of fold;
-// predicting nothing scores 0.777. Its flags have the notebook's values as
-// defaults.
+// On SIIM-ACR (10,675 films at 256x256) the notebook "Hypercolumns pneumothorax
+// fastai" scores 0.816 out of fold; predicting nothing scores 0.777. The flags have
+// the notebook's values as defaults.
 package main
 
 import (
@@ -21,9 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/ensemble"
-	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
 )
 
@@ -36,36 +38,30 @@ func main() {
 	}
 }
 
+const usage = `usage: kfold -data FOLDER [-out FOLDER] [flags]
+       kfold -config FILE [flags]          a description, such as another run's config.json
+       kfold -resume -out FOLDER           go on with a run
+       kfold -data FOLDER -out FOLDER -fold I, for each fold, then kfold -gather -out FOLDER
+       kfold -data FOLDER -find-rate       look for a learning rate, train nothing
+
+`
+
 func run(args []string) error {
-	c := ensemble.Notebook()
-	c.Command = os.Args
+	opt := ensemble.Options{Command: os.Args}
 	flags := flag.NewFlagSet("kfold", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
-	flags.StringVar(&c.Data, "data", "", "`folder` with train/, masks/ and test/ (see examples/prepare)")
-	flags.TextVar(&c.Masks, "masks", c.Masks, "how the values of masks become classes: `exact` (0 and 255, or 0 and 1), or white_only, where 255 counts and all else is background, as recipe kernel does without being told")
-	flags.StringVar(&c.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
-	flags.StringVar(&c.Arch, "arch", c.Arch, "`encoder`: resnet34 or resnet18")
-	flags.StringVar(&c.Weights, "weights", "", "weights to start from, of the encoder or of a whole network: a `file`, or resnet34 to fetch torchvision's; without, everything starts at random and nothing is frozen")
-	recipe := flags.String("recipe", "default", "`default`, or kernel for exactly what the notebook did, accidents included")
-	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
-	flags.TextVar(&c.Precision, "precision", c.Precision, "number `type` of convolutions: float32, bfloat16, or on CUDA float16")
-	flags.IntVar(&c.Size, "size", c.Size, "width and height in `pixels` of what the network sees, a multiple of 32")
-	flags.IntVar(&c.Batch, "batch", c.Batch, "`images` a micro-batch")
-	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`micro-batches` a step of the optimizer")
-	flags.IntVar(&c.Folds, "folds", c.Folds, "`number` of folds")
-	flags.Func("split", "how images are divided into folds: `random`, area (alike in mask area) or patient", func(s string) error { c.Split = ensemble.Split(s); return nil })
-	seed := flags.Uint("seed", uint(c.Seed), "`seed` of folds, weights, order and transforms")
-	flags.IntVar(&c.FrozenEpochs, "epochs-frozen", c.FrozenEpochs, "`epochs` with the encoder frozen")
-	flags.IntVar(&c.FullEpochs, "epochs-full", c.FullEpochs, "`epochs` of the whole network")
-	flags.Float64Var(&c.Rate, "rate", c.Rate, "highest learning `rate` of the frozen epochs; of the others it goes from rate/80 in the encoder's first layers to rate/2")
-	flags.Float64Var(&c.Clip, "clip", c.Clip, "largest `norm` of a gradient, 0 for none")
-	flags.Float64Var(&c.Mean, "mean", 0, "`mean` of the input; with -std, default those prepare left beside the data, or those of the images, or with recipe kernel the notebook's for 128 and 256 pixels")
-	flags.Float64Var(&c.Std, "std", 0, "`standard deviation` of the input")
-	flags.Float64Var(&c.Threshold, "threshold", c.Threshold, "`probability` above which the Dice after each epoch counts a pixel")
-	flags.Float64Var(&c.Noise, "noise", c.Noise, "`pixels` below which a prediction counts as empty; negative means the notebook's 75 at 128x128, in proportion to the area")
-	flags.IntVar(&c.FilmSize, "film-size", c.FilmSize, "width and height in `pixels` of the films that submission.csv is about")
-	threads := flags.Int("threads", nn.Threads(), "`threads` inside an operation on the CPU")
+	description := ensemble.NewFlags(flags)
+	flags.StringVar(&opt.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
+	flags.BoolVar(&opt.Resume, "resume", false, "go on with the run in the folder -out")
+	flags.IntVar(&opt.Fold, "fold", -1, "train this fold alone, a `number` from 0")
+	flags.BoolVar(&opt.Gather, "gather", false, "make the ensemble of the folds in the folder -out, which are all trained")
+	flags.BoolVar(&opt.AllowLeak, "allow-leak", false, "start from -weights that have seen held-out images; scores are then worth little")
+	flags.Int64Var(&opt.Memory, "memory", 0, "`MiB` of images held in memory, the others are read again; 0 for all")
+	flags.IntVar(&opt.Workers, "workers", 0, "`goroutines` that read and transform images; 0 means one per core")
+	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 so that saving costs under 2 %")
+	find := flags.Bool("find-rate", false, "train with a growing rate and say where the loss falls fastest")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Print(usage)
 		flags.SetOutput(os.Stdout)
 		flags.PrintDefaults()
 		return err
@@ -75,24 +71,38 @@ func run(args []string) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
-	c.Seed = uint32(*seed)
-	var err error
-	if c.Recipe, err = ensemble.ParseRecipe(*recipe); err != nil {
+	opt.Memory <<= 20
+	var base *ensemble.Config
+	if opt.Resume || opt.Gather {
+		c, err := ensemble.OpenConfig(filepath.Join(opt.Out, "config.json"))
+		if err != nil {
+			return fmt.Errorf("-out %s is not the folder of a run: %w", opt.Out, err)
+		}
+		base = &c
+	}
+	c, err := description.Config(base)
+	if err != nil {
 		return err
 	}
-	if c.Recipe == ensemble.Kernel {
-		c.Masks = data.WhiteOnly
-	}
-	if c.Device, err = nn.ParseDevice(*device); err != nil {
-		return err
-	}
-	if err := nn.SetThreads(*threads); err != nil {
+	if opt.Device, err = description.Machine(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c.Progress = report.NewProgress(os.Stderr)
-	result, err := ensemble.Run(ctx, c)
+	opt.Progress = report.NewProgress(os.Stderr)
+	context.AfterFunc(ctx, func() {
+		stop() // a second Ctrl-C ends at once
+		opt.Progress.Printf("stopping after this step; press Ctrl-C again to stop now")
+	})
+	if *find {
+		rates, err := ensemble.FindRate(ctx, c, opt)
+		if err != nil {
+			return err
+		}
+		fmt.Println(rates)
+		return nil
+	}
+	result, err := ensemble.Run(ctx, c, opt)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,189 @@
+package ensemble_test
+
+import (
+	"encoding"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/ensemble"
+	"github.com/hcunet/hcunet/loss"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/train"
+	"github.com/stretchr/testify/require"
+)
+
+// own are values of types that read and write themselves.
+var own = map[reflect.Type]any{
+	reflect.TypeFor[train.Phase]():        train.Phase{Name: "slow", Epochs: 3, Rates: []float64{1, 2, 3}, Frozen: true, Schedule: train.Cosine{}},
+	reflect.TypeFor[loss.Term]():          loss.Term{Weight: 0.5, Parameters: loss.DefaultTversky()},
+	reflect.TypeFor[nn.OptimizerConfig](): nn.OptimizerConfig{Kind: nn.SGD, Nesterov: true, Dampening: 0, Decay: nn.DecayL2, DecayFrozenBias: true},
+}
+
+// fill gives every field a value that is not its zero.
+func fill(t *testing.T, v reflect.Value) {
+	if x, ok := own[v.Type()]; ok {
+		v.Set(reflect.ValueOf(x))
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			require.NotEmpty(t, v.Type().Field(i).Tag.Get("json"), "%v.%s has no name in JSON", v.Type(), v.Type().Field(i).Name)
+			fill(t, v.Field(i))
+		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(t, v.Elem())
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(t, v.Index(0))
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(t, v.Index(i))
+		}
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int:
+		v.SetInt(7)
+		if _, ok := v.Interface().(encoding.TextMarshaler); ok {
+			v.SetInt(1)
+		}
+	case reflect.Uint32, reflect.Uint64:
+		v.SetUint(7)
+	case reflect.Float64:
+		v.SetFloat(0.1)
+	case reflect.String:
+		v.SetString("some")
+	default:
+		t.Fatalf("a field of type %v", v.Type())
+	}
+}
+
+// Every field of a description survives the way to JSON and back.
+func TestConfigRoundTrip(t *testing.T) {
+	var c ensemble.Config
+	fill(t, reflect.ValueOf(&c).Elem())
+	c.Version = ensemble.Version
+	b, err := c.JSON()
+	require.NoError(t, err)
+	back, err := ensemble.ReadConfig(b)
+	require.NoError(t, err)
+	require.Equal(t, c, back)
+	require.Empty(t, c.Differences(back))
+	for _, recipe := range ensemble.Recipes {
+		c := recipe(128, 8, 2)
+		b, err := c.JSON()
+		require.NoError(t, err)
+		back, err := ensemble.ReadConfig(b)
+		require.NoError(t, err)
+		require.Equal(t, c, back)
+	}
+}
+
+// What is missing is the default; zero is zero.
+func TestConfigDefaults(t *testing.T) {
+	c, err := ensemble.ReadConfig([]byte(`{"version": 1}`))
+	require.NoError(t, err)
+	require.Equal(t, ensemble.Default(256, 16, 4), c)
+	c, err = ensemble.ReadConfig([]byte(`{"version": 1, "training": {"weight_decay": 0}, "validation": {"threshold": 0}, "inference": {"min_sum": 0}}`))
+	require.NoError(t, err)
+	require.Zero(t, []float64{c.Training.WeightDecay, c.Validation.Threshold, c.Inference.MinSum}[0])
+	require.Equal(t, 1.0, c.Training.Clip, "what stands beside it stays")
+	c.Data = "x"
+	require.NoError(t, c.Check())
+}
+
+func TestConfigRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"version": 1, "training": {"clpi": 1}}`:                 `unknown field "training.clpi"; did you mean "clip"?`,
+		`{"version": 1, "sead": 1}`:                               `unknown field "sead"; did you mean "seed"?`,
+		`{"version": 1, "training": {"accumulation": "sum"}}`:     `accumulation "sum"; wanted mean or notebook`,
+		`{"version": 1, "folds": {"split": "by_area"}}`:           `split "by_area"; wanted random or area or patient`,
+		`{"version": 1, "phases": [{"name": "a", "epoch": 3}]}`:   `epoch`,
+		`{"version": 1, "training": {"optimizer": {"beta3": 1}}}`: `beta3`,
+		`{"version": 1, "size": "large"}`:                         `cannot unmarshal string`,
+		`{"version": 2}`:                                          `version 2; this program reads version 1`,
+		`{}`:                                                      `version 0; this program reads version 1`,
+		`{"version": 1} {}`:                                       `configuration`,
+	} {
+		_, err := ensemble.ReadConfig([]byte(text))
+		require.ErrorContains(t, err, want, text)
+	}
+	path := filepath.Join(t.TempDir(), "run.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{"version": 1, "sead": 1}`), 0o644))
+	_, err := ensemble.OpenConfig(path)
+	require.ErrorContains(t, err, path+": ")
+}
+
+// parse turns a command line into a description.
+func parse(t *testing.T, args ...string) (ensemble.Config, error) {
+	t.Helper()
+	set := flag.NewFlagSet("test", flag.ContinueOnError)
+	f := ensemble.NewFlags(set)
+	require.NoError(t, set.Parse(args))
+	return f.Config(nil)
+}
+
+// Without flags a recipe is what it is; each flag changes what it says and nothing
+// else, zero included.
+func TestFlags(t *testing.T) {
+	c, err := parse(t)
+	require.NoError(t, err)
+	require.Equal(t, ensemble.Default(256, 16, 4), c)
+	c, err = parse(t, "-recipe", "kernel", "-size", "128", "-batch", "8")
+	require.NoError(t, err)
+	require.Equal(t, ensemble.Kernel(128, 8, 4), c)
+
+	c, err = parse(t, "-recipe", "kernel", "-weights", "resnet34", "-weight-decay", "0", "-threshold", "0", "-noise", "0", "-clip", "0",
+		"-epochs-frozen", "1", "-epochs-full", "2", "-rate", "0.1", "-split", "patient", "-rule", "triplet", "-no-flip", "-seed", "7",
+		"-mean", "0.5", "-std", "0.25", "-data", "films", "-classes", "background,heart", "-output", "sigmoid", "-precision", "bfloat16")
+	require.NoError(t, err)
+	want := ensemble.Kernel(256, 16, 4)
+	want.Weights, want.Data, want.Seed = "resnet34", "films", 7
+	want.Task.Classes, want.Task.Output = []string{"background", "heart"}, data.Sigmoid
+	want.Training.WeightDecay, want.Training.Clip, want.Training.Precision = 0, 0, train.BFloat16
+	want.Validation = ensemble.Validation{}
+	want.Inference.MinSum, want.Inference.Rule, want.Inference.FlipAverage = 0, ensemble.Triplet, false
+	want.Folds.Split = ensemble.ByPatient
+	want.Input = train.Input{Mean: []float64{0.5, 0.5, 0.5}, Std: []float64{0.25, 0.25, 0.25}}
+	want.Phases = ensemble.NotebookPhases(1, 2, 0.1, true)
+	require.Equal(t, want, c)
+	require.True(t, c.Phases[0].Frozen)
+	require.Equal(t, "frozen", c.Phases[0].Name)
+
+	// Over a description in a file.
+	path := filepath.Join(t.TempDir(), "run.json")
+	b, err := c.JSON()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, b, 0o644))
+	again, err := parse(t, "-config", path)
+	require.NoError(t, err)
+	require.Equal(t, c, again)
+	again, err = parse(t, "-config", path, "-epochs-full", "5", "-seed", "8")
+	require.NoError(t, err)
+	require.Equal(t, []string{"phases", "seed"}, c.Differences(again))
+	require.Equal(t, ensemble.NotebookPhases(1, 5, 0.1, true), again.Phases)
+
+	_, err = parse(t, "-recipe", "best")
+	require.ErrorContains(t, err, `recipe "best", wanted default or kernel`)
+	_, err = parse(t, "-recipe", "kernel", "-config", path)
+	require.ErrorContains(t, err, "beside a description")
+	_, err = parse(t, "-rate", "-1")
+	require.ErrorContains(t, err, "learning rate -1")
+	_, err = parse(t, "-epochs-full", "-1")
+	require.ErrorContains(t, err, "-1 epochs")
+
+	var tree map[string]any
+	require.NoError(t, json.Unmarshal(b, &tree))
+	tree["phases"] = []any{map[string]any{"name": "warm", "epochs": 1, "rates": []float64{1, 1, 1}}}
+	b, err = json.Marshal(tree)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, b, 0o644))
+	_, err = parse(t, "-config", path, "-rate", "0.1")
+	require.ErrorContains(t, err, `one called "warm"`)
+}

@@ -1,0 +1,114 @@
+package ensemble_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hcunet/hcunet/ensemble"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/stretchr/testify/require"
+)
+
+// childVariable holds what a child process of the tests is to run.
+const childVariable = "HCUNET_TEST_RUN"
+
+type childRun struct {
+	Config  ensemble.Config
+	Options ensemble.Options
+}
+
+// TestMain lets the test binary be a program that trains, for tests to kill.
+func TestMain(m *testing.M) {
+	text := os.Getenv(childVariable)
+	if text == "" {
+		os.Exit(m.Run())
+	}
+	var c childRun
+	err := json.Unmarshal([]byte(text), &c)
+	if err == nil {
+		err = nn.SetThreads(1)
+	}
+	if err == nil {
+		_, err = ensemble.Run(context.Background(), c.Config, c.Options)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// child starts a process that runs an ensemble.
+func child(t *testing.T, c ensemble.Config, opt ensemble.Options) *exec.Cmd {
+	t.Helper()
+	text, err := json.Marshal(childRun{c, opt})
+	require.NoError(t, err)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	return cmd
+}
+
+// A run that is killed at 20 random moments, in the middle of a step or of writing,
+// and goes on each time, ends with the bytes of one that was left alone.
+func TestKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process some twenty times")
+	}
+	c := small(ensemble.Default, blobs(t, 10, 2))
+	c.Training.MicroBatches = 2 // some gradients are gathered at any time
+	c.Phases = ensemble.NotebookPhases(3, 3, 1e-2, false)
+	dir := t.TempDir()
+	whole, killed := filepath.Join(dir, "whole"), filepath.Join(dir, "killed")
+	start := time.Now()
+	require.NoError(t, child(t, c, ensemble.Options{Out: whole, Fold: -1, SaveEvery: time.Nanosecond}).Wait())
+	took := time.Since(start)
+
+	r := rand.New(rand.NewPCG(2, 3))
+	opt := ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond} // at every batch
+	writing := 0
+	for kills := 0; kills < 20; {
+		_, err := os.Stat(filepath.Join(killed, "config.json"))
+		opt.Resume = err == nil
+		cmd := child(t, c, opt)
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			if kills < 20 { // it came to its end: another one
+				require.NoError(t, os.RemoveAll(killed))
+			}
+		case <-time.After(time.Duration(r.Float64() * float64(took))):
+			require.NoError(t, cmd.Process.Kill())
+			var exit *exec.ExitError
+			if err := <-done; err == nil || !errors.As(err, &exit) {
+				require.NoError(t, err)
+			}
+			kills++
+			for _, pattern := range []string{".*.tmp", "state/*/.*.tmp"} {
+				unfinished, err := filepath.Glob(filepath.Join(killed, pattern))
+				require.NoError(t, err)
+				writing += len(unfinished)
+			}
+		}
+	}
+	t.Logf("killed 20 times, %d of them while a file was written", writing)
+	_, err := os.Stat(filepath.Join(killed, "config.json"))
+	opt.Resume = err == nil
+	require.NoError(t, child(t, c, opt).Wait())
+	requireSame(t, files(t, whole), files(t, killed))
+	for _, pattern := range []string{".*.tmp", "state/*/.*.tmp", "state/*/*.safetensors*"} {
+		left, err := filepath.Glob(filepath.Join(killed, pattern))
+		require.NoError(t, err)
+		require.Empty(t, left)
+	}
+}

@@ -1,0 +1,155 @@
+package ensemble_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	"image/png"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/encoder"
+	"github.com/hcunet/hcunet/ensemble"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// tiny is an encoder of a user's own, small enough to train in seconds: five
+// convolutions that each halve the size.
+type tiny struct{ nn.Sequential }
+
+var tinyWidths = []int64{8, 8, 12, 12, 16}
+
+func init() {
+	k := tinyKind()
+	k.New = func(in *nn.Init, channels int64) encoder.Encoder {
+		var e tiny
+		for _, w := range tinyWidths {
+			e.Sequential = append(e.Sequential, nn.NewConv2d(in, channels, w, 3, &nn.ConvOptions{Stride: 2, Padding: 1}))
+			channels = w
+		}
+		return e
+	}
+	encoder.Register(k)
+}
+
+func tinyKind() encoder.Kind {
+	return encoder.Kind{
+		Name: "tiny", Widths: tinyWidths, Strides: []int64{2, 4, 8, 16, 32}, Groups: 2,
+		Group: func(name string) int {
+			if name[0] >= '3' {
+				return 1
+			}
+			return 0
+		},
+		New: func(*nn.Init, int64) encoder.Encoder { return nil },
+	}
+}
+
+func (e tiny) Kind() encoder.Kind                   { return tinyKind() }
+func (e tiny) InChannels() int64                    { return e.Sequential[0].(*nn.Conv2d).In }
+func (e tiny) LoadWeights(f *checkpoint.File) error { return nn.LoadState(e, f) }
+func (e tiny) Features(mode nn.Mode, x torch.Tensor) (maps []torch.Tensor) {
+	for i, conv := range e.Sequential {
+		x = conv.Forward(mode, x)
+		if i < len(e.Sequential)-1 {
+			x = nn.ReLU(x)
+		}
+		maps = append(maps, x)
+	}
+	return maps
+}
+
+const side = 32
+
+// blobs writes n training films with one bright blob each, which is the mask, and
+// two test films, in the notebook's layout. With several classes the blobs are of
+// class 1 and 2 in turn, and masks hold numbers of classes.
+func blobs(t testing.TB, n, classes int) string {
+	t.Helper()
+	dir := t.TempDir()
+	r := rand.New(rand.NewPCG(1, 2))
+	write := func(folder, name string, img *image.Gray) {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, folder), 0o755))
+		var b bytes.Buffer
+		require.NoError(t, png.Encode(&b, img))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, folder, name+".png"), b.Bytes(), 0o644))
+	}
+	draw := func(class int) (film, mask *image.Gray) {
+		film, mask = image.NewGray(image.Rect(0, 0, side, side)), image.NewGray(image.Rect(0, 0, side, side))
+		for i := range film.Pix {
+			film.Pix[i] = uint8(60 + r.IntN(40))
+		}
+		value := uint8(255)
+		if classes > 2 {
+			value = uint8(class)
+		}
+		x0, y0 := 2+r.IntN(14), 2+r.IntN(14)
+		for y := y0; y < y0+14; y++ {
+			for x := x0; x < x0+10; x++ {
+				film.Pix[film.PixOffset(x, y)] += uint8(60 * class)
+				mask.Pix[mask.PixOffset(x, y)] = value
+			}
+		}
+		return film, mask
+	}
+	for i := range n {
+		film, mask := draw(1 + i%(classes-1))
+		write("train", fmt.Sprintf("film%02d", i), film)
+		write("masks", fmt.Sprintf("film%02d", i), mask)
+	}
+	for i := range 2 {
+		film, _ := draw(1)
+		write("test", fmt.Sprintf("test%d", i), film)
+	}
+	return dir
+}
+
+// small describes a run of seconds.
+func small(recipe ensemble.Recipe, dataDir string) ensemble.Config {
+	c := recipe(side, 4, 1)
+	c.Data = dataDir
+	c.Network.Encoder = "tiny"
+	c.Folds.Number = 2
+	c.Inference.FilmSize = 64
+	c.Phases = ensemble.NotebookPhases(2, 2, 1e-2, false)
+	return c
+}
+
+func run(t testing.TB, c ensemble.Config, opt ensemble.Options) *ensemble.Result {
+	t.Helper()
+	result, err := ensemble.Run(context.Background(), c, opt)
+	require.NoError(t, err)
+	return result
+}
+
+// files returns what a run must give again to the byte, by name.
+func files(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, pattern := range []string{"config.json", "*.safetensors", "*.npy", "*.bin", "submission*.csv", "scores.json", "cases.csv", "items_*.txt"} {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		require.NoError(t, err)
+		require.NotEmpty(t, paths, pattern)
+		for _, p := range paths {
+			b, err := os.ReadFile(p)
+			require.NoError(t, err)
+			all[filepath.Base(p)] = string(b)
+		}
+	}
+	return all
+}
+
+// requireSame compares two runs byte by byte.
+func requireSame(t testing.TB, want, got map[string]string) {
+	t.Helper()
+	for name := range want {
+		require.True(t, want[name] == got[name], "%s differs (%d and %d bytes)", name, len(want[name]), len(got[name]))
+	}
+	require.Len(t, got, len(want))
+}
