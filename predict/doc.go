@@ -17,4 +17,4 @@ package predict
 const Notice = "research use, not for diagnosis"
 
 // PhantomNotice stands beside it for a model that was trained on phantoms.
-const PhantomNotice = "trained on phantoms, drawn by a program: says nothing about patients"
+const PhantomNotice = "trained on drawn phantoms, not on patients"

@@ -5,7 +5,7 @@ package predict
 type Engine interface {
 	// Probabilities returns the probabilities (n, K, H, W) of n images (n, C, H, W)
 	// with values in [0, 1]: C is Task.Channels, K is Task.Outputs, H and W are
-	// Preparation.Size. They are the mean over the folds, and over each image and its
+	// Model.Size. They are the mean over the folds, and over each image and its
 	// mirror image where Inference.Flip says so; Inference.Input is the engine's to
 	// apply. The result is valid until the next call.
 	//

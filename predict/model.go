@@ -41,9 +41,21 @@ type Model struct {
 type Inference struct {
 	Input Input `json:"input"`
 
+	// Size is the width and height of the network's images, to which prepared ones are
+	// brought as a feed.Loader does it; 0 means Preparation.Size.
+	Size int `json:"size,omitempty"`
+
 	// Flip takes the mean over an image and its mirror image, turned back. Where
 	// classes mirror into one another, as a left and a right lung do, it is wrong.
 	Flip bool `json:"flip"`
+}
+
+// Size returns the width and height of the network's images.
+func (m *Model) Size() int {
+	if m.Inference.Size != 0 {
+		return m.Inference.Size
+	}
+	return m.Preparation.Size
 }
 
 // An Input is what a network is given for values in [0, 1]: (x - Mean)/Std for each
@@ -154,6 +166,8 @@ func (m *Model) Check() error {
 	switch {
 	case len(network) == 0 || network[0] != '{' || !json.Valid(network):
 		return errors.New("predict: network: wanted a JSON object that describes it")
+	case m.Inference.Size != 0 && (m.Inference.Size < 8 || m.Inference.Size > 1<<13):
+		return fmt.Errorf("predict: inference: size %d; wanted 8 to %d pixels, or none for that of the preparation", m.Inference.Size, 1<<13)
 	case m.Folds < 1 || m.Folds > maxFolds:
 		return fmt.Errorf("predict: %d folds; wanted 1 to %d", m.Folds, maxFolds)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 )
@@ -258,6 +259,14 @@ func (w *work) prepare(film *data.Film) ([]float32, *data.Prepared, error) {
 	m := prepared.Image
 	values := make([]float32, m.Channels*m.Height*m.Width)
 	feed.Values(values, m)
+	if size := w.p.model.Size(); size != m.Width {
+		plan, err := augment.Identity().Plan(m.Height, m.Width, size)
+		if err != nil {
+			return nil, nil, err
+		}
+		values = plan.Image(nil, values)
+		prepared.Geometry.Width, prepared.Geometry.Height = size, size
+	}
 	w.timings.Prepare += time.Since(began)
 	return values, prepared, nil
 }
@@ -396,7 +405,7 @@ func probabilities(e Engine, images []float32, n int, m *Model) ([]float32, erro
 	if err != nil {
 		return nil, err
 	}
-	size := m.Preparation.Size
+	size := m.Size()
 	if want := n * m.Task.Outputs() * size * size; len(prob) != want {
 		return nil, fmt.Errorf("predict: the engine returned %d probabilities for %d images; wanted %d", len(prob), n, want)
 	}

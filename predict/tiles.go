@@ -85,7 +85,7 @@ func (w *work) whole(ctx context.Context, film *data.Film) ([]float32, resize.Ge
 func (w *work) tiles(ctx context.Context, film *data.Film) ([]float32, resize.Geometry, error) {
 	m := film.Image
 	g := resize.Geometry{FilmWidth: m.Width, FilmHeight: m.Height, Width: m.Width, Height: m.Height}
-	outputs, tile := w.p.model.Task.Outputs(), w.p.model.Preparation.Size
+	outputs, tile := w.p.model.Task.Outputs(), w.p.model.Size()
 	width, height := max(m.Width, tile), max(m.Height, tile) // with the padding
 	if width > maxTiled/(outputs+1)/height {
 		return nil, g, fmt.Errorf("predict: a film of %dx%d pixels with %d outputs is too large for tiles; wanted at most %d pixels", m.Width, m.Height, outputs, maxTiled/(outputs+1))

@@ -22,6 +22,8 @@ type Text struct {
 	About    string   // a sentence or two
 	Examples []string // commands
 	Groups   []Group  // of all flags; those in none come last
+
+	Arguments bool // something may follow the flags
 }
 
 // Parse parses a command's arguments. A wrong flag is an error of one line; -h
@@ -36,7 +38,7 @@ func Parse(flags *flag.FlagSet, args []string, w io.Writer, text Text) error {
 		return flag.ErrHelp
 	case err != nil:
 		return fmt.Errorf("%w; see -h", err)
-	case flags.NArg() > 0:
+	case flags.NArg() > 0 && !text.Arguments:
 		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	return nil

@@ -44,7 +44,7 @@ func (b Backend) Open(a *predict.Artifact) (predict.Engine, error) {
 		return nil, err
 	}
 	e := &engine{
-		size: a.Preparation.Size, channels: a.Task.Channels, flip: train.Flip(a.Inference.Flip),
+		size: a.Size(), channels: a.Task.Channels, flip: train.Flip(a.Inference.Flip),
 		together: b.Together || b.Device.CUDA(),
 		calls:    make(chan func()), done: make(chan struct{}),
 	}

@@ -36,7 +36,7 @@ func WriteCapture(w io.Writer, film *dicom.Film, masks []Mask, o *Options) error
 	set.Text(0x00080008, "CS", `DERIVED\SECONDARY`)
 	set.Text(0x00080064, "CS", "WSD")
 	set.Text(0x00200060, "CS", "") // laterality: not known
-	set.Text(0x00082111, "ST", "Outlines drawn by "+o.Algorithm+" "+o.Version+"; "+Notice)
+	set.Text(0x00082111, "ST", "Outlines drawn by "+o.Algorithm+" "+o.Version+"; "+o.notice())
 	set.Items(0x00081115, referencedSeries(film))
 	set.Items(0x00082112, source(film))
 	set.Short(0x00280002, 3)
@@ -59,7 +59,7 @@ func WriteCapture(w io.Writer, film *dicom.Film, masks []Mask, o *Options) error
 	if !film.Lossy {
 		set.Text(0x00282110, "CS", "00")
 	}
-	img := Overlay(film.Gray(), masks)
+	img := Overlay(film.Gray(), masks, o.Remark)
 	rgb := make([]byte, 0, 3*film.Rows*film.Columns+1)
 	for i := 0; i < len(img.Pix); i += 4 {
 		rgb = append(rgb, img.Pix[i:i+3]...)
@@ -71,8 +71,9 @@ func WriteCapture(w io.Writer, film *dicom.Film, masks []Mask, o *Options) error
 
 // Overlay returns the picture with the outline of each mask in its colour, a
 // 400th of the picture's larger side wide and inside the mask, and Notice in the
-// lower left corner. The masks must be as large as the picture.
-func Overlay(picture *image.Gray, masks []Mask) *image.RGBA {
+// lower left corner, under the remark if there is one. The masks must be as large as
+// the picture.
+func Overlay(picture *image.Gray, masks []Mask, remark string) *image.RGBA {
 	w, h := picture.Rect.Dx(), picture.Rect.Dy()
 	out := image.NewRGBA(image.Rect(0, 0, w, h))
 	draw.Draw(out, out.Rect, picture, picture.Rect.Min, draw.Src)
@@ -86,7 +87,10 @@ func Overlay(picture *image.Gray, masks []Mask) *image.RGBA {
 			}
 		}
 	}
-	write(out, Notice)
+	write(out, Notice, 0)
+	if remark != "" {
+		write(out, remark, 1)
+	}
 	return out
 }
 
@@ -119,16 +123,16 @@ func outline(m *image.Gray, width int) []bool {
 	return edge
 }
 
-// write writes text in the lower left corner, as large as reads well and fits;
-// where not even the smallest letters fit, what does.
-func write(out *image.RGBA, text string) {
+// write writes text in the lower left corner, so many lines above the lowest, as
+// large as reads well and fits; where not even the smallest letters fit, what does.
+func write(out *image.RGBA, text string, line int) {
 	face := basicfont.Face7x13
 	small := image.NewAlpha(image.Rect(0, 0, face.Advance*len(text), face.Height))
 	d := font.Drawer{Dst: small, Src: image.Opaque, Face: face, Dot: fixed.P(0, face.Ascent)}
 	d.DrawString(text)
 	w, h := out.Rect.Dx(), out.Rect.Dy()
 	times := max(1, min(w/(2*small.Rect.Dx()), h/(20*face.Height)))
-	left, top := 2*times, h-(face.Height+2)*times
+	left, top := 2*times, h-(line+1)*(face.Height+2)*times
 	for y := range small.Rect.Dy() * times {
 		for x := range small.Rect.Dx() * times {
 			c := color.RGBA{0, 0, 0, 255} // letters on black: films are white as often

@@ -84,6 +84,9 @@ type Options struct {
 	Serial       string // of the device; "" means 1
 	SeriesNumber int    // 0 means 901
 
+	// Remark is said beside Notice, such as what the algorithm has learned from.
+	Remark string
+
 	// NoPlane leaves out the plane of a film that has no frame of reference.
 	//
 	// A radiograph has none, and neither DICOM nor highdicom 0.28 then ask for a
@@ -92,6 +95,14 @@ type Options struct {
 	// that, and the position (0 0 0), is written unless NoPlane is set. Without a
 	// frame of reference it relates the segmentation to nothing but its film.
 	NoPlane bool
+}
+
+// notice returns Notice and the remark.
+func (o *Options) notice() string {
+	if o.Remark == "" {
+		return Notice
+	}
+	return Notice + "; " + o.Remark
 }
 
 // check reports what keeps objects from being made of film and masks.
@@ -103,7 +114,7 @@ func check(film *dicom.Film, masks []Mask, o *Options) error {
 		return fmt.Errorf("derived: series number %d, want 1 or more, or 0 for 901", o.SeriesNumber)
 	}
 	for _, t := range []struct{ name, text string }{
-		{"Algorithm", o.Algorithm}, {"Version", o.Version}, {"Manufacturer", o.Manufacturer}, {"Model", o.Model}, {"Serial", o.Serial},
+		{"Algorithm", o.Algorithm}, {"Remark", o.Remark}, {"Version", o.Version}, {"Manufacturer", o.Manufacturer}, {"Model", o.Model}, {"Serial", o.Serial},
 	} {
 		if err := checkText(t.name, t.text); err != nil {
 			return err

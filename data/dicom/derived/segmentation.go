@@ -88,7 +88,7 @@ func segment(n int, seg *Segment, o *Options) *part10.Set {
 	s := new(part10.Set)
 	s.Short(0x00620004, n)
 	s.Text(0x00620005, "LO", seg.Label)
-	s.Text(0x00620006, "ST", Notice)
+	s.Text(0x00620006, "ST", o.notice())
 	s.Text(0x00620008, "CS", "AUTOMATIC")
 	s.Text(0x00620009, "LO", o.Algorithm)
 	algorithm := new(part10.Set)

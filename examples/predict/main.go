@@ -1,0 +1,145 @@
+// Command predict finds on films what a model was trained to find: DICOM, PNG and JPEG
+// in; masks, overlays with outlines, JSON, a CSV and a submission out.
+//
+//	predict -model runs/siim/model.safetensors -out found films/ more/*.dcm
+//	predict -model runs/siim/model.safetensors -info
+//
+// For research use, not for diagnosis.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
+	"github.com/hcunet/hcunet/internal/usage"
+	"github.com/hcunet/hcunet/internal/words"
+	"github.com/hcunet/hcunet/metric"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/predict"
+	"github.com/hcunet/hcunet/predict/films"
+	"github.com/hcunet/hcunet/predict/libtorch"
+	"github.com/hcunet/hcunet/report"
+)
+
+func main() {
+	switch err := run(os.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "predict:", strings.TrimPrefix(err.Error(), "predict: "))
+		os.Exit(1)
+	}
+}
+
+var help = usage.Text{
+	Line:  "predict -model FILE -out FOLDER FILM...",
+	About: "Finds on films (files, folders, patterns; DICOM, PNG, JPEG) what a model was trained to find. For research use, not for diagnosis.",
+	Examples: []string{
+		"predict -model runs/siim/model.safetensors -out found films/",
+		"predict -model runs/siim/model.safetensors -out found -keep-going -seg 'study/*.dcm'",
+		"predict -model runs/siim/model.safetensors -info",
+	},
+	Groups: []usage.Group{
+		{Heading: "what is predicted, and to where", Flags: []string{"model", "out", "info", "keep-going", "seg", "capture"}},
+		{Heading: "how, where not as the model says", Flags: []string{"threshold", "no-flip", "folds", "tiles"}},
+		{Heading: "on what", Flags: []string{"device", "threads", "workers", "batch"}},
+	},
+	Arguments: true,
+}
+
+func run(args []string) error {
+	var opt predict.Options
+	var out films.Options
+	var backend libtorch.Backend
+	flags := flag.NewFlagSet("predict", flag.ContinueOnError)
+	model := flags.String("model", "", "model `file`, as kfold writes it")
+	info := flags.Bool("info", false, "say what the model is, and predict nothing")
+	flags.StringVar(&out.Out, "out", "", "`folder` to make")
+	flags.BoolVar(&out.KeepGoing, "keep-going", false, "pass over films that cannot be predicted, and name them at the end")
+	flags.BoolVar(&out.Segmentation, "seg", false, "also write a DICOM Segmentation for each DICOM film")
+	flags.BoolVar(&out.Capture, "capture", false, "also write a DICOM Secondary Capture for each DICOM film")
+	threshold := flags.Float64("threshold", 0, "`probability` above which a pixel is in the mask, without the model's other rules")
+	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
+	flags.Func("folds", "`numbers` of the networks to use, such as 0,2; without, all", func(s string) error {
+		for _, f := range strings.Split(s, ",") {
+			var n int
+			if _, err := fmt.Sscanf(f, "%d\n", &n); err != nil {
+				return fmt.Errorf("%q is no number of a fold", f)
+			}
+			opt.Folds = append(opt.Folds, n)
+		}
+		return nil
+	})
+	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that learned from such tiles")
+	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
+	flags.IntVar(&backend.Threads, "threads", 0, "`number` of threads; 0 leaves libtorch's choice")
+	flags.IntVar(&out.Workers, "workers", 0, "`films` read at a time; 0 means one more than there are cores")
+	flags.IntVar(&opt.Batch, "batch", 0, "`films` computed at a time on CUDA, at most; 0 means 8")
+	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
+		return err
+	}
+	if *model == "" {
+		return errors.New("which model? Give -model; see -h")
+	}
+	a, err := predict.ReadArtifact(*model)
+	if err != nil {
+		return err
+	}
+	if *info {
+		fmt.Print(a.Card())
+		return nil
+	}
+	paths, err := films.Find(flags.Args())
+	if err != nil {
+		return err
+	}
+	if backend.Device, err = nn.ParseDevice(*device); err != nil {
+		return err
+	}
+	if *noFlip {
+		opt.Flip = new(bool)
+	}
+	if *threshold != 0 {
+		opt.Point = &predict.OperatingPoint{}
+		for range a.Point.Rules {
+			opt.Point.Rules = append(opt.Point.Rules, metric.ThresholdRule(*threshold, 0))
+		}
+	}
+	if *tiles {
+		opt.Tiles = &predict.Tiles{}
+	}
+	p, err := predict.New(a, backend, &opt)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
+	fmt.Println(strings.Join(p.Model().Notices(), "\n"))
+	bar := report.NewProgress(os.Stderr)
+	bar.Start("films", len(paths))
+	out.Time = time.Now()
+	out.Done = func(f *films.Film) {
+		bar.Printf("%s", f)
+		bar.Add(1)
+	}
+	sum, err := films.Run(ctx, p, paths, out)
+	bar.End()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s, %d positive; see %s\n", words.Count(sum.Films, "film", "films"), sum.Positive, out.Out)
+	if n := len(sum.Failed); n > 0 {
+		return fmt.Errorf("%s could not be predicted; see failed.csv in %s", words.Count(n, "film", "films"), out.Out)
+	}
+	return nil
+}

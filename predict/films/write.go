@@ -1,0 +1,185 @@
+package films
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/csv"
+	"errors"
+	"hash/crc32"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/dicom/derived"
+	"github.com/hcunet/hcunet/data/picture"
+	"github.com/hcunet/hcunet/internal/atomicfile"
+	"github.com/hcunet/hcunet/predict"
+)
+
+// findings writes the line of each film and class.
+func (w *writer) findings(films []*Film) error {
+	notice := strings.Join(w.model.Notices(), "; ")
+	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
+	return atomicfile.Write(w.path("findings.csv"), func(to io.Writer) error {
+		c := csv.NewWriter(to)
+		c.Write([]string{"name", "file", "class", "positive", "pixels", "area_mm2", "x", "y", "width", "height",
+			"highest_probability", "sum_of_probabilities", "mean_probability_in_mask", "film_width", "film_height", "warnings", "notice"})
+		for _, f := range films {
+			r := f.Result
+			for _, d := range r.Findings {
+				area := ""
+				if d.Area > 0 {
+					area = number(d.Area)
+				}
+				c.Write([]string{f.Name, f.Path, d.Class, strconv.FormatBool(d.Positive), strconv.Itoa(d.Pixels), area,
+					strconv.Itoa(d.Box.X), strconv.Itoa(d.Box.Y), strconv.Itoa(d.Box.Width), strconv.Itoa(d.Box.Height),
+					number(d.Highest), number(d.Sum), number(d.Mean), strconv.Itoa(r.Width), strconv.Itoa(r.Height),
+					strings.Join(r.Warnings, "; "), notice})
+			}
+		}
+		c.Flush()
+		return c.Error()
+	})
+}
+
+// failed writes the films that could not be predicted; without any there is no file.
+func (w *writer) failed(films []*Film) error {
+	path := w.path("failed.csv")
+	if len(films) == 0 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return atomicfile.Write(path, func(to io.Writer) error {
+		c := csv.NewWriter(to)
+		c.Write([]string{"name", "file", "error"})
+		for _, f := range films {
+			c.Write([]string{f.Name, f.Path, f.Err.Error()})
+		}
+		c.Flush()
+		return c.Error()
+	})
+}
+
+// segments are the DICOM terms of classes by their names; others are tissue, in
+// general.
+var segments = map[string]derived.Segment{
+	"pneumothorax": derived.Pneumothorax,
+	"lung":         derived.Lungs,
+	"lungs":        derived.Lungs,
+}
+
+var colors = []color.RGBA{{255, 140, 0, 255}, {0, 170, 255, 255}, {120, 220, 0, 255}, {240, 80, 200, 255}, {250, 220, 0, 255}}
+
+// masks returns what was found as derived's masks; with all, empty masks too.
+func masks(r *predict.Result, all bool) (m []derived.Mask) {
+	for i, f := range r.Findings {
+		if !f.Positive && !all {
+			continue
+		}
+		segment, ok := segments[strings.ToLower(f.Class)]
+		if !ok {
+			segment = derived.Segment{
+				Category: derived.Code{Value: "85756007", Scheme: "SCT", Meaning: "Tissue"},
+				Type:     derived.Code{Value: "85756007", Scheme: "SCT", Meaning: "Tissue"},
+				Color:    colors[i%len(colors)],
+			}
+			segment.Label = f.Class
+		}
+		m = append(m, derived.Mask{Segment: segment, Image: f.Mask})
+	}
+	return m
+}
+
+// remark returns what is to be said beside derived.Notice.
+func (w *writer) remark() string {
+	if w.model.Training.Phantoms {
+		return predict.PhantomNotice
+	}
+	return ""
+}
+
+// overlay draws what was found on the film.
+func (w *writer) overlay(r *predict.Result) image.Image {
+	return derived.Overlay(grey(r.Film.Image), masks(r, false), w.remark())
+}
+
+// grey returns an image as people see it: of several channels the mean.
+func grey(m *picture.Image) *image.Gray {
+	img := image.NewGray(image.Rect(0, 0, m.Width, m.Height))
+	for i := range img.Pix {
+		sum := 0.0
+		for c := range m.Channels {
+			sum += m.At(c*len(img.Pix) + i)
+		}
+		img.Pix[i] = uint8(255*sum/float64(m.Channels) + 0.5)
+	}
+	return img
+}
+
+// dicom writes the objects that were asked for, if the film is DICOM.
+func (w *writer) dicom(f *Film) error {
+	if !w.opt.Segmentation && !w.opt.Capture {
+		return nil
+	}
+	kind, err := data.KindOf(f.Path)
+	if err != nil || kind != data.DICOMFilm {
+		return err
+	}
+	film, err := dicom.Open(f.Path, &dicom.Options{ApplyVOI: w.model.Preparation.VOI})
+	if err != nil {
+		return err
+	}
+	name := w.model.Name
+	if name == "" {
+		name = "hcunet"
+	}
+	o := &derived.Options{Time: w.opt.Time, Algorithm: name, Version: w.version(), Remark: w.remark()}
+	for _, object := range []struct {
+		wanted bool
+		ending string
+		write  func(io.Writer, *dicom.Film, []derived.Mask, *derived.Options) error
+	}{
+		{w.opt.Segmentation, ".seg.dcm", derived.WriteSegmentation},
+		{w.opt.Capture, ".sc.dcm", derived.WriteCapture},
+	} {
+		if !object.wanted {
+			continue
+		}
+		var b bytes.Buffer
+		if err := object.write(&b, film, masks(f.Result, true), o); err != nil {
+			return err
+		}
+		if err := atomicfile.WriteFile(w.path("dicom", f.Name+object.ending), b.Bytes()); err != nil {
+			return &outError{err}
+		}
+	}
+	return nil
+}
+
+// version returns the model's, which is when it was made.
+func (w *writer) version() string { return w.model.Made.Time.UTC().Format("20060102T150405Z") }
+
+// withComment returns a PNG file with a text in it.
+//
+// Source: PNG, third edition, 11.3.3.2.
+func withComment(img image.Image, comment string) ([]byte, error) {
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		return nil, err
+	}
+	const header = 8 + 12 + 13 // signature and IHDR
+	body := append([]byte("tEXtComment\x00"), comment...)
+	chunk := binary.BigEndian.AppendUint32(nil, uint32(len(body)-4))
+	chunk = append(chunk, body...)
+	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(body))
+	file := b.Bytes()
+	return append(append(file[:header:header], chunk...), file[header:]...), nil
+}
