@@ -27,6 +27,10 @@ type Task struct {
 	// knows the class: they count neither in training nor in scores. A mask of two
 	// classes then has the values 0, 1 and 255.
 	Ignore bool `json:"ignore,omitempty"`
+
+	// NoMirror says that a mirror image has other classes, as where a left and a right
+	// lung are told apart: neither training nor prediction may mirror images.
+	NoMirror bool `json:"no_mirror,omitempty"`
 }
 
 // Ignored stands in a target for a pixel of unknown class, where Task.Ignore

@@ -214,6 +214,9 @@ func (c Config) Check() error {
 	case c.Inference.FilmSize < 1:
 		return fmt.Errorf("film size %d, wanted at least 1 pixel", c.Inference.FilmSize)
 	}
+	if c.Task.NoMirror && (c.Inference.FlipAverage || !c.Augmentation.NoFlip) {
+		return fmt.Errorf("the task says that a mirror image has other classes, but inference.flip_average is %t and augmentation.no_flip is %t; set the one to false and the other to true, as -no-mirror does", c.Inference.FlipAverage, c.Augmentation.NoFlip)
+	}
 	for i := range min(len(c.Input.Mean), len(c.Input.Std)) {
 		if m, s := c.Input.Mean[i], c.Input.Std[i]; !(m >= 0 && m <= 1 && s > 0 && s <= 1) {
 			return fmt.Errorf("mean %v and standard deviation %v of the input, wanted those of values in [0, 1]; divide those of bytes by 255", m, s)

@@ -169,6 +169,12 @@ func TestFlags(t *testing.T) {
 	require.Equal(t, []string{"phases", "seed"}, c.Differences(again))
 	require.Equal(t, ensemble.NotebookPhases(1, 5, 0.1, true), again.Phases)
 
+	c, err = parse(t, "-no-mirror")
+	require.NoError(t, err)
+	c.Data = "films"
+	require.NoError(t, c.Check())
+	require.Equal(t, []string{"augmentation.no_flip", "data", "inference.flip_average", "task.no_mirror"}, c.Differences(ensemble.Default(256, 16, 4)))
+
 	_, err = parse(t, "-recipe", "best")
 	require.ErrorContains(t, err, `recipe "best", wanted default or kernel`)
 	_, err = parse(t, "-recipe", "kernel", "-config", path)

@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/hcunet/hcunet/checkpoint"
@@ -114,8 +115,11 @@ func Run(ctx context.Context, cfg Config, opt Options) (*Result, error) {
 	return result, r.interrupted(ctx, err)
 }
 
-// interrupted says how to go on where ctx was the reason for an error.
+// interrupted says how to go on where ctx or a full disk was the reason for an error.
 func (r *run) interrupted(ctx context.Context, err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("the disk of %s is full; make room, and -resume goes on with what was saved: %w", r.opt.Out, err)
+	}
 	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())) {
 		return &Interrupted{r.opt.Out, err}
 	}
@@ -167,6 +171,15 @@ func newRun(ctx context.Context, cfg Config, opt Options) (*run, error) {
 	}
 	if r.folds, err = r.split(); err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Data, err)
+	}
+	for f := range r.folds {
+		source, err := r.trainSource(f)
+		if err != nil {
+			return nil, err
+		}
+		if source.Batches() == 0 {
+			return nil, fmt.Errorf("fold %d has no batch of %d images to train on: it has %d; take a smaller batch, or keep the last one (last_batch)", f, cfg.Batch, source.Len())
+		}
 	}
 	r.statistics()
 	if err := r.leaks(); err != nil {

@@ -76,6 +76,9 @@ func TestRun(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, f.Close())
 			}
+			events, err := filepath.Glob(filepath.Join(out, "events", "fold1", "events.out.tfevents.*"))
+			require.NoError(t, err)
+			require.Len(t, events, 1)
 			cases, err := os.ReadFile(filepath.Join(out, "cases.csv"))
 			require.NoError(t, err)
 			require.Equal(t, 17, bytes.Count(cases, []byte("\n")))
@@ -275,12 +278,13 @@ func TestRunRefuses(t *testing.T) {
 		{"no epochs", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases = nil }, []string{"no phase", "untrained"}},
 		{"rate", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases[0].Rates[1] = -1 }, []string{"-1", "group 1"}},
 		{"rates", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases[0].Rates = []float64{1} }, []string{"1 learning rates for 3"}},
+		{"mirrors", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Task.NoMirror = true }, []string{"mirror image", "flip_average", "-no-mirror"}},
 		{"clip", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Training.Clip = -1 }, []string{"-1"}},
 		{"noise", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Inference.MinSum = -3 }, []string{"-3"}},
 		{"augmentation", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Augmentation.MaxWarp = 7 }, []string{"MaxWarp", "7"}},
 		{"patients", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Folds.Split = ensemble.ByPatient }, []string{"patients", "-split patient"}},
 		{"seed in two places", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Training.Seed = 3 }, []string{"training.seed"}},
-		{"a batch larger than the set", good, func(c *ensemble.Config, _ *ensemble.Options) { *c = small(ensemble.Kernel, c.Data) }, []string{"batch", "2 images"}},
+		{"a batch larger than the set", good, func(c *ensemble.Config, _ *ensemble.Options) { *c = small(ensemble.Kernel, c.Data) }, []string{"fold 0", "4 images", "has 2"}},
 		{"fold", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Fold = 2 }, []string{"fold 2 of 2"}},
 		{"nothing to resume", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Resume = true }, []string{"nothing to go on with"}},
 		{"nothing to gather", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Gather = true }, []string{"no folds to gather"}},

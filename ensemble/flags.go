@@ -63,7 +63,8 @@ func NewFlags(set *flag.FlagSet) *Flags {
 	set.Float64Var(&c.Validation.Threshold, "threshold", c.Validation.Threshold, "`probability` above which the Dice after each epoch counts a pixel")
 	set.Float64Var(&f.noise, "noise", f.noise, "`pixels`, or sum of probabilities, below which a prediction counts as empty, 0 for none; default the notebook's 75 at 128x128, in proportion to the area")
 	set.TextVar(&c.Inference.Rule, "rule", c.Inference.Rule, "how the submission is cut: `per_fold` (the mean of the folds' best thresholds), pooled, or triplet")
-	set.BoolVar(&f.noFlip, "no-flip", false, "do not average over mirror images, as where classes mirror into one another")
+	set.BoolVar(&f.noFlip, "no-flip", false, "do not average predictions over mirror images")
+	set.BoolVar(&c.Task.NoMirror, "no-mirror", false, "a mirror image has other classes, such as a left and a right lung: mirror nothing in training and prediction")
 	set.IntVar(&c.Inference.FilmSize, "film-size", c.Inference.FilmSize, "width and height in `pixels` of test films of which the folder does not know the size")
 	set.StringVar(&f.device, "device", "auto", "`auto`, cpu, cuda or cuda:N")
 	set.IntVar(&f.threads, "threads", 0, "`threads` inside an operation on the CPU; 0 means libtorch's choice. Another number may change the last bits of a result")
@@ -145,7 +146,12 @@ var setters = map[string]func(*Flags, *Config){
 	"threshold":    func(f *Flags, c *Config) { c.Validation.Threshold = f.c.Validation.Threshold },
 	"rule":         func(f *Flags, c *Config) { c.Inference.Rule = f.c.Inference.Rule },
 	"no-flip":      func(f *Flags, c *Config) { c.Inference.FlipAverage = !f.noFlip },
-	"film-size":    func(f *Flags, c *Config) { c.Inference.FilmSize = f.c.Inference.FilmSize },
+	"no-mirror": func(f *Flags, c *Config) {
+		if c.Task.NoMirror = f.c.Task.NoMirror; c.Task.NoMirror {
+			c.Inference.FlipAverage, c.Augmentation.NoFlip = false, true
+		}
+	},
+	"film-size": func(f *Flags, c *Config) { c.Inference.FilmSize = f.c.Inference.FilmSize },
 	"noise": func(f *Flags, c *Config) {
 		c.Validation.MinPixels, c.Inference.MinSum = f.noise, f.noise
 		if f.noise < 0 {

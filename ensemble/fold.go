@@ -76,7 +76,9 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	}
 	h := &history{}
 	saver := &train.Saver{Path: filepath.Join(r.out.stateDir(f), "state.safetensors"), Every: r.opt.SaveEvery}
-	learner, err := r.learner(f, net, append(r.hooks(ctx, f, h), saver.Hook()))
+	events := new(*report.Events) // opened when it is known where the run stands
+	board := train.Hook{EpochEnd: func(e metric.Epoch) error { return (*events).Epoch("", e) }}
+	learner, err := r.learner(f, net, append(r.hooks(ctx, f, h), board, saver.Hook()))
 	if err != nil {
 		return err
 	}
@@ -87,7 +89,11 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	if found && !r.opt.Resume {
 		return fmt.Errorf("it was begun before; go on with it by -resume")
 	}
-	if err := r.train(ctx, f, learner, h); err != nil {
+	if *events, err = report.NewEvents(r.out.path("events/fold%d", f), &report.EventOptions{First: int64(len(h.Epochs))}); err != nil {
+		return err
+	}
+	err = errors.Join(r.train(ctx, f, learner, h), (*events).Close())
+	if err != nil {
 		return err
 	}
 	if err := saver.Save(learner); err != nil {
