@@ -83,15 +83,17 @@ func Confuse(cases []Case, class string) Confusion {
 	return c
 }
 
-// Table returns the counts as a table of the page.
+// Table returns the counts as a table of the page, without a row for cases that
+// there are none of.
 func (c Confusion) Table() Table {
-	return Table{
-		Header: []string{"cases", "nothing predicted", "something predicted"},
-		Rows: [][]string{
-			{"nothing there", strconv.Itoa(c.BothEmpty), strconv.Itoa(c.FalseAlarm)},
-			{"something there", strconv.Itoa(c.Missed), strconv.Itoa(c.Found)},
-		},
+	t := Table{Header: []string{"cases", "nothing predicted", "something predicted"}}
+	if c.BothEmpty+c.FalseAlarm > 0 {
+		t.Rows = append(t.Rows, []string{"nothing there", strconv.Itoa(c.BothEmpty), strconv.Itoa(c.FalseAlarm)})
 	}
+	if c.Missed+c.Found > 0 {
+		t.Rows = append(t.Rows, []string{"something there", strconv.Itoa(c.Missed), strconv.Itoa(c.Found)})
+	}
+	return t
 }
 
 // Extremes returns the indices of the n worst, the n median and the n best of the

@@ -37,6 +37,11 @@ func TestConfuse(t *testing.T) {
 	assert.Equal(t, [][]string{{"nothing there", "1", "1"}, {"something there", "1", "10"}}, Confuse(cases, "").Table().Rows)
 }
 
+func TestConfusionLeavesOutWhatIsNot(t *testing.T) {
+	assert.Equal(t, [][]string{{"something there", "0", "3"}}, Confusion{Found: 3}.Table().Rows)
+	assert.Equal(t, [][]string{{"nothing there", "2", "0"}}, Confusion{BothEmpty: 2}.Table().Rows)
+}
+
 func TestExtremes(t *testing.T) {
 	cases := tenCases()
 	dice := func(order []int) (out []string) {

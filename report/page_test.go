@@ -249,6 +249,8 @@ func TestPageWithoutParts(t *testing.T) {
 		want, no string
 	}{
 		{"no negatives", ClassScores{Nested: all}, "Every one of the 2 cases has a target.", "0.0000"},
+		{"no negatives, at the top", ClassScores{Nested: all}, "2 held-out cases · all with a target<", "without"},
+		{"no positives, at the top", ClassScores{Nested: none}, "2 held-out cases · none with a target<", "0 with a"},
 		{"no positives", ClassScores{Nested: none}, "the share on which nothing is predicted, 0.5000 of 2 cases.", "0.0000"},
 		{"one fold", ClassScores{Same: all}, "thresholds chosen on these very cases, which flatters", "the other folds"},
 		{"no cases", ClassScores{}, "No case was scored.", "NaN"},

@@ -114,7 +114,14 @@ func (r Run) subtitle() string {
 	}
 	parts := []string{plural(n, "held-out case")}
 	if len(r.Classes) == 1 {
-		parts = append(parts, fmt.Sprintf("%d with a target, %d without", c.lead().Positives, c.lead().Negatives))
+		switch p := c.lead().Parts; {
+		case p.Negatives == 0:
+			parts = append(parts, "all with a target")
+		case p.Positives == 0:
+			parts = append(parts, "none with a target")
+		default:
+			parts = append(parts, fmt.Sprintf("%d with a target, %d without", p.Positives, p.Negatives))
+		}
 	}
 	patients := map[string]bool{}
 	for _, k := range r.Cases {
