@@ -18,7 +18,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -26,6 +25,7 @@ import (
 	"time"
 
 	"github.com/hcunet/hcunet/ensemble"
+	"github.com/hcunet/hcunet/internal/usage"
 	"github.com/hcunet/hcunet/report"
 )
 
@@ -38,18 +38,30 @@ func main() {
 	}
 }
 
-const usage = `usage: kfold -data FOLDER [-out FOLDER] [flags]
-       kfold -config FILE [flags]          a description, such as another run's config.json
-       kfold -resume -out FOLDER           go on with a run
-       kfold -data FOLDER -out FOLDER -fold I, for each fold, then kfold -gather -out FOLDER
-       kfold -data FOLDER -find-rate       look for a learning rate, train nothing
-
-`
+var help = usage.Text{
+	Line:  "kfold -data FOLDER [-out FOLDER] [flags]",
+	About: "Trains a network for each fold of a folder of images, scores them on what each held out, and predicts the test images by all of them.",
+	Examples: []string{
+		"kfold -data data/siim-256 -weights resnet34 -device cuda -out runs/siim",
+		"kfold -resume -out runs/siim                        goes on after whatever stopped it",
+		"kfold -config runs/siim/config.json                 makes the same run again",
+		"kfold -data data/siim-256 -out runs/siim -fold 2    trains one fold by itself; after all of them",
+		"kfold -gather -out runs/siim                        makes the ensemble",
+		"kfold -data data/siim-256 -find-rate -out runs/rate looks for a learning rate",
+	},
+	Groups: []usage.Group{
+		{Heading: "what to begin with", Flags: []string{"recipe", "config", "weights", "allow-leak"}},
+		{Heading: "images and classes", Flags: []string{"data", "classes", "channels", "output", "mask-rule", "no-mirror", "mean", "std"}},
+		{Heading: "network and training", Flags: []string{"arch", "size", "batch", "accumulate", "epochs-frozen", "epochs-full", "rate", "weight-decay", "clip", "precision", "seed", "threshold"}},
+		{Heading: "folds and masks", Flags: []string{"folds", "split", "rule", "noise", "no-flip", "film-size"}},
+		{Heading: "the run", Flags: []string{"out", "resume", "fold", "gather", "find-rate", "save-every"}},
+		{Heading: "the machine", Flags: []string{"device", "threads", "workers", "memory"}},
+	},
+}
 
 func run(args []string) error {
 	opt := ensemble.Options{Command: os.Args}
 	flags := flag.NewFlagSet("kfold", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // a wrong flag is one line, not all of them
 	description := ensemble.NewFlags(flags)
 	flags.StringVar(&opt.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
 	flags.BoolVar(&opt.Resume, "resume", false, "go on with the run in the folder -out")
@@ -60,16 +72,8 @@ func run(args []string) error {
 	flags.IntVar(&opt.Workers, "workers", 0, "`goroutines` that read and transform images; 0 means one per core")
 	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 so that saving costs under 2 %")
 	find := flags.Bool("find-rate", false, "train with a growing rate and say where the loss falls fastest")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Print(usage)
-		flags.SetOutput(os.Stdout)
-		flags.PrintDefaults()
+	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
-	} else if err != nil {
-		return fmt.Errorf("%w; see -h", err)
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	opt.Memory <<= 20
 	var base *ensemble.Config
