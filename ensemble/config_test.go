@@ -120,6 +120,26 @@ func TestConfigRefuses(t *testing.T) {
 	require.ErrorContains(t, err, path+": ")
 }
 
+// A run that goes on has the number of threads that it began with.
+func TestThreads(t *testing.T) {
+	defer nn.SetThreads(nn.Threads())
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "run.json"), []byte(`[{"threads": 2}, {"threads": 1}]`), 0o644))
+	for _, c := range []struct {
+		args    []string
+		dir     string
+		threads int
+	}{{nil, "", 1}, {nil, dir, 2}, {[]string{"-threads", "3"}, dir, 3}} {
+		require.NoError(t, nn.SetThreads(1))
+		set := flag.NewFlagSet("test", flag.ContinueOnError)
+		f := ensemble.NewFlags(set)
+		require.NoError(t, set.Parse(c.args))
+		_, err := f.Machine(c.dir)
+		require.NoError(t, err)
+		require.Equal(t, c.threads, nn.Threads())
+	}
+}
+
 // parse turns a command line into a description.
 func parse(t *testing.T, args ...string) (ensemble.Config, error) {
 	t.Helper()

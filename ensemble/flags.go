@@ -67,7 +67,7 @@ func NewFlags(set *flag.FlagSet) *Flags {
 	set.BoolVar(&c.Task.NoMirror, "no-mirror", false, "a mirror image has other classes, such as a left and a right lung: mirror nothing in training and prediction")
 	set.IntVar(&c.Inference.FilmSize, "film-size", c.Inference.FilmSize, "width and height in `pixels` of test films of which the folder does not know the size")
 	set.StringVar(&f.device, "device", "auto", "`auto`, cpu, cuda or cuda:N")
-	set.IntVar(&f.threads, "threads", 0, "`threads` inside an operation on the CPU; 0 means libtorch's choice. Another number may change the last bits of a result")
+	set.IntVar(&f.threads, "threads", 0, "`threads` inside an operation on the CPU; 0 means libtorch's choice, or with -resume what the run began with. Another number may change the last bits of a result")
 	return f
 }
 
@@ -206,11 +206,23 @@ func (f *Flags) phases(c *Config, given map[string]bool, begun bool) error {
 	return nil
 }
 
-// Machine returns the device of the flags and sets the number of threads.
-func (f *Flags) Machine() (nn.Device, error) {
+// Machine returns the device of the flags and sets the number of threads. For a run
+// that goes on in a folder, which may be "", it is the number that it began with
+// unless a flag says otherwise: another one may change the last bits of what comes.
+func (f *Flags) Machine(dir string) (nn.Device, error) {
+	threads := f.threads
+	if threads == 0 && dir != "" {
+		runs, err := (&folder{dir: dir}).facts()
+		if err != nil {
+			return nn.Device{}, err
+		}
+		if len(runs) > 0 {
+			threads = runs[0].Threads
+		}
+	}
 	d, err := nn.ParseDevice(f.device)
-	if err == nil && f.threads != 0 {
-		err = nn.SetThreads(f.threads)
+	if err == nil && threads != 0 {
+		err = nn.SetThreads(threads)
 	}
 	return d, err
 }

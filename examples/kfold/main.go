@@ -77,7 +77,9 @@ func run(args []string) error {
 	}
 	opt.Memory <<= 20
 	var base *ensemble.Config
+	begun := "" // folder of a run to go on with
 	if opt.Resume || opt.Gather {
+		begun = opt.Out
 		c, err := ensemble.OpenConfig(filepath.Join(opt.Out, "config.json"))
 		if err != nil {
 			return fmt.Errorf("-out %s is not the folder of a run: %w", opt.Out, err)
@@ -88,7 +90,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if opt.Device, err = description.Machine(); err != nil {
+	if opt.Device, err = description.Machine(begun); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
