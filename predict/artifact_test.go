@@ -129,3 +129,37 @@ func TestNamesDigest(t *testing.T) {
 	require.Equal(t, NamesDigest([]string{"a", "bc"}), NamesDigest([]string{"bc", "a"}))
 	require.NotEqual(t, NamesDigest([]string{"a", "bc"}), NamesDigest([]string{"ab", "c"}))
 }
+
+// Whatever a description says, it is refused or can be worked with.
+func FuzzParseModel(f *testing.F) {
+	b, err := json.Marshal(&small().Model)
+	require.NoError(f, err)
+	f.Add(b)
+	f.Add([]byte(`{"task":null,"preparation":{"size":8},"network":{},"folds":1,"inference":{},"operating_point":{},"scores":[],"training":{},"made":{}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var m Model
+		if ParseModel(text, &m) != nil {
+			return
+		}
+		_, err := data.NewPreparer(m.Preparation, m.Task)
+		require.NoError(t, err)
+		require.NotEmpty(t, m.Card())
+		again, err := json.Marshal(&m)
+		require.NoError(t, err)
+		var same Model
+		require.NoError(t, ParseModel(again, &same), "%s", again)
+	})
+}
+
+func TestCard(t *testing.T) {
+	card := small().Card()
+	t.Logf("\n%s", card)
+	for _, want := range []string{
+		"Research use, not for diagnosis", "lung", "1 channel of 8 bits, brought to 8x8 pixels (stretch)",
+		"mean of 2 networks, each over the film and its mirror image, by softmax", "above 0.5",
+		"12 images", "9 with lung", "2024-05-06 07:08 UTC", "go go1",
+		"lung on 4 held-out images, 3 with it", "Dice 0.7500; finding nothing anywhere scores 0.2500",
+	} {
+		require.Contains(t, card, want)
+	}
+}

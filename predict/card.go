@@ -42,6 +42,9 @@ func (m *Model) Card() string {
 	if m.Inference.Flip {
 		how += ", each over the film and its mirror image"
 	}
+	if m.Inference.Precision != "" {
+		how += ", in " + m.Inference.Precision
+	}
 	row("probabilities", "%s, by %s", how, m.Task.Output)
 	for i, rule := range m.Point.Rules {
 		row("mask of "+m.Task.Classes[i+1], "%s", rule)
@@ -77,7 +80,11 @@ func (m *Model) Card() string {
 	}
 	w.Flush()
 	for _, s := range m.Scores {
-		fmt.Fprintf(&b, "\n%s on %s, %d with it; %s:\n", s.Class, words.Count(s.Images, "held-out image", "held-out images"), s.Positives, s.Chosen)
+		fmt.Fprintf(&b, "\n%s on %s, %d with it", s.Class, words.Count(s.Images, "held-out image", "held-out images"), s.Positives)
+		if s.Chosen != "" {
+			fmt.Fprintf(&b, "; %s", s.Chosen)
+		}
+		b.WriteString(":\n")
 		fmt.Fprintf(&b, "  Dice %.4f", s.Dice)
 		if s.Level > 0 {
 			fmt.Fprintf(&b, " (%.4f to %.4f with %.0f%%)", s.Low, s.High, 100*s.Level)

@@ -16,6 +16,12 @@ type Engine interface {
 	Close() error
 }
 
+// A Batcher is an Engine that knows how many images it should be given at a time,
+// where Options.Batch does not say it: 1 for one that gains nothing by more.
+type Batcher interface {
+	Batch() int
+}
+
 // A Backend opens engines for artifacts. Its package has its options.
 type Backend interface {
 	// Open returns an engine for all folds of an artifact that has passed Check. The

@@ -45,6 +45,10 @@ type Inference struct {
 	// brought as a feed.Loader does it; 0 means Preparation.Size.
 	Size int `json:"size,omitempty"`
 
+	// Precision is the number type in which the scores were measured, such as bfloat16;
+	// "" means float32. It is for people: a backend has its own choice.
+	Precision string `json:"precision,omitempty"`
+
 	// Flip takes the mean over an image and its mirror image, turned back. Where
 	// classes mirror into one another, as a left and a right lung do, it is wrong.
 	Flip bool `json:"flip"`

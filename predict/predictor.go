@@ -23,7 +23,7 @@ type Options struct {
 	Point *OperatingPoint // nil means as the model says
 	Tiles *Tiles          // predicts films in tiles of the network's size; nil means whole
 
-	Batch int           // images computed at once, at most; 0 means 8
+	Batch int           // images computed at once, at most; 0 means as the engine likes it, or 8
 	Wait  time.Duration // for which an image waits for others on their way, at most; 0 means 5 ms
 	Queue int           // calls at work or waiting, at most; 0 means 64
 
@@ -104,6 +104,12 @@ func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b, ok := engine.(Batcher); ok && p.opt.Batch == 0 {
+		p.opt.Batch = b.Batch()
+	}
+	if p.opt.Batch < 1 {
+		p.opt.Batch = 8
+	}
 	go p.serve(engine)
 	return p, nil
 }
@@ -111,9 +117,6 @@ func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 func (o *Options) fill() error {
 	if o.Batch < 0 || o.Wait < 0 || o.Queue < 0 {
 		return fmt.Errorf("predict: batch %d, wait %v, queue %d; wanted none below 0", o.Batch, o.Wait, o.Queue)
-	}
-	if o.Batch == 0 {
-		o.Batch = 8
 	}
 	if o.Wait == 0 {
 		o.Wait = 5 * time.Millisecond

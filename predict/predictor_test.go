@@ -200,6 +200,21 @@ func TestBatches(t *testing.T) {
 	require.Zero(t, p.coming.Load())
 }
 
+// single is an identity that wants one image at a time.
+type single struct{ *identity }
+
+func (s single) Open(*Artifact) (Engine, error) { return s, nil }
+func (single) Batch() int                       { return 1 }
+
+func TestBatcher(t *testing.T) {
+	for batch, want := range []int{1, 1, 2} {
+		p, err := New(mirror(), single{&identity{}}, &Options{Batch: batch})
+		require.NoError(t, err)
+		require.Equal(t, want, p.opt.Batch)
+		require.NoError(t, p.Close())
+	}
+}
+
 // An image that others were expected to join goes alone when they are late.
 func TestWait(t *testing.T) {
 	e := &identity{}

@@ -49,7 +49,7 @@ var help = usage.Text{
 	Groups: []usage.Group{
 		{Heading: "what is predicted, and to where", Flags: []string{"model", "out", "info", "keep-going", "seg", "capture"}},
 		{Heading: "how, where not as the model says", Flags: []string{"threshold", "no-flip", "folds", "tiles"}},
-		{Heading: "on what", Flags: []string{"device", "threads", "workers", "batch"}},
+		{Heading: "on what", Flags: []string{"device", "precision", "threads", "workers", "batch"}},
 	},
 	Arguments: true,
 }
@@ -79,6 +79,7 @@ func run(args []string) error {
 	})
 	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that learned from such tiles")
 	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
+	flags.TextVar(&backend.Precision, "precision", backend.Precision, "of the network's arithmetic: `float32`, bfloat16, or float16 on CUDA")
 	flags.IntVar(&backend.Threads, "threads", 0, "`number` of threads; 0 leaves libtorch's choice")
 	flags.IntVar(&out.Workers, "workers", 0, "`films` read at a time; 0 means one more than there are cores")
 	flags.IntVar(&opt.Batch, "batch", 0, "`films` computed at a time on CUDA, at most; 0 means 8")

@@ -23,7 +23,7 @@ import (
 // as many threads as libtorch thinks best.
 type Backend struct {
 	Device    nn.Device
-	Precision train.Precision // of convolutions and matrix products
+	Precision train.Precision // of convolutions and matrix products, whatever the model says
 	Threads   int             // on the CPU; 0 leaves libtorch's choice
 
 	// Together computes the images of a batch together on the CPU too, as it always does
@@ -149,6 +149,14 @@ func (e *engine) probabilities(images []float32, n int) ([]float32, error) {
 		e.mean.Add(e.prob)
 	}
 	return e.mean.Take(), nil
+}
+
+// Batch implements predict.Batcher.
+func (e *engine) Batch() int {
+	if e.together {
+		return 8
+	}
+	return 1
 }
 
 // Close implements predict.Engine.
