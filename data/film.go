@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -92,17 +93,18 @@ func (p *Preparer) Read(r io.Reader) (*Film, error) {
 	if len(head) == 0 && errors.Is(err, io.EOF) {
 		return nil, errors.New("data: the file is empty")
 	}
-	film := &Film{}
-	if picture.Is(head) {
-		if film.Image, err = picture.Read(b, &picture.Options{Channels: p.task.Channels}); err != nil {
+	if !picture.Is(head) {
+		d, err := dicom.Read(b, &dicom.Options{ApplyVOI: p.p.VOI})
+		if err != nil {
 			return nil, err
 		}
-		film.notice(film.Image)
-	} else if err := film.readDICOM(b, p); err != nil {
+		return p.DICOM(d)
+	}
+	m, err := picture.Read(b, &picture.Options{Channels: p.task.Channels})
+	if err != nil {
 		return nil, err
 	}
-	film.Image = p.depth(film.Image)
-	return film, nil
+	return p.film(m), nil
 }
 
 // Film returns an image of the standard library as a film with the channels and bits
@@ -112,24 +114,28 @@ func (p *Preparer) Film(img image.Image) (*Film, error) {
 	if err != nil {
 		return nil, err
 	}
-	film := &Film{Image: p.depth(m)}
-	film.notice(m)
-	return film, nil
+	return p.film(m), nil
 }
 
-func (film *Film) notice(m *picture.Image) {
+func (p *Preparer) film(m *picture.Image) *Film {
+	film := &Film{Image: p.depth(m)}
 	if m.Faded {
 		film.Warnings = append(film.Warnings, "its colours became grey, as the task has one channel")
 	}
+	return film
 }
 
-func (film *Film) readDICOM(r io.Reader, p *Preparer) error {
-	d, err := dicom.Read(r, &dicom.Options{ApplyVOI: p.p.VOI})
-	if err != nil {
-		return err
+// DICOM returns a film that package dicom has read as one with the channels and bits
+// that Image takes. A Preparation with VOI wants it read with Options.ApplyVOI.
+func (p *Preparer) DICOM(d *dicom.Film) (*Film, error) {
+	if n := len(d.Pix8) + len(d.Pix16); d.Rows < 1 || d.Columns < 1 || n != d.Rows*d.Columns {
+		return nil, fmt.Errorf("data: a DICOM film of %dx%d pixels has %d values; read it with its pixels", d.Columns, d.Rows, n)
 	}
-	film.PatientID, film.Age, film.Sex, film.View, film.SOPInstanceUID = d.PatientID, d.Age, d.Sex, d.View, d.SOPInstanceUID
-	film.RowSpacing, film.ColumnSpacing, film.Spacing = d.RowSpacing, d.ColumnSpacing, d.Spacing
+	film := &Film{
+		PatientID: d.PatientID, Age: d.Age, Sex: d.Sex, View: d.View, SOPInstanceUID: d.SOPInstanceUID,
+		RowSpacing: d.RowSpacing, ColumnSpacing: d.ColumnSpacing, Spacing: d.Spacing,
+		Warnings: slices.Clone(d.Warnings),
+	}
 	m := &picture.Image{Width: d.Columns, Height: d.Rows, Channels: 1}
 	if p.p.Bits == 16 {
 		pix := d.Gray16().Pix
@@ -141,7 +147,7 @@ func (film *Film) readDICOM(r io.Reader, p *Preparer) error {
 		m.Pix8 = d.Gray().Pix
 	}
 	film.Image = m.Repeat(p.task.Channels)
-	return nil
+	return film, nil
 }
 
 // depth returns an image with the bits that the preparation says.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/dicom"
 	"github.com/hcunet/hcunet/feed"
 )
 
@@ -156,6 +157,11 @@ func (p *Predictor) Read(ctx context.Context, r io.Reader) (*Result, error) {
 // Image predicts a picture.
 func (p *Predictor) Image(ctx context.Context, img image.Image) (*Result, error) {
 	return p.predict(ctx, func(prep *data.Preparer) (*data.Film, error) { return prep.Film(img) })
+}
+
+// DICOM predicts a film that package dicom has read.
+func (p *Predictor) DICOM(ctx context.Context, film *dicom.Film) (*Result, error) {
+	return p.predict(ctx, func(prep *data.Preparer) (*data.Film, error) { return prep.DICOM(film) })
 }
 
 // Film predicts a film that a data.Preparer of the model's Preparation and Task has

@@ -128,7 +128,9 @@ func TestWays(t *testing.T) {
 		RowSpacing: 0.5, ColumnSpacing: 0.25, Spacing: dicom.ImagerSpacing,
 	})
 	require.NoError(t, err)
-	for _, r := range []*Result{byFile, byReader, byFilm} {
+	byDICOM, err := p.DICOM(t.Context(), &dicom.Film{Rows: 24, Columns: 24, Bits: 8, Pix8: img.Pix, White: 255})
+	require.NoError(t, err)
+	for _, r := range []*Result{byFile, byReader, byFilm, byDICOM} {
 		require.Equal(t, want.Prob, r.Prob)
 		require.Equal(t, want.Mask(), r.Mask())
 	}
@@ -144,6 +146,8 @@ func TestBadFilms(t *testing.T) {
 	require.Error(t, err)
 	_, err = p.Image(t.Context(), image.NewGray(image.Rectangle{}))
 	require.ErrorContains(t, err, "the image is empty")
+	_, err = p.DICOM(t.Context(), &dicom.Film{Rows: 24, Columns: 24})
+	require.ErrorContains(t, err, "24x24 pixels has 0 values; read it with its pixels")
 	_, err = p.Film(t.Context(), nil)
 	require.ErrorContains(t, err, "the film has no image")
 	_, err = p.Film(t.Context(), &data.Film{Image: &picture.Image{Width: 2, Height: 2, Channels: 3, Pix8: make([]uint8, 12)}})
