@@ -14,7 +14,7 @@ import (
 // LoaderOptions say how a Loader makes batches; the zero value yields the images one
 // by one, as they are and in order.
 type LoaderOptions struct {
-	Batch int // images a batch; 0 means 1
+	Batch int // images a batch; 0 means 1, or as many as there are processes
 	Size  int // width and height of what it yields; 0 means the images' own
 
 	Shuffle bool            // another order in each epoch
@@ -22,9 +22,23 @@ type LoaderOptions struct {
 	Last    Last
 	Seed    uint64 // of order and transforms
 
+	// Share is the part of each batch that this process of several gets; Batch is
+	// what all of them get together. Each reads the same epoch in the same order.
+	Share Share
+
 	Workers  int // images made at a time; 0 means one per core
 	Prefetch int // batches made ahead; 0 means 2
 }
+
+// A Share is one of several parts of each batch. The zero Share is all of it.
+type Share struct {
+	Rank int // which part, from 0
+	Of   int // parts; 0 means 1
+}
+
+// of returns where a share of n images begins and ends: parts differ by one image
+// at most.
+func (s Share) of(n int) (from, to int) { return s.Rank * n / s.Of, (s.Rank + 1) * n / s.Of }
 
 // A Loader is a [Source] of batches of a set of images, made by several goroutines
 // ahead of their use. It may be used from several goroutines.
@@ -52,8 +66,17 @@ func NewLoader(images *Images, opt LoaderOptions) (*Loader, error) {
 			return nil, err
 		}
 	}
+	if opt.Share.Of == 0 {
+		opt.Share.Of = 1
+	}
+	if opt.Share.Rank < 0 || opt.Share.Rank >= opt.Share.Of {
+		return nil, fmt.Errorf("feed: part %d of %d of a batch, counted from 0", opt.Share.Rank, opt.Share.Of)
+	}
 	if opt.Batch == 0 {
-		opt.Batch = 1
+		opt.Batch = opt.Share.Of
+	}
+	if opt.Batch < opt.Share.Of {
+		return nil, fmt.Errorf("feed: a batch of %d images for %d processes; each needs one at least", opt.Batch, opt.Share.Of)
 	}
 	if opt.Prefetch == 0 {
 		opt.Prefetch = 2
@@ -69,8 +92,16 @@ func NewLoader(images *Images, opt LoaderOptions) (*Loader, error) {
 // Len returns the number of images.
 func (l *Loader) Len() int { return l.images.Len() }
 
-// Batches returns the number of batches in an epoch.
-func (l *Loader) Batches() int { return l.opt.Last.batches(l.images.Len(), l.opt.Batch) }
+// Batches returns the number of batches in an epoch. A last batch that has not an
+// image for every process is left out.
+func (l *Loader) Batches() int {
+	n := l.images.Len()
+	batches := l.opt.Last.batches(n, l.opt.Batch)
+	if rest := n - (batches-1)*l.opt.Batch; batches > 0 && rest < l.opt.Share.Of {
+		batches--
+	}
+	return batches
+}
 
 // Name returns the name of an image.
 func (l *Loader) Name(image int) string { return l.images.Name(image) }
@@ -170,7 +201,9 @@ func (p *pipeline) plan(from int) {
 		case <-p.done:
 			return
 		}
-		p.prepare(m, order[b*p.opt.Batch:min((b+1)*p.opt.Batch, len(order))])
+		batch := order[b*p.opt.Batch : min((b+1)*p.opt.Batch, len(order))]
+		from, to := p.opt.Share.of(len(batch))
+		p.prepare(m, batch[from:to])
 		p.ahead <- m // has room for every batch there is
 		for i := range m.N {
 			select {

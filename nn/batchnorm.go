@@ -33,6 +33,9 @@ type BatchNorm2d struct {
 	weight, bias torch.Tensor
 	mean, var_   torch.Tensor
 	batches      torch.Tensor // int64, counts training batches
+
+	// sum adds a tensor up over the processes that train together; nil for one.
+	sum func(torch.Tensor) torch.Tensor
 }
 
 const batchNormEps = 1e-5 // torch.nn.BatchNorm2d
@@ -70,6 +73,9 @@ var (
 func (b *BatchNorm2d) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	if mode == Train {
 		run(opAddScalar_, b.batches, 1)
+		if b.sum != nil {
+			return b.synchronized(x)
+		}
 	}
 	return call(opBatchNorm, x, b.weight, b.bias, b.mean, b.var_, mode == Train, b.Momentum, batchNormEps, true)
 }

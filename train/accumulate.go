@@ -19,6 +19,9 @@ type accumulator interface {
 	weight(images int) float64
 	// beginBatch counts a batch, of training or validation.
 	beginBatch(g *gathered, images int, training bool)
+	// completes says whether the batch that has just begun ends in a step, or, as the
+	// epoch's last, is followed by one.
+	completes(g *gathered, last bool) bool
 	// endBatch follows a training batch's backward pass.
 	endBatch(g *gathered, s *stepper) error
 	// endTraining follows the epoch's last training batch.
@@ -48,6 +51,8 @@ func (meanAccumulator) beginBatch(g *gathered, images int, training bool) {
 		g.Images += images
 	}
 }
+
+func (a meanAccumulator) completes(g *gathered, last bool) bool { return last || g.Batches >= a.n }
 
 func (a meanAccumulator) endBatch(g *gathered, s *stepper) error {
 	if g.Batches < a.n {
@@ -79,6 +84,10 @@ func (notebookAccumulator) weight(int) float64 { return 1 }
 func (notebookAccumulator) beginBatch(g *gathered, images int, _ bool) {
 	g.Batches++
 	g.Images += images
+}
+
+func (a notebookAccumulator) completes(g *gathered, last bool) bool {
+	return last || g.Batches%a.n == a.n-1
 }
 
 func (a notebookAccumulator) endBatch(g *gathered, s *stepper) error {

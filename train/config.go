@@ -32,6 +32,11 @@ type Config struct {
 	// the layers' own, which is 0.1 unless somebody changed it.
 	BatchNorm float64 `json:"batch_norm_momentum"`
 
+	// SyncBatchNorm normalizes by the statistics of all processes' batches together;
+	// without it each process normalizes by its own and the first one's running
+	// statistics count. It means nothing to one process.
+	SyncBatchNorm bool `json:"sync_batch_norm"`
+
 	Precision Precision `json:"precision"`
 	Seed      uint64    `json:"seed"` // of what the network itself draws: dropout
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
@@ -70,6 +71,9 @@ func (l *Learner) Fit(ctx context.Context, source, valid feed.Source, phases ...
 	}
 	if valid != nil && valid.Batches() == 0 {
 		valid = nil
+	}
+	if err := l.align(false); err != nil {
+		return nil, err
 	}
 	for _, p := range phases {
 		rows, err := l.fitPhase(ctx, p, source, valid)
@@ -140,6 +144,12 @@ func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64,
 		if r.optimizer, err = l.parts.Optimizer(l.groups); err != nil {
 			return
 		}
+		if r.reducer, err = l.reducer(); err != nil {
+			return
+		}
+		if r.reducer != nil {
+			defer r.reducer.Close()
+		}
 		r.stepper = &stepper{params: l.params, clip: l.cfg.Clip, scaler: &l.at.Scaler, step: r.step}
 		defer func() { err = errors.Join(err, nn.DropGrad(l.params)) }()
 		err = f(r)
@@ -169,6 +179,7 @@ type run struct {
 	highest     []float64
 	optimizer   nn.Optimizer
 	accumulator accumulator
+	reducer     *dist.Reducer // nil for one process
 	stepper     *stepper
 	at          *underway
 	silent      bool      // hooks hear nothing
@@ -196,8 +207,12 @@ func (r *run) hooks(one func(Hook) error) error {
 // stopping says whether a hook has asked for the end of the run.
 func (l *Learner) stopping() bool { return l.run != nil && errors.Is(l.run.end, Stop) }
 
-// pause lets hooks save the state.
+// pause lets hooks save the state. Gradients that several processes have gathered
+// apart belong to no state; the next pause comes after their step.
 func (r *run) pause() error {
+	if r.reducer != nil && r.at.Gathered.Batches > 0 {
+		return nil
+	}
 	r.at.Elapsed = time.Since(r.begun)
 	r.pausing = true
 	defer func() { r.pausing = false }()
@@ -267,7 +282,11 @@ func (p Phase) where() string {
 
 // fail adds to an error where it happened.
 func (r *run) fail(ctx context.Context, part string, batch int, err error) error {
-	if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+	cause := context.Cause(ctx)
+	if errors.Is(err, errElsewhere) {
+		cause = errElsewhere
+	}
+	if cause != nil && errors.Is(err, cause) {
 		return &cancelled{fmt.Sprintf("%s%s, after %d batches", r.where(), part, batch), cause}
 	}
 	return fmt.Errorf("train: %s: %sbatch %d: %w", r.where(), part, batch, err)
@@ -298,11 +317,12 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 		}
 	}
 	for b, err := range source.Epoch(l.at.Epoch, at.Batch) {
+		var images int
 		if err == nil {
-			err = context.Cause(ctx)
+			images, err = r.images(ctx, b.N)
 		}
 		if err == nil {
-			err = r.batch(source, b)
+			err = r.batch(source, b, images)
 		}
 		if err != nil {
 			return r.fail(ctx, "", at.Batch, err)
@@ -324,6 +344,9 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 	err := r.accumulator.endTraining(&at.Gathered, r.stepper)
 	if trained := time.Since(r.begun).Seconds(); trained > 0 {
 		row.Speed = float64(at.Seen) / trained
+	}
+	if err == nil {
+		err = r.align(true)
 	}
 	if err == nil && valid != nil {
 		row.Values, err = r.validate(ctx, valid)
@@ -404,8 +427,9 @@ func (r *run) step(divisor float64) error {
 	return r.hooks(func(h Hook) error { return moment(h.StepEnd, info) })
 }
 
-// batch trains on one batch: forward, loss, backward, and a step when it is time.
-func (r *run) batch(source feed.Source, b *feed.Batch) error {
+// batch trains on one batch, this process's share of so many images: forward, loss,
+// backward, and a step when it is time.
+func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 	at := r.at
 	if at.Batch >= at.Batches {
 		return fmt.Errorf("the source yields more than the %d batches that it says", at.Batches)
@@ -414,7 +438,7 @@ func (r *run) batch(source feed.Source, b *feed.Batch) error {
 	if err != nil {
 		return err
 	}
-	value, err := r.gradients(b, at.Batch)
+	value, err := r.gradients(b, images)
 	if err == nil {
 		at.Loss.add(value)
 		r.stepper.norm = math.NaN()
@@ -426,24 +450,29 @@ func (r *run) batch(source feed.Source, b *feed.Batch) error {
 	if err != nil {
 		return err
 	}
-	info := BatchInfo{r.Learner.at.Epoch, at.Iteration, b.N, rates, momentum, value, r.stepper.norm, r.Learner.at.Scaler.Skipped}
+	info := BatchInfo{r.Learner.at.Epoch, at.Iteration, images, rates, momentum, value, r.stepper.norm, r.Learner.at.Scaler.Skipped}
 	if err := r.hooks(func(h Hook) error { return moment(h.BatchEnd, info) }); err != nil {
 		return err
 	}
 	at.Iteration++
 	at.Batch++
-	at.Seen += b.N
+	at.Seen += images
 	return nil
 }
 
 // gradients adds the batch's gradients to those gathered and returns its loss.
 // What the network draws for it depends on the batch's number alone.
-func (r *run) gradients(b *feed.Batch, number int) (value float64, err error) {
+func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	if err := r.checkBatch(b, true); err != nil {
 		return 0, err
 	}
-	nn.SeedDropout(r.model, r.cfg.Seed, uint64(r.Learner.at.Epoch), uint64(number))
-	r.accumulator.beginBatch(&r.at.Gathered, b.N, true)
+	stream := []uint64{uint64(r.Learner.at.Epoch), uint64(r.at.Batch)}
+	if g := r.parts.Group; g != nil {
+		stream = append(stream, uint64(g.Rank()))
+	}
+	nn.SeedDropout(r.model, r.cfg.Seed, stream...)
+	r.accumulator.beginBatch(&r.at.Gathered, images, true)
+	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
 	err = r.inScope(b, func() {
 		loss := r.loss.Forward(r.scores(nn.Train, r.input.images(b)), r.input.targets(b))
 		// A CUDA device gets the backward pass before it is asked for the loss, so
@@ -458,13 +487,16 @@ func (r *run) gradients(b *feed.Batch, number int) (value float64, err error) {
 		if w := r.accumulator.weight(b.N) * r.Learner.at.Scaler.scale(); w != 1 {
 			scaled = nn.MulScalar(loss, w)
 		}
-		if err := nn.Backward(scaled); err != nil {
+		if err := r.backward(scaled, completes); err != nil {
 			panic(err)
 		}
 		if r.device.CUDA() {
 			value = item(loss)
 		}
 	})
+	if err == nil && finite(value) {
+		value, err = r.meanLoss(value, b.N, images)
+	}
 	if err == nil && !finite(value) {
 		err = &badNumber{"the loss", value}
 	}

@@ -52,6 +52,9 @@ func (l *Learner) FindRate(ctx context.Context, source feed.Source, opt *FindOpt
 		return nil, ErrBusy
 	}
 	defer l.busy.Unlock()
+	if l.parts.Group != nil {
+		return nil, errors.New("train: several processes cannot search for a rate; search in one, with as many images a step")
+	}
 	o := FindOptions{}
 	if opt != nil {
 		o = *opt
@@ -113,7 +116,8 @@ func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (po
 				err = context.Cause(ctx)
 			}
 			if err == nil {
-				loss, err = r.searchBatch(b, batches)
+				r.at.Batch = batches
+				loss, err = r.searchBatch(b)
 			}
 			var bad *badNumber
 			switch {
@@ -153,8 +157,8 @@ func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (po
 }
 
 // searchBatch trains on one micro-batch and returns its loss.
-func (r *run) searchBatch(b *feed.Batch, number int) (loss float64, err error) {
-	loss, err = r.gradients(b, number)
+func (r *run) searchBatch(b *feed.Batch) (loss float64, err error) {
+	loss, err = r.gradients(b, b.N)
 	if err != nil || r.cfg.Accumulation == Notebook {
 		return loss, err
 	}

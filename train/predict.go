@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
@@ -48,28 +49,21 @@ func (l *Learner) Predict(ctx context.Context, source feed.Source, flip Flip, ea
 		return ErrBusy
 	}
 	defer l.busy.RUnlock()
-	done, number := 0, 0
-	for b, err := range source.Epoch(0, 0) {
-		if err == nil {
-			err = context.Cause(ctx)
-		}
-		var prob []float32
-		if err == nil {
-			prob, err = l.predict(b, flip)
-		}
-		if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
-			return &cancelled{fmt.Sprintf("prediction, after %d images", done), cause}
-		}
+	done := 0
+	err := l.scoreBatches(ctx, source, 0, func(b *feed.Batch) (scored, error) {
+		prob, err := l.predict(b, flip)
 		if err != nil {
-			return fmt.Errorf("train: predicting batch %d, images from %d on: %w", number, done, err)
+			err = fmt.Errorf("train: predicting %s: %w", films(source, b), err)
 		}
-		if err := l.eachImage(source, b, prob, done, each); err != nil {
-			return err
-		}
+		return scored{math.NaN(), prob}, err
+	}, func(b *feed.Batch, s scored) error {
 		done += b.N
-		number++
+		return l.eachImage(source, b, s.prob, done-b.N, each)
+	})
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+		return &cancelled{fmt.Sprintf("prediction, after %d images", done), cause}
 	}
-	return nil
+	return err
 }
 
 // predict returns a batch's probabilities (N, K, H, W).
@@ -130,37 +124,30 @@ func (r *run) scoreAll(ctx context.Context, valid feed.Source) (metric.Values, e
 	}
 	var losses metric.Mean
 	number, first := 0, 0
-	for b, err := range valid.Epoch(r.Learner.at.Epoch, 0) {
-		if err == nil {
-			err = context.Cause(ctx)
+	err := r.scoreBatches(ctx, valid, r.Learner.at.Epoch, func(b *feed.Batch) (s scored, err error) {
+		if err := r.checkBatch(b, true); err != nil {
+			return s, err
 		}
-		if err == nil {
-			err = r.checkBatch(b, true)
-		}
-		var value float64
-		var prob []float32
-		if err == nil {
-			r.accumulator.beginBatch(&r.at.Gathered, b.N, false)
-			err = r.inScope(b, func() {
-				nn.NoGrad(func() {
-					scores := r.scores(nn.Eval, r.input.images(b))
-					value = item(r.loss.Forward(scores, r.input.targets(b)))
-					prob = slice(r.probabilities(scores))
-				})
+		err = r.inScope(b, func() {
+			nn.NoGrad(func() {
+				scores := r.scores(nn.Eval, r.input.images(b))
+				s.loss = item(r.loss.Forward(scores, r.input.targets(b)))
+				s.prob = slice(r.probabilities(scores))
 			})
+		})
+		if err == nil && !finite(s.loss) {
+			err = fmt.Errorf("%s: %w", films(valid, b), &badNumber{"the loss", s.loss})
 		}
-		if err == nil && !finite(value) {
-			err = fmt.Errorf("%s: %w", films(valid, b), &badNumber{"the loss", value})
-		}
-		if err == nil {
-			losses.Add(value, b.N)
-			err = r.eachImage(valid, b, prob, first, r.measure)
-		}
-		if err != nil {
-			return nil, r.fail(ctx, "validation, ", number, err)
-		}
+		return s, err
+	}, func(b *feed.Batch, s scored) error {
+		r.accumulator.beginBatch(&r.at.Gathered, b.N, false)
+		losses.Add(s.loss, b.N)
 		number++
 		first += b.N
+		return r.eachImage(valid, b, s.prob, first-b.N, r.measure)
+	})
+	if err != nil {
+		return nil, r.fail(ctx, "validation, ", number, err)
 	}
 	values := metric.Values{{Name: metric.ValidLoss, Value: losses.Value()}}
 	for _, m := range r.parts.Metrics {

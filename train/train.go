@@ -24,6 +24,7 @@ import (
 	"sync"
 
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
@@ -70,6 +71,13 @@ type Parts struct {
 	Metrics []metric.Metric
 
 	Hooks []Hook
+
+	// Group is the processes that train this network together, nil for one. Each has
+	// a learner made the same way and makes the same calls; its source yields its
+	// share of each batch, see feed.Share. Gradients, losses and the end of a run are
+	// those of all. Validation and [Learner.Predict] are shared out, their results
+	// are everywhere.
+	Group *dist.Group
 }
 
 // A Learner trains one model. The optimizer starts anew with each phase, as
@@ -134,6 +142,9 @@ func New(model Model, task data.Task, cfg Config, parts *Parts) (*Learner, error
 	if cfg.BatchNorm > 0 {
 		nn.SetBatchNormMomentum(model, cfg.BatchNorm)
 	}
+	if l.parts.Group != nil && cfg.SyncBatchNorm {
+		nn.SyncBatchNorm(model, l.parts.Group.SumWithGradient)
+	}
 	l.at.Scaler = newScaler(cfg.Precision)
 	return l, nil
 }
@@ -141,6 +152,9 @@ func New(model Model, task data.Task, cfg Config, parts *Parts) (*Learner, error
 // check is what New can see before it makes anything.
 func (l *Learner) check() error {
 	if err := l.cfg.Check(); err != nil {
+		return err
+	}
+	if err := l.checkGroup(); err != nil {
 		return err
 	}
 	if err := l.task.Check(); err != nil {

@@ -1,0 +1,188 @@
+package train
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/hcunet/hcunet/dist"
+	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/nn"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// errElsewhere ends a run whose other processes were told to stop.
+var errElsewhere = errors.New("train: another process was told to stop")
+
+// checkGroup refuses what several processes cannot do together.
+func (l *Learner) checkGroup() error {
+	if l.parts.Group != nil && l.cfg.Accumulation == Notebook {
+		return errors.New("train: the accumulation \"notebook\" clips the gradients of one process before they are complete; take \"mean\" for several")
+	}
+	return nil
+}
+
+// first says whether this process alone writes and speaks.
+func (l *Learner) first() bool { return l.parts.Group == nil || l.parts.Group.First() }
+
+// align gives every process the model of the first.
+func (l *Learner) align(buffersOnly bool) error {
+	if l.parts.Group == nil {
+		return nil
+	}
+	var ts []torch.Tensor
+	for _, n := range nn.State(l.model) {
+		if n.Buffer || !buffersOnly {
+			ts = append(ts, nn.Detach(n.Tensor)) // the same values, which may be written to
+		}
+	}
+	return l.parts.Group.Broadcast(0, ts...)
+}
+
+// reducer returns what sums the gradients of the trained parameters over the
+// processes, nil for one process.
+func (l *Learner) reducer() (*dist.Reducer, error) {
+	if l.parts.Group == nil {
+		return nil, nil
+	}
+	var ts []torch.Tensor
+	for _, p := range l.params {
+		if nn.RequiresGrad(p.Tensor) {
+			ts = append(ts, p.Tensor)
+		}
+	}
+	return l.parts.Group.NewReducer(ts)
+}
+
+// images returns how many images a batch has in all processes, or why they stop:
+// all of them at the same batch.
+func (l *Learner) images(ctx context.Context, own int) (int, error) {
+	cause := context.Cause(ctx)
+	if l.parts.Group == nil {
+		return own, cause
+	}
+	v := []float64{float64(own), 0}
+	if cause != nil {
+		v[1] = 1
+	}
+	if err := l.parts.Group.SumFloats(v); err != nil {
+		return 0, err
+	}
+	if v[1] > 0 && cause == nil {
+		cause = errElsewhere
+	}
+	return int(v[0]), cause
+}
+
+// meanLoss returns the mean over the images of all processes.
+func (l *Learner) meanLoss(own float64, n, images int) (float64, error) {
+	if l.parts.Group == nil {
+		return own, nil
+	}
+	v := []float64{own * float64(n)}
+	err := l.parts.Group.SumFloats(v)
+	return v[0] / float64(images), err
+}
+
+// backward computes the gradients of a loss; where they complete a step, they are
+// then the sums over the processes.
+func (r *run) backward(loss torch.Tensor, completes bool) error {
+	if r.reducer == nil || !completes {
+		return nn.Backward(loss)
+	}
+	return errors.Join(r.reducer.Prepare(), nn.Backward(loss), r.reducer.Finish())
+}
+
+// A scored batch is what the network says of it.
+type scored struct {
+	loss float64 // NaN where it was not asked for
+	prob []float32
+}
+
+func (s scored) encode() []byte {
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 8+4*len(s.prob)), math.Float64bits(s.loss))
+	for _, p := range s.prob {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(p))
+	}
+	return b
+}
+
+func decodeScored(b []byte) (s scored, err error) {
+	if len(b) < 8 || len(b)%4 != 0 {
+		return s, fmt.Errorf("train: another process has sent %d bytes for a batch", len(b))
+	}
+	s.loss = math.Float64frombits(binary.LittleEndian.Uint64(b))
+	for b = b[8:]; len(b) > 0; b = b[4:] {
+		s.prob = append(s.prob, math.Float32frombits(binary.LittleEndian.Uint32(b)))
+	}
+	return s, nil
+}
+
+// scoreBatches passes every batch of a source to use, in order, with what compute
+// says of it. Several processes take turns in computing, and all of them see
+// everything.
+func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch int, compute func(*feed.Batch) (scored, error), use func(*feed.Batch, scored) error) error {
+	size, rank := 1, 0
+	if g := l.parts.Group; g != nil {
+		size, rank = g.Size(), g.Rank()
+	}
+	var round []*feed.Batch // without images, but for a lone process
+	var own []byte
+	share := func() error {
+		all, err := l.parts.Group.GatherBytes(own)
+		if err != nil {
+			return err
+		}
+		for i, b := range round {
+			s, err := decodeScored(all[i])
+			if err == nil {
+				err = use(b, s)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		round, own = round[:0], nil
+		return nil
+	}
+	for b, err := range source.Epoch(epoch, 0) {
+		if err != nil {
+			return err
+		}
+		turn := len(round) == rank
+		var s scored
+		if len(round) == 0 { // at the beginning of a round all of them agree to go on
+			if _, err := l.images(ctx, 0); err != nil {
+				return err
+			}
+		}
+		if turn {
+			if s, err = compute(b); err != nil {
+				return err
+			}
+		}
+		if size == 1 {
+			if err := use(b, s); err != nil {
+				return err
+			}
+			continue
+		}
+		if turn {
+			own = s.encode()
+		}
+		kept := *b
+		kept.Images, kept.Targets, kept.Indices = nil, slices.Clone(b.Targets), slices.Clone(b.Indices)
+		if round = append(round, &kept); len(round) == size {
+			if err := share(); err != nil {
+				return err
+			}
+		}
+	}
+	if len(round) > 0 {
+		return share()
+	}
+	return nil
+}
