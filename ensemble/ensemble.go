@@ -77,6 +77,7 @@ func (e *Interrupted) Unwrap() error { return e.cause }
 //	items_fold0.txt        the names of these images, a line each
 //	cases_fold0.bin        their counts at each threshold, a metric.Table
 //	fold0.json             says that the fold is done
+//	model.safetensors      all folds as one model, a predict.Artifact
 //	preds_test.npy, items_test.txt, submission.csv
 //	cases.csv              a row per held-out image and class
 //	rules.json             the rules that were found, and what they are worth

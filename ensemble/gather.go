@@ -2,24 +2,22 @@ package ensemble
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"image"
-	"iter"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/data/resize"
-	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/internal/random"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/predict"
+	"github.com/hcunet/hcunet/predict/libtorch"
 	"github.com/hcunet/hcunet/rle"
-	"github.com/hcunet/hcunet/train"
 )
 
 // A Result is what a run found out.
@@ -142,8 +140,19 @@ func (r *run) gather(ctx context.Context) (*Result, error) {
 		}
 		res.Classes = append(res.Classes, c)
 	}
+	a, err := r.artifact(res)
+	if err != nil {
+		return nil, err
+	}
+	if r.cfg.Preparation != nil {
+		if err := predict.WriteArtifact(r.out.path("model.safetensors"), a); err != nil {
+			return nil, err
+		}
+	} else {
+		r.opt.Progress.Printf("model.safetensors is not written: the folder %s does not say how its images were prepared", r.cfg.Data)
+	}
 	if r.test.Len() > 0 {
-		if err := r.predictTest(ctx, res); err != nil {
+		if err := r.predictTest(ctx, a, res); err != nil {
 			return nil, fmt.Errorf("test images: %w", err)
 		}
 	}
@@ -187,38 +196,14 @@ func (r *run) parts() (*metric.Table, []part, error) {
 	return table, parts, nil
 }
 
-// trained returns the learner of a fold that is done, to predict with.
-func (r *run) trained(f int) (*train.Learner, error) {
-	net, err := r.network(f)
+// predictTest predicts the test images with the artifact, as any film is that comes
+// later, and writes the mean of the networks' probabilities and the submission.
+func (r *run) predictTest(ctx context.Context, a *predict.Artifact, res *Result) (err error) {
+	engine, err := libtorch.Backend{Device: r.opt.Device, Precision: r.cfg.Training.Precision, Threads: nn.Threads()}.Open(a)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	path := r.out.path("fold%d.safetensors", f)
-	weights, err := checkpoint.Open(path)
-	if err == nil {
-		err = nn.LoadState(net, weights)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r.learner(f, net, nil)
-}
-
-// predictTest predicts the test images with all networks at a time, one batch after
-// the other, and writes the mean and the submission.
-func (r *run) predictTest(ctx context.Context, res *Result) (err error) {
-	nn.Scope(func() { err = r.predictTestInScope(ctx, res) })
-	return err
-}
-
-func (r *run) predictTestInScope(ctx context.Context, res *Result) error {
-	learners := make([]*train.Learner, len(r.folds))
-	for f := range learners {
-		var err error
-		if learners[f], err = r.trained(f); err != nil {
-			return err
-		}
-	}
+	defer func() { err = errors.Join(err, engine.Close()) }()
 	source, err := r.source(r.test)
 	if err != nil {
 		return err
@@ -226,27 +211,32 @@ func (r *run) predictTestInScope(ctx context.Context, res *Result) error {
 	rows := make([][]maskcsv.Row, len(res.Classes))
 	r.opt.Progress.Start("test images", r.test.Len())
 	defer r.opt.Progress.End()
+	size, area := r.cfg.Task.Outputs()*r.cfg.Size*r.cfg.Size, r.cfg.Size*r.cfg.Size
 	err = r.out.writePredictions("test", names(r.test), len(res.Classes), r.cfg.Size, func(add func([][]float32) error) error {
 		for b, err := range source.Epoch(0, 0) {
+			if err == nil {
+				err = context.Cause(ctx)
+			}
 			if err != nil {
 				return err
 			}
-			mean, err := r.mean(ctx, learners, source, b)
+			prob, err := engine.Probabilities(b.Images, b.N)
 			if err != nil {
 				return err
 			}
-			for i, probs := range mean {
-				if err := add(probs); err != nil {
+			for i, index := range b.Indices {
+				one := prob[i*size : (i+1)*size]
+				classes := slices.Collect(slices.Chunk(one, area))
+				if err := add(classes[len(classes)-len(res.Classes):]); err != nil { // without the background
 					return err
 				}
-				image := b.Indices[i]
-				masks := r.masks(probs, res)
-				for c := range res.Classes {
-					runs, err := r.encode(image, masks[c])
-					if err != nil {
-						return fmt.Errorf("%s: %w", r.test.Name(image), err)
-					}
-					rows[c] = append(rows[c], maskcsv.Row{ID: r.test.Name(image), Runs: runs})
+				masks, err := a.Masks(one, r.geometry(index))
+				if err != nil {
+					return fmt.Errorf("%s: %w", r.test.Name(index), err)
+				}
+				for c, mask := range masks {
+					runs := rle.Encode(mask, &rle.Options{Empty: rle.Blank, Kernel: r.cfg.Inference.NotebookRuns})
+					rows[c] = append(rows[c], maskcsv.Row{ID: r.test.Name(index), Runs: runs})
 					if runs != "" {
 						res.Classes[c].TestMasks++
 					}
@@ -274,94 +264,13 @@ func (r *run) predictTestInScope(ctx context.Context, res *Result) error {
 	return nil
 }
 
-// mean returns the probabilities of a batch's images, averaged over the networks, of
-// each class.
-func (r *run) mean(ctx context.Context, learners []*train.Learner, source *feed.Loader, b *feed.Batch) ([][][]float32, error) {
-	sum := make([][][]float32, b.N)
-	for _, l := range learners {
-		n := 0
-		err := l.Predict(ctx, oneBatch{source, b}, r.flip(), func(p *train.Prediction) error {
-			probs := r.probabilities(p)
-			if sum[n] == nil {
-				sum[n] = probs
-			} else {
-				for c, prob := range probs {
-					for i, v := range prob {
-						sum[n][c][i] += v
-					}
-				}
-			}
-			n++
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	for _, probs := range sum {
-		for _, prob := range probs {
-			for i := range prob {
-				prob[i] /= float32(len(learners))
-			}
-		}
-	}
-	return sum, nil
-}
-
-// oneBatch is a source of one batch of another.
-type oneBatch struct {
-	*feed.Loader
-	batch *feed.Batch
-}
-
-func (oneBatch) Batches() int { return 1 }
-
-func (o oneBatch) Epoch(int, int) iter.Seq2[*feed.Batch, error] {
-	return func(yield func(*feed.Batch, error) bool) { yield(o.batch, nil) }
-}
-
-// masks returns the mask of each class, of 0 and 255. Where classes exclude one
-// another and several are predicted, the most probable one of them counts.
-func (r *run) masks(probs [][]float32, res *Result) [][]uint8 {
-	masks := make([][]uint8, len(probs))
-	for c, prob := range probs {
-		masks[c] = make([]uint8, len(prob))
-		res.Classes[c].Rule.Apply(masks[c], prob, 255)
-	}
-	if r.cfg.Task.Output == data.Sigmoid || len(probs) == 1 {
-		return masks
-	}
-	for i := range masks[0] {
-		best := -1
-		for c := range masks {
-			if masks[c][i] == 0 {
-				continue
-			}
-			if best >= 0 && probs[best][i] >= probs[c][i] {
-				masks[c][i] = 0
-				continue
-			}
-			if best >= 0 {
-				masks[best][i] = 0
-			}
-			best = c
-		}
-	}
-	return masks
-}
-
-// encode returns the runs of a mask of a test image, brought back to its film, "" if
-// it is empty.
-func (r *run) encode(i int, mask []uint8) (string, error) {
+// geometry says how the film of a test image lies in what the network sees.
+func (r *run) geometry(i int) resize.Geometry {
 	g := r.ds.Test[i].Geometry
 	if g.FilmWidth == 0 {
 		side := r.cfg.Inference.FilmSize
 		g = resize.Geometry{FilmWidth: side, FilmHeight: side}
 	}
 	g.Width, g.Height = r.cfg.Size, r.cfg.Size
-	film, err := g.Back(&image.Gray{Pix: mask, Stride: g.Width, Rect: image.Rect(0, 0, g.Width, g.Height)})
-	if err != nil {
-		return "", err
-	}
-	return rle.Encode(film, &rle.Options{Empty: rle.Blank, Kernel: r.cfg.Inference.NotebookRuns}), nil
+	return g
 }

@@ -122,6 +122,7 @@ func artifact(f *checkpoint.File) (*Artifact, error) {
 	if err := ParseModel([]byte(text), &a.Model); err != nil {
 		return nil, err
 	}
+	a.Digest = f.Digest
 	a.Weights = make([]*checkpoint.File, a.Folds)
 	for i := range a.Weights {
 		a.Weights[i] = &checkpoint.File{}
@@ -158,7 +159,7 @@ func ParseModel(text []byte, m *Model) error {
 	if err := json.Unmarshal(text, &members); err != nil {
 		return fmt.Errorf("predict: description of the model: %w", err)
 	}
-	for _, name := range []string{"task", "preparation", "network", "folds", "inference", "operating_point", "scores", "training", "made"} {
+	for _, name := range []string{"task", "preparation", "network", "folds", "inference", "operating_point", "scores", "training", "versions"} {
 		if _, ok := members[name]; !ok {
 			return fmt.Errorf("predict: description of the model: %q is missing", name)
 		}

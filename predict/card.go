@@ -2,6 +2,7 @@ package predict
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -66,17 +67,15 @@ func (m *Model) Card() string {
 			row("", "%d with %s", n, m.Task.Classes[i+1])
 		}
 	}
-	row("made", "%s", m.Made.Time.Format("2006-01-02 15:04 MST"))
-	if m.Made.Command != "" {
-		row("", "%s", m.Made.Command)
+	for i, name := range slices.Sorted(maps.Keys(m.Versions)) {
+		head := ""
+		if i == 0 {
+			head = "made with"
+		}
+		row(head, "%s %s", name, m.Versions[name])
 	}
-	var names []string
-	for name := range m.Made.Versions {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		row("", "%s %s", name, m.Made.Versions[name])
+	if m.Digest != "" {
+		row("digest", "%s", m.Digest)
 	}
 	w.Flush()
 	for _, s := range m.Scores {

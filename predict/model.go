@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"time"
 
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/metric"
@@ -34,7 +33,10 @@ type Model struct {
 
 	Scores   []Score  `json:"scores"` // on held-out images, one a class
 	Training Training `json:"training"`
-	Made     Made     `json:"made"`
+
+	Versions map[string]string `json:"versions"` // of the programs that made it
+
+	Digest string `json:"-"` // of the file that it was read from, SHA-256 in 64 hexadecimal digits; "" for none
 }
 
 // An Inference says how probabilities are computed for a prepared image.
@@ -129,25 +131,18 @@ func NamesDigest(names []string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Made says what made a model, and when.
-type Made struct {
-	Time     time.Time         `json:"time"`
-	Command  string            `json:"command,omitempty"`
-	Versions map[string]string `json:"versions"` // of programs, such as "go" and "libtorch"
-}
-
-// MadeNow returns the time and the versions of this program; others may be added.
-func MadeNow() Made {
-	m := Made{Time: time.Now().UTC().Truncate(time.Second), Versions: map[string]string{"go": runtime.Version()}}
+// Versions returns those of this library and of Go in this program; others may be
+// added.
+func Versions() map[string]string {
+	v := map[string]string{"go": runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		m.Versions["hcunet"] = info.Main.Version
-		for _, d := range info.Deps {
-			if d.Path == "github.com/hcunet/hcunet" {
-				m.Versions["hcunet"] = d.Version
+		for _, m := range append(info.Deps, &info.Main) {
+			if m.Path == "github.com/hcunet/hcunet" && m.Version != "" {
+				v["hcunet"] = m.Version
 			}
 		}
 	}
-	return m
+	return v
 }
 
 // Notices returns what must stand beside every result of the model.

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"image"
 	"math/rand/v2"
+	"strings"
 )
 
 // Size is the width and height of a film in pixels, that of the SIIM-ACR films.
@@ -26,6 +27,11 @@ const Size = 1024
 // positivesIn8 of each eight films in a row show a pneumothorax: about the share
 // of the SIIM-ACR training set (2,379 of 10,675).
 const positivesIn8 = 2
+
+const prefix = "phantom-"
+
+// Is says whether the name of a film is that of a phantom.
+func Is(name string) bool { return strings.HasPrefix(name, prefix) }
 
 // Case is one drawn film with its truth.
 type Case struct {
@@ -77,7 +83,7 @@ func Draw(seed uint64, index int) Case {
 	}
 	img, mask := p.draw(r)
 	return Case{
-		Name:    fmt.Sprintf("phantom-%d-%05d", seed, index),
+		Name:    fmt.Sprintf("%s%d-%05d", prefix, seed, index),
 		Patient: fmt.Sprintf("PHANTOM-%d-%05d", seed, who),
 		Age:     p.age,
 		Sex:     p.sex,

@@ -22,6 +22,8 @@ func TestDraw(t *testing.T) {
 	require.NotEqual(t, a.Image.Pix, other.Image.Pix)
 	require.NotEqual(t, a.Image.Pix, seed.Image.Pix)
 	require.Equal(t, "phantom-7-00003", a.Name)
+	require.True(t, Is(a.Name))
+	require.False(t, Is("0_test_1_.dcm"))
 	require.Equal(t, "PHANTOM-7-00003", a.Patient)
 	require.Equal(t, image.Rect(0, 0, Size, Size), a.Image.Rect)
 	require.Equal(t, a.Image.Rect, a.Mask.Rect)

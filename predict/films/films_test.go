@@ -83,6 +83,7 @@ func TestFind(t *testing.T) {
 	for arg, want := range map[string]string{
 		filepath.Join(dir, "none*"): "nothing matches it",
 		filepath.Join(dir, "["):     "syntax error in pattern",
+		"-seg":                      "flags come before films",
 		t.TempDir():                 "there is no DICOM, PNG or JPEG file in",
 	} {
 		_, err := Find([]string{arg})

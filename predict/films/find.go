@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/hcunet/hcunet/data"
 )
@@ -22,6 +23,9 @@ func Find(args []string) ([]string, error) {
 			matches, bad := filepath.Glob(arg)
 			if bad != nil {
 				return nil, fmt.Errorf("films: %s: %w", arg, bad)
+			}
+			if len(matches) == 0 && strings.HasPrefix(arg, "-") {
+				return nil, fmt.Errorf("films: there is no film %s; flags come before films", arg)
 			}
 			if len(matches) == 0 {
 				return nil, fmt.Errorf("films: there is no %s, and nothing matches it as a pattern", arg)

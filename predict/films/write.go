@@ -164,8 +164,13 @@ func (w *writer) dicom(f *Film) error {
 	return nil
 }
 
-// version returns the model's, which is when it was made.
-func (w *writer) version() string { return w.model.Made.Time.UTC().Format("20060102T150405Z") }
+// version returns what tells the model from every other: the beginning of its digest.
+func (w *writer) version() string {
+	if w.model.Digest == "" {
+		return "in memory"
+	}
+	return w.model.Digest[:min(len(w.model.Digest), 16)]
+}
 
 // withComment returns a PNG file with a text in it.
 //

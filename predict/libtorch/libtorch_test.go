@@ -82,7 +82,6 @@ func model(t *testing.T) (*predict.Artifact, []*unet.Net) {
 			Flip:  true,
 		},
 		Point: predict.OperatingPoint{Rules: []metric.Rule{metric.ThresholdRule(0.25, 0)}},
-		Made:  predict.MadeNow(),
 	}, nets...)
 	require.NoError(t, err)
 	return a, nets
