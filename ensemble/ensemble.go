@@ -14,7 +14,8 @@
 // A run that was interrupted, in whatever way, goes on with Options.Resume and leaves
 // the same bytes of weights, predictions, rules and submission as one that was not,
 // on the CPU with the same number of threads. Folds may be trained apart, with
-// Options.Fold, and gathered afterwards, to the same bytes.
+// Options.Fold, and gathered afterwards, to the same bytes. Several processes may
+// train each network together, see Options.Group.
 package ensemble
 
 import (
@@ -27,9 +28,11 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/folds"
+	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
+	"github.com/hcunet/hcunet/train"
 )
 
 // Options say where and how a run works. They do not change what comes out.
@@ -48,6 +51,11 @@ type Options struct {
 	Memory    int64         // bytes of images held in memory, 0 for all; the others are read again
 	Workers   int           // goroutines that make batches; 0 means one per core
 	SaveEvery time.Duration // between two states; 0 so that saving costs under 2 % of the time
+
+	// Group is the processes that train each network together, nil for one. All get
+	// the same description and see the same folders; the first alone writes. The
+	// images of a batch are shared out among them.
+	Group *dist.Group
 
 	Progress *report.Progress // nil to work in silence
 	Command  []string         // what to note as the command; may be empty
@@ -94,6 +102,12 @@ func Run(ctx context.Context, cfg Config, opt Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.agree(); err != nil {
+		return nil, err
+	}
+	if !r.first() {
+		return &Result{Out: opt.Out}, r.interrupted(ctx, r.follow(ctx))
+	}
 	if r.out, err = openFolder(r.cfg, opt); err != nil {
 		return nil, err
 	}
@@ -112,6 +126,7 @@ func Run(ctx context.Context, cfg Config, opt Options) (*Result, error) {
 			}
 		}
 	}
+	r.opt.Group = nil // the others have ended: the ensemble is the first process's alone
 	result, err := r.gather(ctx)
 	return result, r.interrupted(ctx, err)
 }
@@ -121,7 +136,8 @@ func (r *run) interrupted(ctx context.Context, err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("the disk of %s is full; make room, and -resume goes on with what was saved: %w", r.opt.Out, err)
 	}
-	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())) {
+	cancelled := ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err()))
+	if err != nil && (cancelled || errors.Is(err, train.ErrElsewhere)) {
 		return &Interrupted{r.opt.Out, err}
 	}
 	return err
@@ -188,6 +204,9 @@ func newRun(ctx context.Context, cfg Config, opt Options) (*run, error) {
 	}
 	if err := r.tryNetwork(); err != nil {
 		return nil, err
+	}
+	if !r.first() {
+		return r, nil
 	}
 	return r, checkFolder(opt.Out, r.cfg, opt)
 }

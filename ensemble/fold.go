@@ -50,6 +50,9 @@ func (o *folder) part(f int) (p part, ok bool, err error) {
 // foldOnce trains and scores a fold unless it is done.
 func (r *run) foldOnce(ctx context.Context, f int) error {
 	_, done, err := r.out.part(f)
+	if err == nil {
+		done, err = r.tell(done)
+	}
 	if err != nil || done {
 		return err
 	}
@@ -75,7 +78,7 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 		return err
 	}
 	h := &history{}
-	saver := &train.Saver{Path: filepath.Join(r.out.stateDir(f), "state.safetensors"), Every: r.opt.SaveEvery}
+	saver := &train.Saver{Path: filepath.Join(r.out.stateDir(f), stateFile), Every: r.opt.SaveEvery}
 	events := new(*report.Events) // opened when it is known where the run stands
 	board := train.Hook{EpochEnd: func(e metric.Epoch) error { return (*events).Epoch("", e) }}
 	learner, err := r.learner(f, net, append(r.hooks(ctx, f, h), board, saver.Hook()))
@@ -130,7 +133,7 @@ func (r *run) learner(f int, net *unet.Net, hooks []train.Hook) (*train.Learner,
 	if err != nil {
 		return nil, err
 	}
-	return train.New(net, r.cfg.Task, cfg, &train.Parts{Input: r.cfg.Input, Metrics: []metric.Metric{scores}, Hooks: hooks})
+	return train.New(net, r.cfg.Task, cfg, &train.Parts{Input: r.cfg.Input, Metrics: []metric.Metric{scores}, Hooks: hooks, Group: r.opt.Group})
 }
 
 // metrics are those of each epoch: of one class the notebook's Dice, of several the
@@ -153,13 +156,17 @@ func (r *run) hooks(ctx context.Context, f int, h *history) []train.Hook {
 		r.opt.Progress.Step(b.Loss, b.Images)
 		return nil
 	}}
-	stop := train.Hook{BatchEnd: func(train.BatchInfo) error {
+	return []train.Hook{h.hook(), files, bar, stopHook(ctx)}
+}
+
+// stopHook ends the run in order once ctx is done.
+func stopHook(ctx context.Context) train.Hook {
+	return train.Hook{BatchEnd: func(train.BatchInfo) error {
 		if ctx.Err() != nil {
 			return train.Stop
 		}
 		return nil
 	}}
-	return []train.Hook{h.hook(), files, bar, stop}
 }
 
 // epochs writes those of a fold as a table and as JSON lines.
@@ -208,7 +215,7 @@ func (r *run) train(ctx context.Context, f int, learner *train.Learner, h *histo
 func (r *run) trainSource(f int) (*feed.Loader, error) {
 	return feed.NewLoader(r.images.Subset(r.folds.Train(f)), feed.LoaderOptions{
 		Batch: r.cfg.Batch, Size: r.cfg.Size, Shuffle: true, Augment: &r.cfg.Augmentation, Last: r.cfg.Last,
-		Seed: r.seed(f), Workers: r.opt.Workers,
+		Seed: r.seed(f), Workers: r.opt.Workers, Share: r.share(),
 	})
 }
 

@@ -26,6 +26,7 @@ const (
 	configFile = "config.json"
 	runFile    = "run.json"
 	stateDir   = "state" // of folds under way
+	stateFile  = "state.safetensors"
 )
 
 // A folder is that of a run. Files appear in it whole or not at all.

@@ -1,7 +1,6 @@
 package ensemble_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,7 +38,7 @@ func TestMain(m *testing.M) {
 		err = json.Unmarshal([]byte(text), &c)
 	}
 	if err == nil {
-		_, err = ensemble.Run(context.Background(), c.Config, c.Options)
+		err = runTogether(c)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

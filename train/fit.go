@@ -186,6 +186,7 @@ type run struct {
 	epochEnd    bool      // after the epoch's last training batch
 	begun       time.Time // when the epoch would have, had it run without a break
 	end         error     // Stop or EndPhase, once a hook returned it
+	elsewhere   bool      // end comes from another process
 }
 
 // hooks calls one moment's functions. Stop and EndPhase are noted and obeyed
@@ -231,7 +232,10 @@ func (r *run) train(ctx context.Context, source, valid feed.Source) error {
 			return err
 		}
 	}
-	if errors.Is(r.end, Stop) {
+	switch {
+	case errors.Is(r.end, Stop) && r.elsewhere:
+		return ErrElsewhere
+	case errors.Is(r.end, Stop):
 		return Stop
 	}
 	if r.Learner.at.Phase != nil {
@@ -283,8 +287,8 @@ func (p Phase) where() string {
 // fail adds to an error where it happened.
 func (r *run) fail(ctx context.Context, part string, batch int, err error) error {
 	cause := context.Cause(ctx)
-	if errors.Is(err, errElsewhere) {
-		cause = errElsewhere
+	if errors.Is(err, ErrElsewhere) {
+		cause = ErrElsewhere
 	}
 	if cause != nil && errors.Is(err, cause) {
 		return &cancelled{fmt.Sprintf("%s%s, after %d batches", r.where(), part, batch), cause}
@@ -327,10 +331,14 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 		if err != nil {
 			return r.fail(ctx, "", at.Batch, err)
 		}
-		if errors.Is(r.end, EndPhase) {
+		ended, err := r.ended()
+		if err != nil {
+			return err
+		}
+		if ended && errors.Is(r.end, EndPhase) {
 			return nil // and train ends it, before the next pause
 		}
-		if err := r.pause(); err != nil || r.end != nil {
+		if err := r.pause(); err != nil || ended {
 			return err
 		}
 	}
@@ -368,6 +376,9 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 	l.at.Epoch++
 	at.Batch, at.Seen, at.Elapsed = 0, 0, 0
 	if err := r.hooks(func(h Hook) error { return moment(h.EpochEnd, row) }); err != nil {
+		return err
+	}
+	if _, err := r.ended(); err != nil {
 		return err
 	}
 	if len(at.Epochs) == r.phase.Epochs || errors.Is(r.end, EndPhase) {

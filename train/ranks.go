@@ -14,8 +14,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// errElsewhere ends a run whose other processes were told to stop.
-var errElsewhere = errors.New("train: another process was told to stop")
+// ErrElsewhere ends a run because another of its processes was told to stop.
+var ErrElsewhere = errors.New("train: another process was told to stop")
 
 // checkGroup refuses what several processes cannot do together.
 func (l *Learner) checkGroup() error {
@@ -72,9 +72,38 @@ func (l *Learner) images(ctx context.Context, own int) (int, error) {
 		return 0, err
 	}
 	if v[1] > 0 && cause == nil {
-		cause = errElsewhere
+		cause = ErrElsewhere
 	}
 	return int(v[0]), cause
+}
+
+// ended says whether the run or phase ends after this batch. Several processes end
+// together, once no gradients are gathered, if one of them is to stop.
+func (r *run) ended() (bool, error) {
+	if r.reducer == nil {
+		return r.end != nil, nil
+	}
+	if r.at.Gathered.Batches > 0 {
+		return false, nil
+	}
+	v := []float64{0, 0}
+	switch {
+	case errors.Is(r.end, Stop):
+		v[0] = 1
+	case r.end != nil:
+		v[1] = 1
+	}
+	if err := r.parts.Group.SumFloats(v); err != nil {
+		return false, err
+	}
+	switch {
+	case v[0] > 0:
+		r.elsewhere = !errors.Is(r.end, Stop)
+		r.end = Stop
+	case v[1] > 0:
+		r.end = EndPhase
+	}
+	return r.end != nil, nil
 }
 
 // meanLoss returns the mean over the images of all processes.

@@ -1,0 +1,95 @@
+package ensemble
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/train"
+)
+
+// first says whether this process writes: a lone one, or the first of a group.
+func (r *run) first() bool { return r.opt.Group == nil || r.opt.Group.First() }
+
+// share returns this process's part of each training batch.
+func (r *run) share() feed.Share {
+	if g := r.opt.Group; g != nil {
+		return feed.Share{Rank: g.Rank(), Of: g.Size()}
+	}
+	return feed.Share{}
+}
+
+// agree returns an error unless all processes have the same description, with the
+// statistics of the same images.
+func (r *run) agree() error {
+	if r.opt.Group == nil {
+		return nil
+	}
+	text, err := r.cfg.JSON()
+	if err != nil {
+		return err
+	}
+	return r.opt.Group.Agree("description or data", string(text))
+}
+
+// tell passes on what the first process says about a fold: whether it is done.
+func (r *run) tell(done bool) (bool, error) {
+	if r.opt.Group == nil {
+		return done, nil
+	}
+	word := []byte{0}
+	if done {
+		word[0] = 1
+	}
+	all, err := r.opt.Group.GatherBytes(word)
+	return err == nil && all[0][0] == 1, err
+}
+
+// follow is Run for the processes that write nothing: they train the folds with the
+// first one, which makes the ensemble of them alone.
+func (r *run) follow(ctx context.Context) error {
+	for f := range r.folds {
+		if r.opt.Gather || r.opt.Fold >= 0 && r.opt.Fold != f {
+			continue
+		}
+		done, err := r.tell(false)
+		if err != nil {
+			return err
+		}
+		if done {
+			continue
+		}
+		nn.Scope(func() { err = r.followFold(ctx, f) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) followFold(ctx context.Context, f int) error {
+	net, err := r.network(f)
+	if err != nil {
+		return err
+	}
+	h := &history{}
+	learner, err := r.learner(f, net, []train.Hook{h.hook(), stopHook(ctx)})
+	if err != nil {
+		return err
+	}
+	// The first process reads the same state, and writes the next one only when all
+	// have begun.
+	state := (&folder{dir: r.opt.Out}).stateDir(f)
+	if _, err := (&train.Saver{Path: filepath.Join(state, stateFile)}).Resume(learner); err != nil {
+		return err
+	}
+	if err := r.train(ctx, f, learner, h); err != nil {
+		return err
+	}
+	source, err := r.source(r.images.Subset(r.folds[f]))
+	if err != nil {
+		return err
+	}
+	return learner.Predict(ctx, source, r.flip(), func(*train.Prediction) error { return nil })
+}

@@ -1,0 +1,84 @@
+package ensemble_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hcunet/hcunet/dist"
+	"github.com/hcunet/hcunet/ensemble"
+	"github.com/stretchr/testify/require"
+)
+
+// dieVariable is the time after which rank 1 of a child's job kills itself.
+const dieVariable = "HCUNET_TEST_DIE"
+
+// runTogether is ensemble.Run, as one of several processes where a launcher says so.
+func runTogether(c childRun) error {
+	cfg, several, err := dist.FromEnviron(os.Getenv)
+	if err != nil {
+		return err
+	}
+	if several {
+		if c.Options.Group, err = dist.Open(cfg); err != nil {
+			return err
+		}
+		defer c.Options.Group.Close()
+		if d, err := time.ParseDuration(os.Getenv(dieVariable)); err == nil && cfg.Rank == 1 {
+			time.AfterFunc(d, func() {
+				if p, err := os.FindProcess(os.Getpid()); err == nil {
+					_ = p.Kill()
+				}
+			})
+		}
+	}
+	_, err = ensemble.Run(context.Background(), c.Config, c.Options)
+	if c.Options.Group != nil {
+		c.Options.Group.Fail(err)
+	}
+	return err
+}
+
+// Two processes train every fold together; one is killed, the other stops by itself,
+// and the job that goes on leaves the bytes of one that nobody disturbed.
+func TestRanksKilled(t *testing.T) {
+	if err := dist.Available(); err != nil {
+		t.Skip(err)
+	}
+	c := small(ensemble.Default, blobs(t, 10, 2))
+	c.Training.MicroBatches, c.Training.SyncBatchNorm = 2, true
+	c.Phases = ensemble.NotebookPhases(2, 1, 1e-2, false)
+	launch := func(opt ensemble.Options) error {
+		text, err := json.Marshal(childRun{c, opt})
+		require.NoError(t, err)
+		t.Setenv(childVariable, string(text))
+		return dist.Launch(t.Context(), 2, []string{os.Args[0]}, &dist.LaunchOptions{Grace: 30 * time.Second})
+	}
+	whole, killed := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "killed")
+	start := time.Now()
+	require.NoError(t, launch(ensemble.Options{Out: whole, Fold: -1, SaveEvery: time.Nanosecond}))
+	took := time.Since(start)
+
+	deaths := 0
+	for share := 0.3; share < 0.9; share += 0.2 {
+		t.Setenv(dieVariable, time.Duration(share*float64(took)).String())
+		_, err := os.Stat(filepath.Join(killed, "config.json"))
+		start := time.Now()
+		err = launch(ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond, Resume: err == nil})
+		if err == nil {
+			break // what was left took less time
+		}
+		deaths++
+		require.ErrorContains(t, err, "rank 1 of 2 ended with signal: killed")
+		require.Less(t, time.Since(start), took+20*time.Second, "the timeout is 5 minutes")
+	}
+	require.Positive(t, deaths)
+	t.Setenv(dieVariable, "")
+	if _, err := os.Stat(filepath.Join(killed, "submission.csv")); err != nil {
+		require.NoError(t, launch(ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond, Resume: true}))
+	}
+	requireSame(t, files(t, whole), files(t, killed))
+}
