@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/ensemble"
 	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/nn"
@@ -134,7 +135,7 @@ func TestThreads(t *testing.T) {
 		set := flag.NewFlagSet("test", flag.ContinueOnError)
 		f := ensemble.NewFlags(set)
 		require.NoError(t, set.Parse(c.args))
-		_, err := f.Machine(c.dir)
+		_, err := f.Machine(c.dir, dist.Config{})
 		require.NoError(t, err)
 		require.Equal(t, c.threads, nn.Threads())
 	}

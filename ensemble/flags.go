@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
@@ -209,7 +210,9 @@ func (f *Flags) phases(c *Config, given map[string]bool, begun bool) error {
 // Machine returns the device of the flags and sets the number of threads. For a run
 // that goes on in a folder, which may be "", it is the number that it began with
 // unless a flag says otherwise: another one may change the last bits of what comes.
-func (f *Flags) Machine(dir string) (nn.Device, error) {
+// Processes that share a machine, as place says, get a CUDA device each and share the
+// cores.
+func (f *Flags) Machine(dir string, place dist.Config) (nn.Device, error) {
 	threads := f.threads
 	if threads == 0 && dir != "" {
 		runs, err := (&folder{dir: dir}).facts()
@@ -220,7 +223,16 @@ func (f *Flags) Machine(dir string) (nn.Device, error) {
 			threads = runs[0].Threads
 		}
 	}
-	d, err := nn.ParseDevice(f.device)
+	device := f.device
+	if place.LocalSize > 1 {
+		if threads == 0 {
+			threads = max(1, nn.Threads()/place.LocalSize)
+		}
+		if any, err := nn.ParseDevice(device); err == nil && any.CUDA() && !strings.Contains(device, ":") {
+			device = fmt.Sprintf("cuda:%d", place.LocalRank)
+		}
+	}
+	d, err := nn.ParseDevice(device)
 	if err == nil && threads != 0 {
 		err = nn.SetThreads(threads)
 	}

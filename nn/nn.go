@@ -40,6 +40,7 @@ package nn
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/hcunet/hcunet/internal/shim"
 	torch "github.com/wangkuiyi/gotorch"
@@ -61,6 +62,9 @@ func (e *InputError) Error() string { return e.Layer + ": " + e.Msg }
 // result left behind; and the *[InputError] of a layer. Any other panic goes on,
 // so that a bug stays a bug.
 func Try(f func()) (err error) {
+	// What a function left behind waits on its thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	defer func() {
 		switch r := recover().(type) {
 		case nil:

@@ -15,7 +15,7 @@ import (
 func TestConfigJSON(t *testing.T) {
 	other := train.Config{
 		Loss:         loss.Config{{Weight: 0.5, Parameters: loss.DefaultDice()}},
-		MicroBatches: 3, Optimizer: nn.DefaultSGD(), Precision: train.Float16, Seed: 7,
+		MicroBatches: 3, SyncBatchNorm: true, Optimizer: nn.DefaultSGD(), Precision: train.Float16, Seed: 7,
 	}
 	for _, c := range []train.Config{train.Default(), train.Kernel(), other} {
 		require.NoError(t, c.Check())
@@ -28,7 +28,7 @@ func TestConfigJSON(t *testing.T) {
 	text, err := json.Marshal(train.Kernel())
 	require.NoError(t, err)
 	require.Contains(t, string(text), `"micro_batches":4,"accumulation":"notebook","clip":1,"weight_decay":0.01`)
-	require.Contains(t, string(text), `"batch_norm_momentum":0.025,"precision":"float32"`)
+	require.Contains(t, string(text), `"batch_norm_momentum":0.025,"sync_batch_norm":false,"precision":"float32"`)
 	var c train.Config
 	require.ErrorContains(t, json.Unmarshal([]byte(`{"precision":"float8"}`), &c), `precision "float8"; wanted float32 or bfloat16 or float16`)
 	require.ErrorContains(t, json.Unmarshal([]byte(`{"accumulation":"sum"}`), &c), `accumulation "sum"; wanted mean or notebook`)

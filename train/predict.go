@@ -50,10 +50,10 @@ func (l *Learner) Predict(ctx context.Context, source feed.Source, flip Flip, ea
 	}
 	defer l.busy.RUnlock()
 	done := 0
-	err := l.scoreBatches(ctx, source, 0, func(b *feed.Batch) (scored, error) {
+	err := l.scoreBatches(ctx, source, 0, func(b *feed.Batch, number, first int) (scored, error) {
 		prob, err := l.predict(b, flip)
 		if err != nil {
-			err = fmt.Errorf("train: predicting %s: %w", films(source, b), err)
+			err = fmt.Errorf("train: predicting batch %d, images from %d on: %w", number, first, err)
 		}
 		return scored{math.NaN(), prob}, err
 	}, func(b *feed.Batch, s scored) error {
@@ -124,7 +124,7 @@ func (r *run) scoreAll(ctx context.Context, valid feed.Source) (metric.Values, e
 	}
 	var losses metric.Mean
 	number, first := 0, 0
-	err := r.scoreBatches(ctx, valid, r.Learner.at.Epoch, func(b *feed.Batch) (s scored, err error) {
+	err := r.scoreBatches(ctx, valid, r.Learner.at.Epoch, func(b *feed.Batch, _, _ int) (s scored, err error) {
 		if err := r.checkBatch(b, true); err != nil {
 			return s, err
 		}

@@ -151,15 +151,16 @@ func decodeScored(b []byte) (s scored, err error) {
 }
 
 // scoreBatches passes every batch of a source to use, in order, with what compute
-// says of it. Several processes take turns in computing, and all of them see
-// everything.
-func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch int, compute func(*feed.Batch) (scored, error), use func(*feed.Batch, scored) error) error {
+// says of it; number is the batch's, first that of its first image. Several processes
+// take turns in computing, and all of them see everything.
+func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch int, compute func(b *feed.Batch, number, first int) (scored, error), use func(*feed.Batch, scored) error) error {
 	size, rank := 1, 0
 	if g := l.parts.Group; g != nil {
 		size, rank = g.Size(), g.Rank()
 	}
 	var round []*feed.Batch // without images, but for a lone process
 	var own []byte
+	number, first := 0, 0
 	share := func() error {
 		all, err := l.parts.Group.GatherBytes(own)
 		if err != nil {
@@ -189,10 +190,12 @@ func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch in
 			}
 		}
 		if turn {
-			if s, err = compute(b); err != nil {
+			if s, err = compute(b, number, first); err != nil {
 				return err
 			}
 		}
+		number++
+		first += b.N
 		if size == 1 {
 			if err := use(b, s); err != nil {
 				return err

@@ -7,6 +7,8 @@
 //	kfold -config runs/siim/config.json          the same again
 //	kfold -data data/siim-256 -out runs/siim -fold 2    one fold by itself, and after all:
 //	kfold -gather -out runs/siim
+//	kfold -data data/siim-256 -out runs/siim -nproc 4   four processes on this machine
+//	torchrun --no-python --nproc-per-node 4 kfold -data data/siim-256 -out runs/siim
 //
 // On SIIM-ACR (10,675 films at 256x256) the notebook "Hypercolumns pneumothorax
 // fastai" scores 0.816 out of fold; predicting nothing scores 0.777. The flags have
@@ -24,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/ensemble"
 	"github.com/hcunet/hcunet/internal/usage"
 	"github.com/hcunet/hcunet/report"
@@ -32,6 +35,8 @@ import (
 func main() {
 	switch err := run(os.Args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errStopped):
+		os.Exit(1)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "kfold:", err)
 		os.Exit(1)
@@ -48,6 +53,7 @@ var help = usage.Text{
 		"kfold -data data/siim-256 -out runs/siim -fold 2    trains one fold by itself; after all of them",
 		"kfold -gather -out runs/siim                        makes the ensemble",
 		"kfold -data data/siim-256 -find-rate -out runs/rate looks for a learning rate",
+		"kfold -data data/siim-256 -out runs/siim -nproc 4   trains each network on 4 devices",
 	},
 	Groups: []usage.Group{
 		{Heading: "what to begin with", Flags: []string{"recipe", "config", "weights", "allow-leak"}},
@@ -55,7 +61,7 @@ var help = usage.Text{
 		{Heading: "network and training", Flags: []string{"arch", "size", "batch", "accumulate", "epochs-frozen", "epochs-full", "rate", "weight-decay", "clip", "precision", "seed", "threshold"}},
 		{Heading: "folds and masks", Flags: []string{"folds", "split", "rule", "noise", "no-flip", "film-size"}},
 		{Heading: "the run", Flags: []string{"out", "resume", "fold", "gather", "find-rate", "save-every"}},
-		{Heading: "the machine", Flags: []string{"device", "threads", "workers", "memory"}},
+		{Heading: "the machine", Flags: []string{"device", "threads", "nproc", "workers", "memory"}},
 	},
 }
 
@@ -71,9 +77,19 @@ func run(args []string) error {
 	flags.Int64Var(&opt.Memory, "memory", 0, "`MiB` of images held in memory, the others are read again; 0 for all")
 	flags.IntVar(&opt.Workers, "workers", 0, "`goroutines` that read and transform images; 0 means one per core")
 	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 so that saving costs under 2 %")
+	processes := flags.Int("nproc", 1, "`processes` to start on this machine, which train each network together; torchrun, srun and Kubernetes start their own")
 	find := flags.Bool("find-rate", false, "train with a growing rate and say where the loss falls fastest")
 	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
+	}
+	place, launched, err := dist.FromEnviron(os.Getenv)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if *processes > 1 && !launched {
+		return launch(ctx, *processes)
 	}
 	opt.Memory <<= 20
 	var base *ensemble.Config
@@ -90,12 +106,19 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if opt.Device, err = description.Machine(begun); err != nil {
+	if opt.Device, err = description.Machine(begun, place); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	opt.Progress = report.NewProgress(os.Stderr)
+	if launched {
+		place.CUDA = opt.Device.CUDA()
+		if opt.Group, err = dist.Open(place); err != nil {
+			return err
+		}
+		defer opt.Group.Close()
+	}
+	if place.Rank == 0 {
+		opt.Progress = report.NewProgress(os.Stderr)
+	}
 	context.AfterFunc(ctx, func() {
 		stop() // a second Ctrl-C ends at once
 		opt.Progress.Printf("stopping after this step; press Ctrl-C again to stop now")
@@ -109,9 +132,28 @@ func run(args []string) error {
 		return nil
 	}
 	result, err := ensemble.Run(ctx, c, opt)
-	if err != nil {
+	if opt.Group != nil {
+		opt.Group.Fail(err)
+	}
+	if err != nil || place.Rank > 0 {
 		return err
 	}
 	fmt.Printf("%s\nweights, predictions, plots and how it was made: %s\n", result, result.Out)
 	return nil
 }
+
+// launch starts this program again, as several processes.
+func launch(ctx context.Context, n int) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	err = dist.Launch(ctx, n, append([]string{program}, os.Args[1:]...), nil)
+	if ctx.Err() != nil {
+		return errStopped
+	}
+	return err
+}
+
+// errStopped is for a Ctrl-C that the first process has answered.
+var errStopped = errors.New("stopped")

@@ -4,12 +4,27 @@
 
 #include "handles.h"
 
+#include <ATen/Parallel.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
 namespace hcunet {
+
+// The number of threads inside an operator. OpenMP keeps it per thread, and one that
+// calls libtorch for the first time would begin with all cores, which adds up in
+// another order; so each takes the number before it works.
+inline std::atomic<int> wanted_threads{0};  // 0 before anybody has chosen
+inline thread_local int taken_threads = 0;
+
+inline void take_threads() {
+  int n = wanted_threads.load(std::memory_order_relaxed);
+  if (n == taken_threads) return;
+  at::set_num_threads(n);
+  taken_threads = n;
+}
 
 inline char* text(const char* s) { return strdup(s && *s ? s : "unknown C++ error"); }
 
@@ -19,6 +34,7 @@ char* caught(Body&& body) noexcept {
   char* error = nullptr;
   try {
     std::shared_lock<std::shared_mutex> running(calls_mutex);
+    take_threads();
     body();
   } catch (const c10::Error& e) {
     error = text(e.what_without_backtrace());

@@ -330,7 +330,10 @@ char* hcunet_seed(uint64_t seed) {
   return guard([&] { at::manual_seed(seed); });
 }
 void hcunet_set_threads(int n) { SetNumThreads(n); }
-int hcunet_threads(void) { return at::get_num_threads(); }
+int hcunet_threads(void) {
+  take_threads();
+  return at::get_num_threads();
+}
 int hcunet_cuda_devices(void) { return torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0; }
 char* hcunet_cuda_synchronize(int index) {
   return guard([&] { torch::cuda::synchronize(device(1, index).index()); });

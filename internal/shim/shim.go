@@ -70,8 +70,8 @@ func Version() string { return C.GoString(C.hcunet_torch_version()) }
 // LiveHandles returns the number of tensor handles that exist now.
 func LiveHandles() int64 { return int64(C.hcunet_live_handles()) }
 
-// SetThreads sets the number of threads inside an operator, for this thread and
-// for those that have not called libtorch yet; n < 1 changes nothing.
+// SetThreads sets the number of threads inside an operator, on every thread from its
+// next call on; n < 1 changes nothing.
 func SetThreads(n int) { C.hcunet_set_threads(C.int(n)) }
 
 // Threads returns the number of threads inside an operator.
