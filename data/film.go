@@ -2,7 +2,6 @@ package data
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"image"
@@ -41,8 +40,6 @@ const (
 	DICOMFilm
 )
 
-const dicomHead = 132 // bytes: the preamble and "DICM"
-
 // KindOf looks at a file's first bytes, or its extension where they say nothing: a
 // broken film is to be reported, not passed over.
 func KindOf(path string) (FilmKind, error) {
@@ -51,7 +48,7 @@ func KindOf(path string) (FilmKind, error) {
 		return NoFilm, fmt.Errorf("data: %w", err)
 	}
 	defer f.Close()
-	head := make([]byte, dicomHead)
+	head := make([]byte, dicom.HeadBytes)
 	n, err := io.ReadFull(f, head)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return NoFilm, fmt.Errorf("data: %w", err)
@@ -59,7 +56,7 @@ func KindOf(path string) (FilmKind, error) {
 	if picture.Is(head[:n]) {
 		return PictureFilm, nil
 	}
-	if n == dicomHead && bytes.Equal(head[128:], []byte("DICM")) && !strings.EqualFold(filepath.Base(path), "DICOMDIR") {
+	if dicom.Is(head[:n]) && !strings.EqualFold(filepath.Base(path), "DICOMDIR") {
 		return DICOMFilm, nil
 	}
 	switch strings.ToLower(filepath.Ext(path)) {

@@ -162,17 +162,17 @@ func survey(file []byte, maxBytes int64) (*layout, error) {
 	g := &guard{b: file}
 	l := &layout{stream: file}
 	switch has := beginning(file); {
-	case len(file) >= 132 && string(file[128:132]) == "DICM":
-		g.pos = 132
+	case len(file) >= HeadBytes && string(file[128:HeadBytes]) == "DICM":
+		g.pos = HeadBytes
 	case has == metaInformation:
 		l.warn("the file has no preamble; it begins with its meta information")
 	case has != "":
 		l.syntax, l.bare = has, true
 		l.warn("the file has neither preamble nor meta information; it is read as %s", has.Name())
-	case len(file) < 132:
+	case len(file) < HeadBytes:
 		return nil, broken(len(file), "the file has %d bytes, a DICOM file begins with a preamble of 128 bytes and DICM", len(file))
 	default:
-		return nil, broken(128, "want DICM after the preamble, found %q: not a DICOM file", file[128:132])
+		return nil, broken(128, "want DICM after the preamble, found %q: not a DICOM file", file[128:HeadBytes])
 	}
 	if !l.bare {
 		if err := g.meta(l); err != nil {
@@ -198,6 +198,15 @@ func survey(file []byte, maxBytes int64) (*layout, error) {
 		g.correct()
 	}
 	return l, g.dataset(l)
+}
+
+// HeadBytes is how much of a file's beginning Is looks at: the preamble and "DICM".
+const HeadBytes = 132
+
+// Is reports whether a file that begins like this looks like DICOM. head is its first
+// HeadBytes, or all of a shorter file.
+func Is(head []byte) bool {
+	return len(head) >= HeadBytes && string(head[128:HeadBytes]) == "DICM" || beginning(head) != ""
 }
 
 // metaInformation stands for a file that begins with its group 2.

@@ -130,6 +130,25 @@ func TestDoubts(t *testing.T) {
 	}
 }
 
+// Is knows what Read reads, also by the first bytes alone.
+func TestIs(t *testing.T) {
+	sound := build(ExplicitLittleEndian, sixGrey...)
+	for name, file := range map[string][]byte{
+		"whole":                    sound,
+		"no preamble":              sound[132:],
+		"a data set":               encode(ExplicitLittleEndian, with([]el{{0x00080060, "CS", "CR"}}, sixGrey...)),
+		"a data set, implicit":     encode(ImplicitLittleEndian, with([]el{{0x00080060, "CS", "CR"}}, sixGrey...)),
+		"a data set, big endian":   encode(ExplicitBigEndian, with([]el{{0x00080060, "CS", "CR"}}, sixGrey...)),
+		"longer than one looks at": append(sound, make([]byte, 1000)...),
+	} {
+		assert.True(t, Is(file[:min(len(file), HeadBytes)]), name)
+	}
+	for _, other := range []string{"", "DICM", "\x89PNG\r\n\x1a\n", "ImageId,EncodedPixels\n", "\x08\x00", strings.Repeat("\x00", HeadBytes),
+		"\x08\x00\x05\x00\xff\xff\xff\x7f", "\x08\x00\x00\x01CS\x02\x00CR"} {
+		assert.False(t, Is([]byte(other)), "%q", other)
+	}
+}
+
 func TestIsUID(t *testing.T) {
 	for _, s := range []string{"1", "0.0", "1.2.840.10008.1.2", "2.25.194823961290274160312706517231943025417", strings.Repeat("1.", 31) + "12"} {
 		assert.True(t, IsUID(s), s)

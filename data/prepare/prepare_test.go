@@ -766,3 +766,30 @@ func TestRunWarnings(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, b.String(), "colours became grey")
 }
+
+// What is odd about a DICOM file is told of too: one without preamble is a film
+// whatever its name, and one of few values is reported as a picture is.
+func TestRunFaults(t *testing.T) {
+	dir := t.TempDir()
+	sound, err := os.ReadFile(writeDICOM(t, formula(1), "1.2.3.1", "P", dir, "sound.dcm"))
+	require.NoError(t, err)
+	bare := sketch.WriteText(t, string(sound[132:]), dir, "in", "bare")
+	sketch.WriteText(t, "not a film", dir, "in", "notes")
+	few := formula(2)
+	for i, v := range few.Pix {
+		few.Pix[i] = v % 9
+	}
+	path := writeDICOM(t, few, "1.2.3.2", "P", dir, "in", "few.dcm")
+	opt := Options{Images: []string{filepath.Join(dir, "in")}, RLE: sketch.WriteText(t, "bare,-1\nfew,-1\n", dir, "rle.csv"),
+		Out: filepath.Join(dir, "out"), Preparation: sized(32)}
+	sum, err := Run(context.Background(), opt)
+	require.NoError(t, err)
+	require.Equal(t, 2, sum.Train)
+	require.Equal(t, []string{
+		bare + ": the file has no preamble; it begins with its meta information",
+		path + ": it has only 9 different values",
+	}, sum.Warnings)
+	r, err := data.Check(open(t, opt.Out), nil)
+	require.NoError(t, err)
+	require.Contains(t, fmt.Sprint(r.Findings), "few.png its film has 9 different values")
+}
