@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/hcunet/hcunet/internal/folderlock"
 )
 
 // torchHub is where PyTorch publishes torchvision's weights.
@@ -105,17 +107,23 @@ type download struct {
 	digits  string // of the hash, lower case
 }
 
-// run downloads to the partial file, checks it and moves it into place.
+// run downloads to the partial file, checks it and moves it into place. Nobody else
+// downloads to the folder meanwhile.
 func (d *download) run(ctx context.Context) error {
-	part, err := d.openPart(ctx)
+	lock, err := folderlock.Wait(ctx, d.options.Dir)
+	if ctx.Err() != nil && err != nil {
+		return fmt.Errorf("checkpoint: fetch: waiting for another download to %s: %w", d.options.Dir, err)
+	}
+	// A file system without locks gives another error; the hash is the last word.
+	defer lock.Unlock()
+	if d.verify(d.path) == nil { // another process has done it meanwhile
+		return nil
+	}
+	part, err := os.OpenFile(d.path+".part", os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return err
 	}
 	defer part.Close()
-	if d.verify(d.path) == nil { // another process has done it meanwhile
-		os.Remove(part.Name())
-		return nil
-	}
 	resumed, err := d.fill(ctx, part)
 	if err == nil {
 		err = d.verify(part.Name())
@@ -140,27 +148,6 @@ func (d *download) run(ctx context.Context) error {
 		return err
 	}
 	return os.Rename(part.Name(), d.path)
-}
-
-// openPart opens the partial file for this process alone.
-func (d *download) openPart(ctx context.Context) (*os.File, error) {
-	for {
-		part, err := os.OpenFile(d.path+".part", os.O_RDWR|os.O_CREATE, 0o666)
-		if err != nil {
-			return nil, err
-		}
-		if err := lockFile(ctx, part); err != nil {
-			part.Close()
-			return nil, fmt.Errorf("checkpoint: fetch: waiting for another process that downloads %s: %w", d.path, err)
-		}
-		// The one who held it may have moved or removed it.
-		mine, err1 := part.Stat()
-		named, err2 := os.Stat(part.Name())
-		if err1 == nil && err2 == nil && os.SameFile(mine, named) {
-			return part, nil
-		}
-		part.Close()
-	}
 }
 
 // fill brings part to its full length, over as many connections as it takes.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/internal/folderlock"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -83,9 +85,15 @@ func fetched(t *testing.T, o *FetchOptions) {
 	got, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(weights, got))
-	left, err := os.ReadDir(o.Dir)
+	require.Len(t, left(t, o), 1)
+}
+
+// left returns what lies in the cache beside its lock.
+func left(t *testing.T, o *FetchOptions) []os.DirEntry {
+	t.Helper()
+	entries, err := os.ReadDir(o.Dir)
 	require.NoError(t, err)
-	require.Len(t, left, 1)
+	return slices.DeleteFunc(entries, func(e os.DirEntry) bool { return e.Name() == folderlock.File })
 }
 
 func part(o *FetchOptions) string { return filepath.Join(o.Dir, weightsName(8)+".part") }
@@ -241,9 +249,7 @@ func TestFetchWrongHash(t *testing.T) {
 	require.ErrorAs(t, err, &wrong)
 	// printf 'other weights' | sha256sum
 	require.Equal(t, HashError{File: "resnet34-333f7ec4.pth", Want: "333f7ec4", Got: "53959fa1", Kind: `text that begins with "other weights"`}, *wrong)
-	left, err := os.ReadDir(o.Dir)
-	require.NoError(t, err)
-	require.Empty(t, left, "neither the file nor its part stays")
+	require.Empty(t, left(t, o), "neither the file nor its part stays")
 	require.Len(t, h.asked(), 1)
 }
 
@@ -309,6 +315,20 @@ func TestFetchNobodyAnswers(t *testing.T) {
 	require.ErrorContains(t, err, "given up after 4 attempts")
 }
 
+// Who waits for another download can be told to stop.
+func TestFetchWaits(t *testing.T) {
+	o := options(t, serve(t, good))
+	lock, err := folderlock.Exclusive(o.Dir)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = Fetch(ctx, weightsName(8), o)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "waiting for another download")
+	require.NoError(t, lock.Unlock())
+	fetched(t, o)
+}
+
 // Two at once: one downloads, the other waits and finds it done.
 func TestFetchTwice(t *testing.T) {
 	h := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
@@ -352,8 +372,9 @@ func TestFindPublished(t *testing.T) {
 		_, err := Fetch(t.Context(), name, &FetchOptions{Dir: t.TempDir()})
 		require.ErrorContains(t, err, "resnet34, resnet34-333f7ec4, resnet34-b627a593, resnet50")
 	}
-	for architecture, files := range generations {
-		for _, file := range files {
+	require.Empty(t, Generations("vgg"))
+	for architecture := range generations {
+		for _, file := range Generations(architecture) {
 			p, ok := FindPublished(file)
 			require.True(t, ok, file)
 			require.Equal(t, architecture, p.Architecture)

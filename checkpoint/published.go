@@ -21,6 +21,10 @@ var generations = map[string][]string{
 	"resnet152": {"resnet152-b121ed2d", "resnet152-394f9c45", "resnet152-f82ba261"},
 }
 
+// Generations returns the names of the files, without their ending, that an
+// architecture's ImageNet weights have, the oldest first; nil if it is not known here.
+func Generations(architecture string) []string { return slices.Clone(generations[architecture]) }
+
 // hashedName is a file name that ends in the first digits of its SHA-256, as
 // torch.hub writes and checks them.
 var hashedName = regexp.MustCompile(`^(([A-Za-z0-9_.]+)-([0-9a-f]{8,64}))(\.(?:pth|pt|safetensors))?$`)

@@ -44,7 +44,7 @@ type Kind struct {
 	Groups int
 	Group  func(name string) int
 
-	Weights []Weights // published ones, the best first
+	Weights []Weights // published ones, the newest first
 	New     func(in *nn.Init, channels int64) Encoder
 }
 

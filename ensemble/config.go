@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hcunet/hcunet/augment"
+	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/feed"
@@ -229,13 +230,8 @@ func (c Config) Check() error {
 	if n := int(slices.Max(kind.Strides)); c.Size%n != 0 {
 		return fmt.Errorf("size %d is no multiple of %d; use %d", c.Size, n, (c.Size/n+1)*n)
 	}
-	if known := weightsOf(kind); c.Weights != "" && known[c.Weights] == "" {
-		for _, name := range encoder.Names() {
-			other, _ := encoder.Find(name)
-			if weightsOf(other)[c.Weights] != "" {
-				return fmt.Errorf("weights %s are of another encoder than %s; choose one", c.Weights, kind.Name)
-			}
-		}
+	if p, ok := checkpoint.FindPublished(c.Weights); ok && p.Architecture != kind.Name && checkpoint.Generations(p.Architecture) != nil {
+		return fmt.Errorf("weights %s are of a %s, the encoder is a %s; choose one", c.Weights, p.Architecture, kind.Name)
 	}
 	if _, err := c.Folds.Split.MarshalText(); err != nil {
 		return err
@@ -257,16 +253,6 @@ func (c Config) Check() error {
 		}
 	}
 	return nil
-}
-
-// weightsOf returns the names under which published weights of an encoder are asked
-// for.
-func weightsOf(kind encoder.Kind) map[string]string {
-	names := map[string]string{kind.Name: kind.Name}
-	for _, w := range kind.Weights {
-		names[w.Name], names[w.Name+".pth"] = w.Name, w.Name
-	}
-	return names
 }
 
 // Differences names the fields in which two descriptions differ.

@@ -121,6 +121,25 @@ func TestConfigRefuses(t *testing.T) {
 	require.ErrorContains(t, err, path+": ")
 }
 
+// Published weights of another network are refused by their name, before anything is
+// downloaded.
+func TestConfigWeights(t *testing.T) {
+	for weights, arch := range map[string]string{
+		"resnet34": "resnet18", "resnet18-5c106cde": "resnet34", "resnet18-f37072fd.pth": "resnet34", "resnet50": "resnet34", "resnet152-f82ba261": "resnet18",
+	} {
+		c := ensemble.Default(256, 16, 4)
+		c.Data, c.Network.Encoder, c.Weights = "films", arch, weights
+		err := c.Check()
+		require.ErrorContains(t, err, "weights "+weights+" are of a resnet", weights)
+		require.ErrorContains(t, err, "the encoder is a "+arch, weights)
+	}
+	for _, weights := range []string{"resnet34", "resnet34-333f7ec4", "resnet34-b627a593.pth", "mine-0123abcd.pth", "fold0.safetensors"} {
+		c := ensemble.Default(256, 16, 4)
+		c.Data, c.Weights = "films", weights
+		require.NoError(t, c.Check(), weights)
+	}
+}
+
 // A run that goes on has the number of threads that it began with.
 func TestThreads(t *testing.T) {
 	defer nn.SetThreads(nn.Threads())

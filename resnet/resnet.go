@@ -12,6 +12,9 @@
 package resnet
 
 import (
+	"slices"
+
+	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
@@ -26,15 +29,12 @@ var (
 var widths = [4]int64{64, 128, 256, 512}
 
 func init() {
-	encoder.Register(kind("resnet18", blocks18, "resnet18-f37072fd", "resnet18-5c106cde"))
-	encoder.Register(kind("resnet34", blocks34, "resnet34-b627a593", "resnet34-333f7ec4"))
+	encoder.Register(kind("resnet18", blocks18))
+	encoder.Register(kind("resnet34", blocks34))
 }
 
-// kind describes a ResNet and torchvision's files of it: of version 0.10 and
-// later, and of those before, which fastai 1 downloads.
-//
-// Source: torchvision/models/resnet.py, model_urls of versions 0.9 and 0.10.
-func kind(name string, blocks [4]int, files ...string) encoder.Kind {
+// kind describes a ResNet and torchvision's files of it.
+func kind(name string, blocks [4]int) encoder.Kind {
 	k := encoder.Kind{
 		Name:    name,
 		Widths:  []int64{widths[0], widths[0], widths[1], widths[2], widths[3]},
@@ -43,7 +43,7 @@ func kind(name string, blocks [4]int, files ...string) encoder.Kind {
 		Group:   group,
 		New:     func(in *nn.Init, channels int64) encoder.Encoder { return newEncoder(in, channels, name, blocks) },
 	}
-	for _, f := range files {
+	for _, f := range slices.Backward(checkpoint.Generations(name)) {
 		k.Weights = append(k.Weights, encoder.Weights{
 			Name: f,
 			Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}, // of ImageNet

@@ -4,9 +4,11 @@
 package folderlock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/gofrs/flock"
 )
@@ -26,6 +28,12 @@ func Shared(dir string) (*Lock, error) { return take(dir, (*flock.Flock).TryRLoc
 
 // Exclusive takes the lock of an existing folder alone.
 func Exclusive(dir string) (*Lock, error) { return take(dir, (*flock.Flock).TryLock) }
+
+// Wait takes the lock of an existing folder alone, as soon as nobody else has it, or
+// returns the error of ctx.
+func Wait(ctx context.Context, dir string) (*Lock, error) {
+	return take(dir, func(f *flock.Flock) (bool, error) { return f.TryLockContext(ctx, 100*time.Millisecond) })
+}
 
 func take(dir string, try func(*flock.Flock) (bool, error)) (*Lock, error) {
 	f := flock.New(filepath.Join(dir, File))

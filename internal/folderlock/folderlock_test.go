@@ -1,9 +1,11 @@
 package folderlock
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -29,4 +31,24 @@ func TestLock(t *testing.T) {
 
 	_, err = Shared(filepath.Join(dir, "none"))
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestWait(t *testing.T) {
+	dir := t.TempDir()
+	a, err := Exclusive(dir)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = Wait(ctx, dir)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	got := make(chan error)
+	go func() {
+		b, err := Wait(t.Context(), dir)
+		if err == nil {
+			err = b.Unlock()
+		}
+		got <- err
+	}()
+	require.NoError(t, a.Unlock())
+	require.NoError(t, <-got)
 }
