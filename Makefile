@@ -3,6 +3,7 @@
 #	make demo         set up, draw phantoms, prepare, train a 4-fold ensemble, small
 #	make test         set up, run every test
 #	make test-pure    the packages that need neither libtorch nor a C++ compiler
+#	make portable     these compile for macOS and Windows too
 #	make golden       only the packages that check against reference vectors
 #	make bench        Go benchmarks: PKG=./rle BENCH=Decode narrow them down
 #	make lint         gofmt, vet, go.mod
@@ -29,7 +30,7 @@ endif
 native := . build/libtorch.env &&
 pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./checkpoint ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/random ./internal/strict ./internal/usage ./internal/words
 
-.PHONY: setup demo test test-pure golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
+.PHONY: setup demo test test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
 
 setup:
 	@scripts/libtorch -install
@@ -39,6 +40,11 @@ test: setup
 
 test-pure:
 	CGO_ENABLED=0 CC=false CXX=false $(GO) test -timeout 10m $(pure)
+
+# vet compiles everything below a package, and the package with its tests.
+portable:
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet $(pure) ./examples/prepare ./examples/phantom
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet $(pure) ./examples/prepare ./examples/phantom
 
 golden: setup
 	$(native) $(GO) test -count=1 -timeout 14m $$($(GO) list -f '{{range .TestImports}}{{.}} {{end}}{{range .XTestImports}}{{.}} {{end}}: {{.ImportPath}}' ./... | sed -n 's/.*internal\/golden .*: //p')

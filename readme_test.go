@@ -1,0 +1,28 @@
+package hcunet_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The README's programs are formatted, and compile as they stand there.
+func TestREADME(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	programs := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllSubmatch(text, -1)
+	require.Len(t, programs, 2)
+	for _, p := range programs {
+		file := filepath.Join(t.TempDir(), "main.go")
+		require.NoError(t, os.WriteFile(file, p[1], 0o644))
+		unformatted, err := exec.Command("gofmt", "-l", file).Output()
+		require.NoError(t, err)
+		require.Empty(t, string(unformatted), "not gofmt'd:\n%s", p[1])
+		out, err := exec.Command("go", "vet", file).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+}
