@@ -1,6 +1,6 @@
 # Everything here works from a clean clone on a machine that has Go and make.
 #
-#	make demo         set up, draw phantoms, prepare, train a 4-fold ensemble, small
+#	make demo         set up, draw phantoms, prepare, train a 4-fold ensemble, predict, small
 #	make test         set up, run every test
 #	make test-pure    the packages that need neither libtorch nor a C++ compiler
 #	make portable     these compile for macOS and Windows too
@@ -61,7 +61,7 @@ arrows:
 	@scripts/arrows
 
 # The whole path on drawings, small: films and masks, the prepared folder, the
-# ensemble. About five minutes on two cores.
+# ensemble, what it finds on films it has not seen. About five minutes on two cores.
 DEMO := build/demo
 DEMO_RUN ?= runs/demo
 
@@ -72,6 +72,7 @@ demo: setup
 		-test $(DEMO)/films/dicom-images-test -size 64 -out $(DEMO)/phantoms-64
 	$(native) $(GO) run ./examples/kfold -data $(DEMO)/phantoms-64 -size 64 -batch 8 -accumulate 1 \
 		-epochs-frozen 3 -epochs-full 5 -out $(DEMO_RUN)
+	$(native) $(GO) run ./examples/predict -model $(DEMO_RUN)/model.safetensors -out $(DEMO_RUN)/found $(DEMO)/films/dicom-images-test
 	@echo "The films are phantoms, drawn by a program: these scores say nothing about patients."
 	@echo "Look at $(DEMO_RUN)/report.html first."
 

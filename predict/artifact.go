@@ -94,6 +94,11 @@ func WriteArtifact(path string, a *Artifact) error {
 // version, or lacks something is an error that says so.
 func ReadArtifact(path string) (*Artifact, error) {
 	f, err := checkpoint.OpenSafetensors(path)
+	var broken *checkpoint.FormatError
+	var changed *checkpoint.DigestError
+	if errors.As(err, &broken) || errors.As(err, &changed) {
+		return nil, fmt.Errorf("predict: the model is damaged; copy it again: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("predict: cannot read the model: %w", err)
 	}

@@ -92,7 +92,7 @@ func TestArtifactErrors(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ path, want string }{
 		"absent":        {filepath.Join(dir, "none"), "no such file"},
-		"cut off":       {damaged(func(b []byte) []byte { return b[:len(b)-3] }), "cannot read the model"},
+		"cut off":       {damaged(func(b []byte) []byte { return b[:len(b)-3] }), "the model is damaged; copy it again"},
 		"a bit flipped": {damaged(func(b []byte) []byte { b[len(b)-1] ^= 1; return b }), "SHA-256"},
 		"weights alone": {written(func(f *checkpoint.File) { delete(f.Metadata, formatKey) }), "it holds tensors, but is no model"},
 		"newer":         {written(func(f *checkpoint.File) { f.Metadata[versionKey] = "2" }), `a model of version "2"; this program reads version 1`},
@@ -107,6 +107,7 @@ func TestArtifactErrors(t *testing.T) {
 		"unknown":       {model(func(m map[string]any) { m["colour"] = 1 }), `unknown field "colour"`},
 		"many folds":    {model(func(m map[string]any) { m["folds"] = 1e6 }), "1000000 folds; wanted 1 to 1000"},
 		"no rule":       {model(func(m map[string]any) { m["operating_point"] = map[string]any{} }), "0 rules; wanted 1"},
+		"mirrored":      {model(func(m map[string]any) { m["task"].(map[string]any)["no_mirror"] = true }), "a mirror image has other classes"},
 		"size":          {model(func(m map[string]any) { m["preparation"].(map[string]any)["size"] = 0 }), "size 0"},
 		"input":         {model(func(m map[string]any) { m["inference"] = map[string]any{"input": map[string]any{"mean": 1, "std": 0}} }), "a positive one"},
 	} {

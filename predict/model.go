@@ -165,6 +165,8 @@ func (m *Model) Check() error {
 	switch {
 	case len(network) == 0 || network[0] != '{' || !json.Valid(network):
 		return errors.New("predict: network: wanted a JSON object that describes it")
+	case m.Task.NoMirror && m.Inference.Flip:
+		return errors.New("predict: inference: the mean over mirror images, but the task says that a mirror image has other classes; set flip to false")
 	case m.Inference.Size != 0 && (m.Inference.Size < 8 || m.Inference.Size > 1<<13):
 		return fmt.Errorf("predict: inference: size %d; wanted 8 to %d pixels, or none for that of the preparation", m.Inference.Size, 1<<13)
 	case m.Folds < 1 || m.Folds > maxFolds:
