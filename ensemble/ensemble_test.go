@@ -38,6 +38,7 @@ func TestRun(t *testing.T) {
 			require.Equal(t, 16, class.OutOfFold.Positives)
 			require.Zero(t, class.OutOfFold.AllEmpty())
 			require.Equal(t, class.Choices.PerFold.Rule, class.Rule)
+			require.InDelta(t, class.Choices.PerFold.Same.Dice, class.Flattered.Dice, 1e-9, "the page says one score of the same cases")
 
 			var held []string
 			for f := range 2 {
@@ -108,6 +109,45 @@ func TestRun(t *testing.T) {
 			_, err = ensemble.Run(context.Background(), other, ensemble.Options{Out: out, Fold: -1, Resume: true})
 			require.ErrorContains(t, err, "has another seed")
 		})
+	}
+}
+
+// The submission has each film's own size, and what padding added is taken off.
+func TestSubmissionSizes(t *testing.T) {
+	dir := blobs(t, 16, 2)
+	csv := "name,split,patient,age,sex,view,width,height,fit,levels,mask_pixels,source\n" +
+		"test0,test,,,,,100,50,pad,99,,\ntest1,test,,,,,48,96,stretch,99,,\n"
+	for i := range 16 {
+		csv += fmt.Sprintf("film%02d,train,,,,,32,32,stretch,99,,\n", i)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "films.csv"), []byte(csv), 0o644))
+	c := small(ensemble.Default, dir)
+	c.Inference.MinSum = 0
+	c.Phases = ensemble.NotebookPhases(4, 4, 1e-2, false)
+	out := filepath.Join(t.TempDir(), "run")
+	rule := run(t, c, ensemble.Options{Out: out, Fold: -1}).Classes[0].Rule
+	preds, err := os.ReadFile(filepath.Join(out, "preds_test.npy"))
+	require.NoError(t, err)
+	preds = preds[len(preds)-2*side*side:]
+	submission, err := maskcsv.Open(filepath.Join(out, "submission.csv"), nil)
+	require.NoError(t, err)
+	for i, film := range []struct{ w, h, top, rows int }{{100, 50, 8, 16}, {48, 96, 0, 32}} { // where it lies in the 32x32 image
+		mask, err := submission.Mask(fmt.Sprintf("test%d", i), film.w, film.h)
+		require.NoError(t, err)
+		set, same := 0, 0
+		for j, v := range mask.Pix {
+			x, y := j%film.w*side/film.w, film.top+j/film.w*film.rows/film.h
+			want := float64(preds[(i*side+y)*side+x])/255 > rule.Bottom
+			if v != 0 {
+				set++
+			}
+			if (v != 0) == want {
+				same++
+			}
+		}
+		require.NotZero(t, set)
+		require.Less(t, set, film.w*film.h)
+		require.Greater(t, same, film.w*film.h*9/10, "but for edges the mask is that of the nearest pixel the network saw")
 	}
 }
 

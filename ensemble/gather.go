@@ -35,7 +35,8 @@ type Class struct {
 	Rule    metric.Rule     `json:"rule"` // that makes the submission
 
 	// OutOfFold scores each held-out image under the rule that was chosen on the other
-	// folds. Flattered scores them under Rule, which was chosen on them.
+	// folds. Flattered scores them under the rule that was chosen on them: with PerFold
+	// each at the best threshold of its own fold.
 	OutOfFold metric.Report `json:"out_of_fold"`
 	Flattered metric.Report `json:"flattered"`
 
@@ -127,7 +128,7 @@ func (r *run) gather(ctx context.Context) (*Result, error) {
 		if c.OutOfFold, err = table.Report(class, choice.NestedRule, honest); err != nil {
 			return nil, err
 		}
-		if c.Flattered, err = table.Report(class, func(int) metric.Rule { return choice.Rule }, flattered); err != nil {
+		if c.Flattered, err = table.Report(class, choice.SameRule, flattered); err != nil {
 			return nil, err
 		}
 		for f := range r.folds {

@@ -82,18 +82,22 @@ func (r *run) classScores(table *metric.Table, i int, c Class) (report.ClassScor
 		})
 	}
 	var curves []report.Curve
-	for f := range r.folds {
+	for f := -1; f < len(r.folds); f++ {
+		curve := report.Curve{Name: fmt.Sprintf("fold %d", f)}
+		if f < 0 {
+			curve.Name, curve.Pooled = "pooled", true
+		}
 		dice, err := table.Curve(class, f, r.cfg.Inference.MinSum)
 		if err != nil {
 			return scores, err
 		}
-		curves = append(curves, report.Curve{Name: fmt.Sprintf("fold %d", f), Thresholds: table.Thresholds(), Dice: dice})
+		// The thresholds between those that are searched are for means of the folds' best.
+		for k := 0; k < len(dice); k += len(r.folds) {
+			curve.Thresholds, curve.Dice = append(curve.Thresholds, table.Thresholds()[k]), append(curve.Dice, dice[k])
+		}
+		curves = append(curves, curve)
 	}
-	pooled, err := table.Curve(class, -1, r.cfg.Inference.MinSum)
-	if err != nil {
-		return scores, err
-	}
-	curves = append(curves, report.Curve{Name: "pooled", Thresholds: table.Thresholds(), Dice: pooled})
+	curves = append(curves[1:], curves[0]) // pooled lies above the others
 	picture := func(kind string) string {
 		if scores.Name == "" {
 			return r.out.path("%s.png", kind)

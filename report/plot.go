@@ -312,8 +312,9 @@ func (m phaseMarks) Plot(c draw.Canvas, p *plot.Plot) {
 			end = m.phases[i+1].Start
 		}
 		// A name that is wider than its phase would run into the next one.
-		if room := tx(float64(end)) - tx(float64(ph.Start)) - 6; style.Width(ph.Name) <= room {
-			c.FillText(style, vg.Point{X: tx(float64(ph.Start)) + 3, Y: c.Max.Y - 1}, ph.Name)
+		begin := max(tx(float64(ph.Start)), c.Min.X) // batches are counted from 1
+		if style.Width(ph.Name) <= tx(float64(end))-begin-6 {
+			c.FillText(style, vg.Point{X: begin + 3, Y: c.Max.Y - 1}, ph.Name)
 		}
 	}
 }
