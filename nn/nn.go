@@ -30,8 +30,10 @@
 // use it meanwhile. Different networks may be trained on different goroutines.
 //
 // Idle threads of an operation spin for a while before they sleep (OpenMP), which
-// costs much where other work wants the cores. Set OMP_WAIT_POLICY=passive before
-// the program starts: it is read before main, so that no library can.
+// costs much where other work wants the cores: on a busy machine, twice the time and
+// more. OMP_WAIT_POLICY=passive in the environment has them sleep at once. It is read
+// before main, so that no library can set it, but a program can start itself again
+// with it, as the examples do.
 //
 // [Scope], [NoGrad] and [Autocast] hold for the goroutine that called them, which
 // they lock to its thread, and not for goroutines that it starts.

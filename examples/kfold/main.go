@@ -28,11 +28,13 @@ import (
 
 	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/ensemble"
+	"github.com/hcunet/hcunet/internal/passive"
 	"github.com/hcunet/hcunet/internal/usage"
 	"github.com/hcunet/hcunet/report"
 )
 
 func main() {
+	passive.Restart()
 	switch err := run(os.Args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
 	case errors.Is(err, errStopped):

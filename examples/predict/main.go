@@ -19,6 +19,7 @@ import (
 	"time"
 
 	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
+	"github.com/hcunet/hcunet/internal/passive"
 	"github.com/hcunet/hcunet/internal/usage"
 	"github.com/hcunet/hcunet/internal/words"
 	"github.com/hcunet/hcunet/metric"
@@ -30,6 +31,7 @@ import (
 )
 
 func main() {
+	passive.Restart()
 	switch err := run(os.Args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
