@@ -3,7 +3,6 @@ package train_test
 import (
 	"fmt"
 	"math"
-	"os"
 	"testing"
 
 	"github.com/hcunet/hcunet/internal/golden"
@@ -22,13 +21,12 @@ type fullModel struct {
 }
 
 // TestKernelFullModel trains the notebook's network of 43 million parameters as
-// golden/scripts/b3c.py does, through sixteen batches. Float64, whose convolutions
-// take minutes with the reference BLAS, is for HCUNET_LONG=1: that the loop is exact
-// is what TestKernelTrajectories shows in float64, and that the network is, package
-// unet's tests.
+// golden/scripts/b3c.py does, through sixteen batches. It takes minutes; that the
+// loop is exact is what TestKernelTrajectories shows, and that the network is,
+// package unet's tests.
 func TestKernelFullModel(t *testing.T) {
-	if testing.Short() {
-		t.Skip("trains the full network; takes half a minute")
+	if !golden.Long() {
+		t.Skip("trains the full network for minutes; make test-long")
 	}
 	var runs map[string]fullModel
 	golden.JSON(t, "b3_optim/full_model.json", &runs)
@@ -51,9 +49,6 @@ func TestKernelFullModel(t *testing.T) {
 		{"f32", nn.Float, nn.EpsilonAfter, "f64", func(i int) float64 { return 2 * drift[i] }, 2e-3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.dtype == nn.Double && os.Getenv("HCUNET_LONG") == "" {
-				t.Skip("takes minutes; set HCUNET_LONG=1")
-			}
 			defer allThreads(t)()
 			in := &nn.Init{DType: c.dtype}
 			net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{DetachSkips: true})

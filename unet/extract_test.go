@@ -14,6 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// extracts are the choices that stand for all.
+var extracts = []string{"default", "bottle", "last_cross_false", "no_hypercolumns", "norm_batch", "norm_weight"}
+
 // A few of the reference's numbers for each choice, for a clone that stands
 // alone; testdata/extract.py made them. Singular vectors have no formula, so that
 // spectral norm, and attention with it, has names here only.
@@ -32,7 +35,7 @@ func TestExtract(t *testing.T) {
 	names := slices.Sorted(maps.Keys(extract))
 	require.Len(t, names, len(options))
 	for _, name := range names {
-		if testing.Short() && name != "default" {
+		if !golden.Long() && !slices.Contains(extracts, name) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {

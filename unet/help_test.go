@@ -36,10 +36,10 @@ var options = map[string]unet.Config{
 	"nohc_batch_sa_bottle_noblur": {NoHypercolumns: true, Norm: nn.NormBatch, SelfAttention: true, Bottle: true},
 }
 
-// optionNames are the keys of options in order; with -short only some.
+// optionNames are the keys of options in order, or some that use every part.
 func optionNames() []string {
-	if testing.Short() {
-		return []string{"default", "norm_weight"}
+	if !golden.Long() {
+		return []string{"default", "nohc_batch_sa_bottle_noblur", "norm_weight"}
 	}
 	return slices.Sorted(maps.Keys(options))
 }

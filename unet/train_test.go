@@ -89,8 +89,8 @@ func stepTolerances(dtype nn.DType, name string) (scores, whole, elements float6
 
 // trainOptions are the files of golden/b2_train.
 func trainOptions() []string {
-	if testing.Short() {
-		return []string{"default"}
+	if !golden.Long() {
+		return []string{"default", "norm_batch"}
 	}
 	return []string{"default", "self_attention", "last_cross_false", "bottle", "no_hypercolumns", "norm_batch", "norm_weight", "norm_spectral"}
 }
@@ -253,6 +253,9 @@ func compareBuffers(t *testing.T, net *unet.Net, ref step, want map[string]check
 
 // With the encoder frozen but for its batch norms.
 func TestFrozenStep(t *testing.T) {
+	if !golden.Long() {
+		t.Skip("takes half a minute; make test-long")
+	}
 	var report map[string]struct {
 		Frozen struct {
 			Grads     map[string]*gradient

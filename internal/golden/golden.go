@@ -16,6 +16,10 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 )
 
+// Long says whether the tests that take minutes and add little are wanted, as `make
+// test-long` asks for: all variants of a network where a few stand for them.
+func Long() bool { return os.Getenv("HCUNET_LONG") != "" }
+
 // Path returns the path of a file or folder under ../shared, such as
 // "golden/b7_rle/rle.json", or skips the test.
 func Path(t testing.TB, rel string) string {
