@@ -2,6 +2,7 @@
 #
 #	make demo         set up, draw phantoms, prepare, train a 4-fold ensemble, predict, small
 #	make test         set up, run every test
+#	make test-long    also the tests that take minutes each, such as the whole network in float64
 #	make test-pure    the packages that need neither libtorch nor a C++ compiler
 #	make portable     these compile for macOS and Windows too
 #	make golden       only the packages that check against reference vectors
@@ -30,13 +31,16 @@ endif
 native := . build/libtorch.env &&
 pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./checkpoint ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
 
-.PHONY: setup demo test test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
+.PHONY: setup demo test test-long test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
 
 setup:
 	@scripts/libtorch -install
 
 test: setup
 	$(native) $(GO) test -timeout 14m $(PKG)
+
+test-long: setup
+	$(native) HCUNET_LONG=1 $(GO) test -count=1 -timeout 120m $(PKG)
 
 test-pure:
 	CGO_ENABLED=0 CC=false CXX=false $(GO) test -timeout 10m $(pure)
