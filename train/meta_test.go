@@ -2,55 +2,87 @@ package train_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
+	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/train"
+	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// linear is a matrix that makes two scores of each pixel's three values.
-type linear struct{ weight torch.Tensor }
-
-func (m linear) Forward(_ nn.Mode, x torch.Tensor) torch.Tensor {
-	size := nn.Shape(x)
-	return nn.Reshape(nn.MatMul(m.weight, nn.Reshape(x, size[0], 3, -1)), size[0], 2, size[2], size[3])
+// onMeta trains a model on the meta device for two batches and returns the number of
+// steps: forward, loss, backward, clipping, the optimizer.
+func onMeta(t *testing.T, model train.Model, cfg train.Config, task data.Task, l loss.Loss) (steps int, err error) {
+	t.Helper()
+	learner, err := train.New(model, task, cfg, &train.Parts{
+		Input: train.Input{Mean: []float64{1, 2, 3}, Std: []float64{1, 2, 3}},
+		Loss:  l,
+		Hooks: []train.Hook{{StepEnd: func(train.StepInfo) error { steps++; return nil }}},
+	})
+	require.NoError(t, err)
+	_, err = learner.Fit(context.Background(), formulaBatches("laws", 2, 2, 32, 0.3), nil,
+		train.Phase{Epochs: 1, Rates: train.SameRates(1e-3, learner.LayerGroups())})
+	return steps, err
 }
 
-func (m linear) Walk(w nn.Walker) { w.Param("weight", m.weight) }
-func (m linear) String() string   { return "linear" }
-
-// Batches run on the meta device, where an operand that was left on the CPU is an
-// error, as it would be on CUDA: the input's mean and deviation, the targets, the
-// loss, the gradients. Libtorch 1.13 has no meta form of convolutions, of their
-// cross-entropy, and of the operators on lists with which gradients become a step.
-func TestBatchesOnMeta(t *testing.T) {
-	squares := loss.Func{Name: "squares", F: func(scores, targets torch.Tensor) torch.Tensor {
-		miss := nn.Sub(nn.Select(scores, 1, 1), nn.To(targets, nn.DeviceOf(targets), nn.Float))
-		return nn.Mean(nn.Mul(miss, miss))
-	}}
-	fit := func(f func(scores, targets torch.Tensor) torch.Tensor) (batches int, err error) {
-		weight := nn.Zeros(nn.Meta, nn.Float, 2, 3)
-		nn.SetRequiresGrad(weight, true)
-		l, err := train.New(linear{weight}, rgb(), mean(4, 0), &train.Parts{
-			Input: train.Input{Mean: []float64{1, 2, 3}, Std: []float64{1, 2, 3}},
-			Loss:  loss.Func{Name: "squares", F: f},
-			Hooks: []train.Hook{{BatchEnd: func(b train.BatchInfo) error {
-				batches++
-				return at(batches == 3, train.Stop) // before a step
-			}}},
-		})
-		require.NoError(t, err)
-		_, err = l.Fit(context.Background(), formulaBatches("laws", 3, 2, 8, 0.3), nil, train.Phase{Epochs: 1, Rates: []float64{1e-3}})
-		return batches, err
+// Whole steps of a real network run on the meta device.
+func TestStepsOnMeta(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds networks of 25 million parameters; takes ten seconds")
 	}
-	batches, err := fit(squares.F)
-	require.NoError(t, err)
-	require.Equal(t, 3, batches)
-	_, err = fit(func(scores, targets torch.Tensor) torch.Tensor {
-		return squares.F(scores, nn.Zeros(nn.CPU, nn.Long, 2, 8, 8))
-	})
-	require.Error(t, err, "targets left on the CPU")
+	network := func() train.Model {
+		in := nn.NewInit(nn.Meta, 1)
+		return unet.New(in, resnet.New18(in, 3), 2, unet.Config{})
+	}
+	sgd := train.Default()
+	sgd.Optimizer = nn.DefaultSGD()
+	for cfg, want := range map[*train.Config]int{new(train.Default()): 2, new(train.Kernel()): 1, &sgd: 2} {
+		steps, err := onMeta(t, network(), *cfg, rgb(), nil)
+		require.NoError(t, err)
+		require.Equal(t, want, steps)
+	}
+}
+
+// Each loss runs there, and layers that the network above has not; a tensor that was
+// left on the CPU is an error, as it would be on CUDA: an operand, or a weight.
+func TestLeftOnCPU(t *testing.T) {
+	model := func(classes int64, d nn.Device) train.Model {
+		in := nn.NewInit(nn.Meta, 1)
+		return nn.Sequential{
+			nn.NewConv2d(in, 3, 8, 3, &nn.ConvOptions{Padding: 1}), nn.NewGroupNorm(in, 2, 8), nn.NewSelfAttention(in, 8),
+			nn.NewBatchNorm2d(nn.NewInit(d, 1), 8, nil), nn.GELU{}, nn.NewDropout(0.5),
+			nn.NewConvTranspose2d(in, 8, classes, 3, &nn.ConvTransposeOptions{Stride: 1, Padding: 1}),
+		}
+	}
+	sigmoid := rgb()
+	sigmoid.Output = data.Sigmoid
+	for _, c := range []struct {
+		task   data.Task
+		losses []loss.Parameters
+	}{
+		{rgb(), []loss.Parameters{loss.CrossEntropy{}, loss.DefaultDice(), loss.DefaultJaccard(), loss.DefaultTversky(), loss.DefaultFocal(), loss.Lovasz{}}},
+		{sigmoid, []loss.Parameters{loss.BCE{}, loss.DefaultDice()}},
+	} {
+		for _, p := range c.losses {
+			t.Run(fmt.Sprintf("%s/%T", c.task.Output, p), func(t *testing.T) {
+				cfg := train.Default()
+				cfg.Loss = loss.Config{{Weight: 1, Parameters: p}}
+				steps, err := onMeta(t, model(int64(c.task.Outputs()), nn.Meta), cfg, c.task, nil)
+				require.NoError(t, err)
+				require.Equal(t, 2, steps)
+			})
+		}
+	}
+	wrong := loss.Func{Name: "wrong", F: func(scores, _ torch.Tensor) torch.Tensor {
+		return nn.Mean(nn.Mul(scores, nn.Zeros(nn.CPU, nn.Float, 2, 2, 32, 32)))
+	}}
+	_, err := onMeta(t, model(2, nn.Meta), train.Default(), rgb(), wrong)
+	require.ErrorContains(t, err, "device")
+	_, err = onMeta(t, model(2, nn.CPU), train.Default(), rgb(), nil)
+	require.ErrorContains(t, err, "native_batch_norm: expected all tensors to be on the same device")
 }

@@ -12,6 +12,7 @@
 
 #include "cgotorch.h"
 #include "distributed.h"
+#include "meta.h"
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
