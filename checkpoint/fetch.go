@@ -56,7 +56,8 @@ func (e *HashError) Error() string {
 // only when its SHA-256 begins with the digits in its name, and one that is there
 // is checked again. What an interrupted download brought stays beside it as
 // "<file>.part" and is continued where the server can; a connection that breaks
-// is taken up again by itself.
+// is taken up again by itself. (The well-known github.com/cavaliergopher/grab goes on
+// with a part, too, but neither tries again nor leaves a server that fell silent.)
 func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err error) {
 	var opt FetchOptions
 	if o != nil {

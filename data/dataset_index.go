@@ -13,10 +13,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/hcunet/hcunet/data/picture"
 	"github.com/hcunet/hcunet/internal/atomicfile"
+	"golang.org/x/sync/errgroup"
 )
 
 // index holds what is known of each file of a dataset, by its path inside the
@@ -157,20 +157,15 @@ func parallel(n, workers int, f func(i int)) {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range min(workers, n) {
-		wg.Go(func() {
-			for i := range next {
-				f(i)
-			}
+	var all errgroup.Group
+	all.SetLimit(workers)
+	for i := range n {
+		all.Go(func() error {
+			f(i)
+			return nil
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
+	all.Wait() // no error
 }
 
 // pixelHash returns the same text for the same values of the same kind in the same

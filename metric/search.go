@@ -6,7 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // SearchOptions say which rules are tried.
@@ -253,20 +254,15 @@ type candidate struct {
 func (s *search) triplet(areas []int) Choice {
 	sets := len(s.folds) + 1 // the last one is all folds
 	found := make([][]candidate, len(areas))
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(runtime.GOMAXPROCS(0), len(areas)) {
-		wg.Go(func() {
-			for a := range next {
-				found[a] = s.tripletsOf(a, areas[a], sets)
-			}
+	var all errgroup.Group
+	all.SetLimit(runtime.GOMAXPROCS(0))
+	for a, area := range areas {
+		all.Go(func() error {
+			found[a] = s.tripletsOf(a, area, sets)
+			return nil
 		})
 	}
-	for a := range areas {
-		next <- a
-	}
-	close(next)
-	wg.Wait()
+	all.Wait() // no error
 
 	best := found[0]
 	for _, other := range found[1:] {
@@ -280,8 +276,8 @@ func (s *search) triplet(areas []int) Choice {
 		return Rule{Top: s.thresholds[c.top], MinArea: areas[c.area], Bottom: s.thresholds[c.low]}
 	}
 	choice := newChoice()
-	all := best[sets-1]
-	choice.Rule, choice.Same = rule(all), all.scored.parts()
+	last := best[sets-1]
+	choice.Rule, choice.Same = rule(last), last.scored.parts()
 	var nested tally
 	for f, fold := range s.folds {
 		choice.SameRules[fold] = choice.Rule

@@ -19,6 +19,7 @@ import (
 	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/rle"
+	"golang.org/x/sync/errgroup"
 )
 
 // Names inside the folder that Write makes: those of the SIIM-ACR download, and
@@ -107,44 +108,32 @@ func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
 
 // drawAll writes the films, in parallel, and returns the rows of each.
 func drawAll(ctx context.Context, dir string, opt *Options) ([][]maskcsv.Row, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	total := opt.Train + opt.Test
 	rows := make([][]maskcsv.Row, total)
-	next := make(chan int)
 	var mu sync.Mutex // guards done and the order of Progress
 	done := 0
-	var wg sync.WaitGroup
-	for range min(opt.Workers, total) {
-		wg.Go(func() {
-			for i := range next {
-				c := Draw(opt.Seed, i)
-				sub := TrainDir
-				if i >= opt.Train {
-					sub = TestDir
-				}
-				if err := c.writeDICOM(filepath.Join(dir, sub, c.Name+".dcm"), opt.Seed, i); err != nil {
-					cancel(fmt.Errorf("phantom: %w", err))
-					continue
-				}
-				rows[i] = c.rows(i)
-				mu.Lock()
-				if done++; opt.Progress != nil {
-					opt.Progress(done, total)
-				}
-				mu.Unlock()
+	all, going := errgroup.WithContext(ctx)
+	all.SetLimit(opt.Workers)
+	for i := 0; i < total && going.Err() == nil; i++ {
+		all.Go(func() error {
+			c := Draw(opt.Seed, i)
+			sub := TrainDir
+			if i >= opt.Train {
+				sub = TestDir
 			}
+			if err := c.writeDICOM(filepath.Join(dir, sub, c.Name+".dcm"), opt.Seed, i); err != nil {
+				return fmt.Errorf("phantom: %w", err)
+			}
+			rows[i] = c.rows(i)
+			mu.Lock()
+			defer mu.Unlock()
+			if done++; opt.Progress != nil {
+				opt.Progress(done, total)
+			}
+			return nil
 		})
 	}
-	for i := 0; i < total && ctx.Err() == nil; i++ {
-		select {
-		case next <- i:
-		case <-ctx.Done():
-		}
-	}
-	close(next)
-	wg.Wait()
-	return rows, context.Cause(ctx)
+	return rows, errors.Join(all.Wait(), context.Cause(ctx))
 }
 
 // writeDICOM writes the film as a synthetic secondary capture.
