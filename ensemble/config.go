@@ -68,6 +68,12 @@ type Folds struct {
 type Validation struct {
 	Threshold float64 `json:"threshold"`  // probability above which a pixel counts
 	MinPixels float64 `json:"min_pixels"` // fewer of them count as none
+
+	// What is measured beside the Dice, which with two classes is all otherwise; see
+	// metric.Scores. Curves are what needs no threshold, and Distances, which take
+	// longest, those between outlines, in pixels.
+	Curves    bool `json:"curves"`
+	Distances bool `json:"distances"`
 }
 
 // Inference is how probabilities become masks.

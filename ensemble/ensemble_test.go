@@ -243,6 +243,30 @@ func TestClasses(t *testing.T) {
 	}
 }
 
+// A description chooses every loss, the optimizer, and what is measured after each
+// epoch, as a file that kfold -config reads.
+func TestLossesFromDescription(t *testing.T) {
+	rest := `{"name": "dice", "weight": 0.5}, {"name": "jaccard"}, {"name": "tversky"}, {"name": "focal"}, {"name": "lovasz"}`
+	for output, first := range map[data.Output]string{data.Softmax: "cross_entropy", data.Sigmoid: "bce"} {
+		out := filepath.Join(t.TempDir(), "run")
+		c := small(ensemble.Default, blobs(t, 12, 2))
+		c.Task.Output = output
+		require.NoError(t, json.Unmarshal([]byte(`[{"name": "`+first+`"}, `+rest+`]`), &c.Training.Loss))
+		require.NoError(t, json.Unmarshal([]byte(`{"kind": "sgd", "nesterov": true}`), &c.Training.Optimizer))
+		c.Validation.Curves, c.Validation.Distances = true, true
+		text, err := c.JSON()
+		require.NoError(t, err)
+		c, err = ensemble.ReadConfig(text)
+		require.NoError(t, err)
+		run(t, c, ensemble.Options{Out: out, Fold: 0})
+		epochs, err := os.ReadFile(filepath.Join(out, "epochs_fold0.csv"))
+		require.NoError(t, err)
+		for _, column := range []string{"dice", "iou", "average_precision", "best_dice", "hausdorff95", "surface_distance", "pixel_specificity", "case_sensitivity"} {
+			require.Contains(t, string(epochs), ","+column+",")
+		}
+	}
+}
+
 // Weights that have seen what a fold holds out are refused, whatever the films are
 // called, unless that is allowed.
 func TestLeak(t *testing.T) {

@@ -136,14 +136,17 @@ func (r *run) learner(f int, net *unet.Net, hooks []train.Hook) (*train.Learner,
 	return train.New(net, r.cfg.Task, cfg, &train.Parts{Input: r.cfg.Input, Metrics: []metric.Metric{scores}, Hooks: hooks, Group: r.opt.Group})
 }
 
-// metrics are those of each epoch: of one class the notebook's Dice, of several the
-// usual scores of each.
+// metrics are those of each epoch: of one class the notebook's Dice, of several, or
+// where more is asked for, the usual scores of each.
 func (r *run) metrics() (metric.Metric, error) {
-	noise := metric.Noise{MinPixels: r.cfg.Validation.MinPixels}
-	if len(r.cfg.Task.Classes) == 2 {
-		return metric.KernelDice(r.cfg.Validation.Threshold, noise), nil
+	v := r.cfg.Validation
+	noise := metric.Noise{MinPixels: v.MinPixels}
+	if len(r.cfg.Task.Classes) == 2 && !v.Curves && !v.Distances {
+		return metric.KernelDice(v.Threshold, noise), nil
 	}
-	return metric.NewScores(metric.ScoreOptions{Classes: r.cfg.Task.Classes[1:], Threshold: r.cfg.Validation.Threshold, Noise: noise})
+	return metric.NewScores(metric.ScoreOptions{
+		Classes: r.cfg.Task.Classes[1:], Threshold: v.Threshold, Noise: noise, Curves: v.Curves, Distances: v.Distances,
+	})
 }
 
 // hooks show and note what happens, and stop once ctx is done.
