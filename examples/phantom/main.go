@@ -10,12 +10,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/hcunet/hcunet/data/phantom"
@@ -23,14 +21,7 @@ import (
 	"github.com/hcunet/hcunet/report"
 )
 
-func main() {
-	switch err := run(os.Args[1:]); {
-	case errors.Is(err, flag.ErrHelp):
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "phantom:", strings.TrimPrefix(err.Error(), "phantom: "))
-		os.Exit(1)
-	}
-}
+func main() { usage.Exit("phantom", run(os.Args[1:])) }
 
 var help = usage.Text{
 	Line:  "phantom [-n NUMBER] [-test NUMBER] [-seed NUMBER] -out FOLDER",

@@ -32,12 +32,7 @@ import (
 
 func main() {
 	passive.Restart()
-	switch err := run(os.Args[1:]); {
-	case errors.Is(err, flag.ErrHelp):
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "predict:", strings.TrimPrefix(err.Error(), "predict: "))
-		os.Exit(1)
-	}
+	usage.Exit("predict", run(os.Args[1:]))
 }
 
 var help = usage.Text{

@@ -14,11 +14,9 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/hcunet/hcunet/data"
@@ -29,14 +27,7 @@ import (
 	"github.com/hcunet/hcunet/report"
 )
 
-func main() {
-	switch err := run(os.Args[1:]); {
-	case errors.Is(err, flag.ErrHelp):
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "prepare:", strings.TrimPrefix(err.Error(), "prepare: "))
-		os.Exit(1)
-	}
-}
+func main() { usage.Exit("prepare", run(os.Args[1:])) }
 
 var help = usage.Text{
 	Line:  "prepare -images FOLDER (-rle CSV | -masks FOLDER) [-test FOLDER] -out FOLDER, or prepare -check -out FOLDER",

@@ -1,5 +1,5 @@
 // Package strict reads JSON configurations: an unknown field is an error that
-// lists the known ones, and a word that is no choice is one that lists the choices.
+// names the known ones.
 package strict
 
 import (
@@ -44,22 +44,4 @@ func fields(t reflect.Type) (names []string) {
 		}
 	}
 	return names
-}
-
-// Word returns the index of text among words. what names the choice: "output".
-func Word(what string, text []byte, words []string) (int, error) {
-	for i, w := range words {
-		if w == string(text) {
-			return i, nil
-		}
-	}
-	return 0, fmt.Errorf("%s %q, wanted %s", what, text, strings.Join(words, " or "))
-}
-
-// Text returns the word of a choice as MarshalText does: an error if it is none.
-func Text(what string, choice int, words []string) ([]byte, error) {
-	if choice < 0 || choice >= len(words) {
-		return nil, fmt.Errorf("%s %d, wanted 0 to %d", what, choice, len(words)-1)
-	}
-	return []byte(words[choice]), nil
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 )
 
@@ -42,6 +43,16 @@ func Parse(flags *flag.FlagSet, args []string, w io.Writer, text Text) error {
 		return fmt.Errorf("unknown argument %q; see -h", flags.Arg(0))
 	}
 	return nil
+}
+
+// Exit ends a command: well where its error is nil or flag.ErrHelp, else with one
+// line on standard error, which begins with the command's name.
+func Exit(command string, err error) {
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	fmt.Fprintln(os.Stderr, command+":", strings.TrimPrefix(err.Error(), command+": "))
+	os.Exit(1)
 }
 
 func write(w io.Writer, flags *flag.FlagSet, text Text) error {
