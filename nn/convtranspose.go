@@ -17,10 +17,23 @@ type ConvTranspose2d struct {
 
 var opConvTranspose2d = shim.NewOp("conv_transpose2d.input")
 
-// NewConvTranspose2d returns a transposed convolution with a square kernel; with
-// kernel 2 and stride 2 it doubles a map. Weights start by the law of [Kaiming],
-// for the input channels and kernel positions that an output pixel sees.
-func NewConvTranspose2d(in *Init, inC, outC, kernel, stride, padding int64) *ConvTranspose2d {
+// ConvTransposeOptions are the optional settings of a ConvTranspose2d.
+type ConvTransposeOptions struct {
+	Stride  int64 // 0 means the kernel's size, so that windows touch
+	Padding int64 // rows and columns that the result loses on each side
+}
+
+// NewConvTranspose2d returns a transposed convolution with a square kernel; opt may
+// be nil. With kernel 2 it then doubles a map. Weights start by the law of
+// [Kaiming], for the input channels and kernel positions that an output pixel sees.
+func NewConvTranspose2d(in *Init, inC, outC, kernel int64, opt *ConvTransposeOptions) *ConvTranspose2d {
+	stride, padding := kernel, int64(0)
+	if opt != nil {
+		padding = opt.Padding
+		if opt.Stride != 0 {
+			stride = opt.Stride
+		}
+	}
 	checkWidths("ConvTranspose2d", inC, outC, kernel, stride)
 	reach := max(kernel/stride, 1)
 	values := in.kaimingFan(inC*outC*kernel*kernel, inC*reach*reach)

@@ -19,10 +19,10 @@ type Device struct {
 var (
 	// CPU is the processor's memory.
 	CPU Device
-	// Meta holds shapes and element types without values: on it a step shows,
-	// without a GPU and in no time, whether an operand is on another device than
-	// the rest. Values cannot be read from it. Convolutions and batch norms have no
-	// meta form in libtorch 1.13: there they are an error.
+	// Meta holds shapes and element types without values: on it a training step
+	// shows, without a GPU, whether an operand is on another device than the rest.
+	// Values cannot be read from it. Convolutions, norms and the optimizers' steps,
+	// of which libtorch 1.13 has no meta form, take as long there as on the CPU.
 	Meta = Device{meta: true}
 )
 
@@ -89,17 +89,6 @@ const (
 	Bool     = DType(torch.Bool)
 	BFloat16 = DType(torch.BFloat16)
 )
-
-// ParsePrecision reads what a network may compute in: "float32", "bfloat16" or
-// "float16".
-func ParsePrecision(s string) (DType, error) {
-	for _, d := range []DType{Float, BFloat16, Half} {
-		if s == d.String() {
-			return d, nil
-		}
-	}
-	return 0, fmt.Errorf("nn: precision %q, wanted float32, bfloat16 or float16", s)
-}
 
 // String returns PyTorch's name of the type.
 func (d DType) String() string {

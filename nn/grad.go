@@ -25,7 +25,7 @@ func gradients(params []Named) []torch.Tensor {
 }
 
 // GradNorm returns the Euclidean norm of all gradients of params taken as one
-// vector, 0 if there is none.
+// vector, 0 if there is none or they are on [Meta].
 func GradNorm(params []Named) (norm float64, err error) {
 	err = Try(func() {
 		Scope(func() { norm = gradNorm(gradients(params)) })
@@ -33,13 +33,18 @@ func GradNorm(params []Named) (norm float64, err error) {
 	return norm, err
 }
 
+// gradNorm takes one transfer from the device.
 func gradNorm(grads []torch.Tensor) float64 {
 	if len(grads) == 0 {
 		return 0
 	}
 	norms, err := opForeachNorm.Call(grads, 2.0)
 	must(err)
-	v, err := Item(call(opNorm2, call(opStack, norms), 2.0))
+	norm := call(opNorm2, call(opStack, norms), 2.0)
+	if DeviceOf(norm) == Meta {
+		return 0
+	}
+	v, err := Item(norm)
 	must(err)
 	return v
 }
@@ -62,26 +67,6 @@ func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 	return norm, err
 }
 
-// GradFinite says whether no gradient of params has an infinity or a NaN, in one
-// transfer from the device. It is true where there is no gradient.
-func GradFinite(params []Named) (finite bool, err error) {
-	err = Try(func() {
-		Scope(func() {
-			grads := gradients(params)
-			if finite = len(grads) == 0; finite {
-				return
-			}
-			// The largest magnitude: squares of a Euclidean norm may overflow.
-			norms, err := opForeachNorm.Call(grads, math.Inf(1))
-			must(err)
-			v, err := Item(call(opNorm2, call(opStack, norms), math.Inf(1)))
-			must(err)
-			finite = !math.IsInf(v, 0) && !math.IsNaN(v)
-		})
-	})
-	return finite, err
-}
-
 // DivGrad divides all gradients of params by n: a number of micro-batches, or the
 // factor by which a loss was scaled.
 func DivGrad(params []Named, n float64) error {
@@ -94,14 +79,14 @@ func DivGrad(params []Named, n float64) error {
 	})
 }
 
-var opZero_ = shim.NewOp("zero_")
+var opForeachZero_ = shim.NewOp("_foreach_zero_")
 
 // ZeroGrad sets the gradients of params to zero; those that do not exist stay so.
 func ZeroGrad(params []Named) error {
 	return Try(func() {
 		Scope(func() {
-			for _, g := range gradients(params) {
-				run(opZero_, g)
+			if grads := gradients(params); len(grads) > 0 {
+				NoGrad(func() { run(opForeachZero_, grads) })
 			}
 		})
 	})

@@ -28,7 +28,6 @@ var (
 	opMean           = shim.NewOp("mean")
 	opBilinear       = shim.NewOp("upsample_bilinear2d")
 	opNearest        = shim.NewOp("upsample_nearest2d")
-	opContiguous     = shim.NewOp("contiguous")
 	opConv2d         = shim.NewOp("conv2d")
 	opMaxPool2d      = shim.NewOp("max_pool2d")
 	opAvgPool2d      = shim.NewOp("avg_pool2d")
@@ -109,8 +108,3 @@ func ResizeBilinear(x torch.Tensor, h, w int64) torch.Tensor {
 func ResizeNearest(x torch.Tensor, h, w int64) torch.Tensor {
 	return call(opNearest, x, []int64{h, w})
 }
-
-// ChannelsLast returns x with its memory laid out (N, H, W, C); the shape stays.
-func ChannelsLast(x torch.Tensor) torch.Tensor { return call(opContiguous, x, channelsLast) }
-
-const channelsLast = 2 // c10::MemoryFormat::ChannelsLast

@@ -13,6 +13,7 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/hcunet/hcunet/internal/strict"
+	"github.com/hcunet/hcunet/internal/words"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
@@ -78,42 +79,28 @@ const (
 )
 
 var (
-	optimizerKinds = []string{"adam", "sgd"}
-	epsilons       = []string{"after", "before"}
-	decays         = []string{"decoupled", "l2"}
+	kindWords    = words.Choice[OptimizerKind]{What: "nn: optimizer", Words: []string{"adam", "sgd"}}
+	epsilonWords = words.Choice[Epsilon]{What: "nn: epsilon", Words: []string{"after", "before"}}
+	decayWords   = words.Choice[Decay]{What: "nn: decay", Words: []string{"decoupled", "l2"}}
 )
 
 // MarshalText implements encoding.TextMarshaler: "adam" or "sgd".
-func (k OptimizerKind) MarshalText() ([]byte, error) {
-	return strict.Text("nn: optimizer", int(k), optimizerKinds)
-}
+func (k OptimizerKind) MarshalText() ([]byte, error) { return kindWords.Marshal(k) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (k *OptimizerKind) UnmarshalText(b []byte) error {
-	return unmarshalWord(k, "nn: optimizer", b, optimizerKinds)
-}
+func (k *OptimizerKind) UnmarshalText(b []byte) (err error) { *k, err = kindWords.Parse(b); return err }
 
 // MarshalText implements encoding.TextMarshaler: "after" or "before".
-func (e Epsilon) MarshalText() ([]byte, error) {
-	return strict.Text("nn: epsilon", int(e), epsilons)
-}
+func (e Epsilon) MarshalText() ([]byte, error) { return epsilonWords.Marshal(e) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (e *Epsilon) UnmarshalText(b []byte) error { return unmarshalWord(e, "nn: epsilon", b, epsilons) }
+func (e *Epsilon) UnmarshalText(b []byte) (err error) { *e, err = epsilonWords.Parse(b); return err }
 
 // MarshalText implements encoding.TextMarshaler: "decoupled" or "l2".
-func (d Decay) MarshalText() ([]byte, error) { return strict.Text("nn: decay", int(d), decays) }
+func (d Decay) MarshalText() ([]byte, error) { return decayWords.Marshal(d) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Decay) UnmarshalText(b []byte) error { return unmarshalWord(d, "nn: decay", b, decays) }
-
-func unmarshalWord[T ~int](v *T, what string, b []byte, words []string) error {
-	i, err := strict.Word(what, b, words)
-	if err == nil {
-		*v = T(i)
-	}
-	return err
-}
+func (d *Decay) UnmarshalText(b []byte) (err error) { *d, err = decayWords.Parse(b); return err }
 
 // OptimizerConfig says which optimizer, and how. Rates, momentum and weight decay
 // are not part of it: they come with each step, as a schedule has them. It goes to
@@ -404,7 +391,7 @@ func (o *optimizer) update(slots []*slot, steps int64, h Hyper) {
 // Names of a state's tensors: "adam.exp_avg.layers.0.weight" and, for the steps,
 // "adam.step.layers.0.weight".
 func (o *optimizer) key(what string, s *slot) string {
-	return optimizerKinds[o.config.Kind] + "." + what + "." + s.name
+	return kindWords.Word(o.config.Kind) + "." + what + "." + s.name
 }
 
 const stepKey = "step"
@@ -428,9 +415,9 @@ func (o *optimizer) State() (*checkpoint.File, error) {
 
 func (o *optimizer) LoadState(state *checkpoint.File) error {
 	have := make(map[string]checkpoint.Tensor, len(state.Tensors))
-	kind := optimizerKinds[o.config.Kind]
+	kind := kindWords.Word(o.config.Kind)
 	for _, t := range state.Tensors {
-		if k, _, _ := strings.Cut(t.Name, "."); k != kind && slices.Contains(optimizerKinds, k) {
+		if k, _, _ := strings.Cut(t.Name, "."); k != kind && slices.Contains(kindWords.Words, k) {
 			return fmt.Errorf("nn: a state of %s for an optimizer of %s", k, kind)
 		}
 		have[t.Name] = t

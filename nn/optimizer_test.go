@@ -230,11 +230,11 @@ func TestOptimizerConfigJSON(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(`{"kind": "sgd"}`), &c))
 	require.Equal(t, DefaultSGD(), c)
 	for text, want := range map[string]string{
-		`{"kind": "adamw"}`:               `nn: optimizer "adamw", wanted adam or sgd`,
+		`{"kind": "adamw"}`:               `nn: optimizer "adamw"; wanted adam or sgd`,
 		`{"kind": "sgd", "beta2": 0.9}`:   `nn: sgd: unknown field "beta2", wanted kind, nesterov, dampening, decay, decay_frozen_bias`,
 		`{"bata2": 0.9}`:                  `nn: adam: unknown field "bata2", wanted kind, beta2, eps, epsilon, decay, decay_frozen_bias`,
-		`{"epsilon": "between"}`:          `nn: epsilon "between", wanted after or before`,
-		`{"decay": "none"}`:               `nn: decay "none", wanted decoupled or l2`,
+		`{"epsilon": "between"}`:          `nn: epsilon "between"; wanted after or before`,
+		`{"decay": "none"}`:               `nn: decay "none"; wanted decoupled or l2`,
 		`{"eps": 0}`:                      "nn: adam with eps 0, wanted more than 0, such as 1e-8",
 		`{"beta2": 1}`:                    "nn: adam with beta2 1, wanted at least 0 and less than 1, such as 0.99",
 		`{"kind": "sgd", "dampening": 2}`: "nn: sgd with dampening 2, wanted 0 to 1",
@@ -244,9 +244,9 @@ func TestOptimizerConfigJSON(t *testing.T) {
 	}
 	require.Equal(t, DefaultSGD(), c, "an error changes nothing")
 	for want, c := range map[string]OptimizerConfig{
-		"nn: optimizer 7, wanted 0 to 1": {Kind: 7},
-		"nn: adam with nesterov":         {Beta2: 0.9, Eps: 1, Nesterov: true},
-		"nn: sgd with beta2":             {Kind: SGD, Beta2: 0.9},
+		"nn: optimizer 7; wanted adam or sgd": {Kind: 7},
+		"nn: adam with nesterov":              {Beta2: 0.9, Eps: 1, Nesterov: true},
+		"nn: sgd with beta2":                  {Kind: SGD, Beta2: 0.9},
 	} {
 		_, err := c.New(nil)
 		require.ErrorContains(t, err, want)

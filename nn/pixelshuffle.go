@@ -19,10 +19,16 @@ type PixelShuffleICNR struct {
 	noBlur bool
 }
 
+// PixelShuffleOptions are the optional settings of a PixelShuffleICNR.
+type PixelShuffleOptions struct {
+	Norm   Norm // of the convolution
+	NoBlur bool // leaves out the 2x2 average
+}
+
 // NewPixelShuffleICNR returns a layer (N, inC, H, W) to (N, outC, 2H, 2W).
-func NewPixelShuffleICNR(in *Init, inC, outC int64, norm Norm, noBlur bool) *PixelShuffleICNR {
-	opt := ConvLayerOptions{Norm: norm, NoActivation: true, ICNR: 2}
-	return &PixelShuffleICNR{NewConvLayer(in, inC, 4*outC, 1, opt), noBlur}
+func NewPixelShuffleICNR(in *Init, inC, outC int64, opt PixelShuffleOptions) *PixelShuffleICNR {
+	conv := NewConvLayer(in, inC, 4*outC, 1, ConvLayerOptions{Norm: opt.Norm, NoActivation: true, ICNR: 2})
+	return &PixelShuffleICNR{conv, opt.NoBlur}
 }
 
 // Forward upsamples x.

@@ -3,9 +3,9 @@ package train
 import (
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/internal/words"
 	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/nn"
 )
@@ -137,55 +137,30 @@ const (
 )
 
 var (
-	accumulationWords = []string{"mean", "notebook"}
-	precisionWords    = []string{"float32", "bfloat16", "float16"}
+	accumulationWords = words.Choice[Accumulation]{What: "accumulation", Words: []string{"mean", "notebook"}}
+	precisionWords    = words.Choice[Precision]{What: "precision", Words: []string{"float32", "bfloat16", "float16"}}
 )
 
 // String returns "mean" or "notebook".
-func (a Accumulation) String() string { return word(accumulationWords, "accumulation", a) }
+func (a Accumulation) String() string { return accumulationWords.Word(a) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (a Accumulation) MarshalText() ([]byte, error) {
-	return marshalWord(accumulationWords, "accumulation", a)
-}
+func (a Accumulation) MarshalText() ([]byte, error) { return accumulationWords.Marshal(a) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (a *Accumulation) UnmarshalText(b []byte) error {
-	return parseWord(accumulationWords, "accumulation", b, a)
+func (a *Accumulation) UnmarshalText(b []byte) (err error) {
+	*a, err = accumulationWords.Parse(b)
+	return err
 }
 
 // String returns "float32", "bfloat16" or "float16".
-func (p Precision) String() string { return word(precisionWords, "precision", p) }
+func (p Precision) String() string { return precisionWords.Word(p) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (p Precision) MarshalText() ([]byte, error) { return marshalWord(precisionWords, "precision", p) }
+func (p Precision) MarshalText() ([]byte, error) { return precisionWords.Marshal(p) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *Precision) UnmarshalText(b []byte) error {
-	return parseWord(precisionWords, "precision", b, p)
-}
-
-// word returns the name of a closed choice.
-func word[T ~int](words []string, what string, v T) string {
-	if v < 0 || int(v) >= len(words) {
-		return fmt.Sprintf("%s(%d)", what, int(v))
-	}
-	return words[v]
-}
-
-func marshalWord[T ~int](words []string, what string, v T) ([]byte, error) {
-	if v < 0 || int(v) >= len(words) {
-		return nil, fmt.Errorf("train: %s %d; wanted %s", what, int(v), strings.Join(words, " or "))
-	}
-	return []byte(words[v]), nil
-}
-
-func parseWord[T ~int](words []string, what string, b []byte, v *T) error {
-	for i, w := range words {
-		if string(b) == w {
-			*v = T(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("train: %s %q; wanted %s", what, b, strings.Join(words, " or "))
+func (p *Precision) UnmarshalText(b []byte) (err error) {
+	*p, err = precisionWords.Parse(b)
+	return err
 }

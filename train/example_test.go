@@ -191,6 +191,67 @@ func ExampleLearner() {
 	// missed 10 of 10 pixels, then 0
 }
 
+// pocket is a U-Net in small, of layers of package nn: it halves the image, looks
+// far around with a dilated convolution, doubles it again and joins both ways.
+type pocket struct{ down, around, up, last nn.Layer }
+
+func newPocket(in *nn.Init) pocket {
+	return pocket{
+		down: nn.Sequential{
+			nn.NewConv2d(in, 1, 8, 3, &nn.ConvOptions{Padding: 1}), nn.NewGroupNorm(in, 2, 8), nn.GELU{},
+		},
+		around: nn.Sequential{
+			nn.NewConv2d(in, 8, 16, 3, &nn.ConvOptions{Padding: 2, Dilation: 2}), nn.NewGroupNorm(in, 4, 16), nn.GELU{}, nn.NewDropout(0.1),
+		},
+		up:   nn.NewConvTranspose2d(in, 16, 8, 2, nil),
+		last: nn.NewConv2d(in, 16, 2, 1, nil),
+	}
+}
+
+func (m pocket) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
+	skip := m.down.Forward(mode, x)                            // (N,  8, H,   W)
+	x = nn.MaxPool2d{Kernel: 2, Stride: 2}.Forward(mode, skip) // (N,  8, H/2, W/2)
+	x = m.up.Forward(mode, m.around.Forward(mode, x))          // (N,  8, H,   W)
+	return m.last.Forward(mode, nn.Cat(x, skip))               // (N,  2, H,   W)
+}
+
+func (m pocket) Walk(w nn.Walker) {
+	w.Child("down", m.down)
+	w.Child("around", m.around)
+	w.Child("up", m.up)
+	w.Child("last", m.last)
+}
+
+func (m pocket) String() string { return "pocket" }
+
+// A small network of a user's own trains as the large one does. Its loss is a
+// weighted sum, its optimizer SGD; the best weights are kept, and training ends
+// when they get no better.
+func ExampleModel() {
+	model := newPocket(nn.NewInit(nn.CPU, 1))
+	cfg := train.Default()
+	cfg.Loss = loss.Config{{Weight: 1, Parameters: loss.CrossEntropy{}}, {Weight: 0.5, Parameters: loss.DefaultDice()}}
+	cfg.Optimizer = nn.DefaultSGD()
+	best := train.KeepBest(model, train.ByLoss, 1)
+	learner, err := train.New(model, data.Binary("shape"), cfg, &train.Parts{
+		Input:   train.Input{Mean: []float64{0.45}, Std: []float64{0.15}},
+		Metrics: []metric.Metric{metric.KernelDice(0.5, metric.Noise{})},
+		Hooks:   []train.Hook{best.Hook(), (&train.EarlyStop{By: train.ByLoss, Patience: 20}).Hook()},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	source := batches{picture()}
+	epochs, err := learner.Fit(context.Background(), source, source,
+		train.Phase{Epochs: 60, Rates: []float64{0.1}, Schedule: train.OneCycle{}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("Dice %.1f\n", epochs[len(epochs)-1].Value("dice"))
+	// Output:
+	// Dice 1.0
+}
+
 // The learning rate lies where the loss falls fastest.
 func ExampleLearner_FindRate() {
 	learner, err := train.New(edge(), data.Binary("shape"), train.Default(), nil)

@@ -15,6 +15,7 @@ import (
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/shim"
+	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -105,6 +106,30 @@ func TestLossIsNaN(t *testing.T) {
 	require.ErrorContains(t, err, "train: frozen, epoch 1: batch 2: step 5, learning rate ")
 	require.ErrorContains(t, err, ", images image 4, image 5: the loss is NaN")
 	require.Len(t, epochs, 1)
+}
+
+// A gradient that is no number behind a loss that is one does not reach the weights,
+// without clipping either.
+func TestGradientIsInfinite(t *testing.T) {
+	root := loss.Func{Name: "root of zero", F: func(scores, _ torch.Tensor) torch.Tensor {
+		y := nn.Mean(scores)
+		return nn.NewOp("sqrt").Call(nn.Sub(y, nn.Detach(y)))
+	}}
+	for _, clip := range []float64{0, 1} {
+		model := newTiny(t, nn.Float)
+		before := state(t, model)
+		l, err := train.New(model, rgb(), mean(1, clip), &train.Parts{Loss: root})
+		require.NoError(t, err)
+		_, err = l.Fit(context.Background(), formulaBatches("fail", 1, 2, 8, 0.3), nil, train.Phase{Name: "full", Epochs: 1, Rates: train.SameRates(1e-3, 3)})
+		require.ErrorContains(t, err, "train: full, epoch 0: batch 0: step 0, learning rate ")
+		require.ErrorContains(t, err, "the norm of the gradient is ")
+		after := state(t, model)
+		for _, p := range nn.Parameters(model) {
+			want, _ := before.Lookup(p.Name)
+			got, _ := after.Lookup(p.Name)
+			require.Equal(t, want.Data, got.Data, p.Name)
+		}
+	}
 }
 
 // Cancelled, Fit and Predict stop before the next batch.

@@ -112,6 +112,9 @@ func (l *Learner) LoadState(path string) error {
 	if err != nil {
 		return err
 	}
+	if f.Digest == "" {
+		return fmt.Errorf("train: %s carries no digest of itself, so that it is no file of SaveState, or a damaged one; take the state before it (%s)", path, Previous)
+	}
 	if err := l.SetState(f); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

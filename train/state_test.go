@@ -296,3 +296,15 @@ func TestSaver(t *testing.T) {
 	_, err = (&train.Saver{Path: path}).Resume(learner(t, newDropping(), mean(2, 0.5)))
 	require.ErrorContains(t, err, "state.safetensors: ")
 }
+
+// A state without a digest could be damaged without anybody seeing it.
+func TestStateNeedsDigest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.safetensors")
+	require.NoError(t, learner(t, newDropping(), mean(1, 1)).SaveState(path))
+	require.NoError(t, learner(t, newDropping(), mean(1, 1)).LoadState(path))
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, bytes.Count(text, []byte(`"hcunet_sha256"`)))
+	require.NoError(t, os.WriteFile(path, bytes.Replace(text, []byte(`"hcunet_sha256"`), []byte(`"hcunet_sha257"`), 1), 0o666))
+	require.ErrorContains(t, learner(t, newDropping(), mean(1, 1)).LoadState(path), "carries no digest of itself")
+}

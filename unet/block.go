@@ -16,20 +16,27 @@ type block struct {
 	relu         relu
 }
 
+// blockOptions are the optional settings of a block.
+type blockOptions struct {
+	final     bool // the last one, which leaves half of the joined channels
+	noBlur    bool
+	attention bool
+	norm      nn.Norm
+}
+
 // newBlock returns a block for upC channels from below and skipC from the
-// encoder, and its output width: all joined channels, or half of them in the
-// final block.
-func newBlock(in *nn.Init, upC, skipC int64, final, noBlur, attention bool, norm nn.Norm) (*block, int64) {
+// encoder, and its output width.
+func newBlock(in *nn.Init, upC, skipC int64, opt blockOptions) (*block, int64) {
 	joined := upC/2 + skipC
 	outC := joined
-	if final {
+	if opt.final {
 		outC = joined / 2
 	}
 	return &block{
-		up:    nn.NewPixelShuffleICNR(in, upC, upC/2, norm, noBlur),
+		up:    nn.NewPixelShuffleICNR(in, upC, upC/2, nn.PixelShuffleOptions{Norm: opt.norm, NoBlur: opt.noBlur}),
 		bn:    nn.NewBatchNorm2d(in, skipC, &nn.BatchNormOptions{Bias: bnBias}),
-		conv1: nn.NewConvLayer(in, joined, outC, 3, nn.ConvLayerOptions{Norm: norm}),
-		conv2: nn.NewConvLayer(in, outC, outC, 3, nn.ConvLayerOptions{Norm: norm, SelfAttention: attention}),
+		conv1: nn.NewConvLayer(in, joined, outC, 3, nn.ConvLayerOptions{Norm: opt.norm}),
+		conv2: nn.NewConvLayer(in, outC, outC, 3, nn.ConvLayerOptions{Norm: opt.norm, SelfAttention: opt.attention}),
 	}, outC
 }
 

@@ -96,10 +96,13 @@ func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 	maps := []int64{c}
 	for i := range skips {
 		final := i == skips-1
-		noBlur := cfg.Blur == BlurNone || final && cfg.Blur == BlurInner
-		attention := cfg.SelfAttention && i == skips-3
 		var b *block
-		b, c = newBlock(in, c, widths[skips-1-i], final, noBlur, attention, cfg.Norm)
+		b, c = newBlock(in, c, widths[skips-1-i], blockOptions{
+			final:     final,
+			noBlur:    cfg.Blur == BlurNone || final && cfg.Blur == BlurInner,
+			attention: cfg.SelfAttention && i == skips-3,
+			norm:      cfg.Norm,
+		})
 		maps = append(maps, c)
 		add(stage{b, func(mode nn.Mode, p *pass) {
 			skip := p.pop()
@@ -110,7 +113,7 @@ func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 			p.maps = append(p.maps, p.x)
 		}})
 	}
-	add(layer(nn.NewPixelShuffleICNR(in, c, c, cfg.Norm, cfg.Blur != BlurAll)))
+	add(layer(nn.NewPixelShuffleICNR(in, c, c, nn.PixelShuffleOptions{Norm: cfg.Norm, NoBlur: cfg.Blur != BlurAll})))
 	if !cfg.NoLastCross {
 		c += e.InChannels()
 		add(stage{nn.Leaf("MergeLayer()"), func(_ nn.Mode, p *pass) { p.x = nn.Cat(p.x, p.image) }})
