@@ -18,7 +18,9 @@ import (
 	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/train"
+	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -189,6 +191,24 @@ func TestNewRefuses(t *testing.T) {
 		_, err := train.New(newTiny(t, nn.Float), task, cfg, parts)
 		require.ErrorContains(t, err, want)
 	}
+}
+
+// A U-Net says which images it takes: of how many channels when a learner is made, of
+// what size before the first step.
+func TestNetRefuses(t *testing.T) {
+	in := nn.NewInit(nn.CPU, 1)
+	net := unet.New(in, resnet.New18(in, 3), 2, unet.Config{})
+	task := rgb()
+	task.Channels = 1
+	_, err := train.New(net, task, train.Default(), nil)
+	require.ErrorContains(t, err, "the model takes images of 3 channels, the input makes 1 of the task's 1")
+	_, err = train.New(net, task, train.Default(), &train.Parts{Input: train.Input{Mean: []float64{0, 0, 0}, Std: []float64{1, 1, 1}}})
+	require.NoError(t, err)
+	before := state(t, net)
+	_, err = learner(t, net, train.Default()).Fit(context.Background(), formulaBatches("fail", 1, 2, 50, 0.3), nil,
+		train.Phase{Name: "all", Epochs: 1, Rates: train.SameRates(1, 3)})
+	require.ErrorContains(t, err, "images are 50x50; height and width must be multiples of 32, resize or pad them to 64x64")
+	require.Equal(t, before, state(t, net))
 }
 
 // And what cannot be trained when it is asked for.

@@ -203,6 +203,9 @@ func (n *Net) Config() Config { return n.cfg }
 // Encoder returns the network's encoder.
 func (n *Net) Encoder() encoder.Encoder { return n.encoder }
 
+// InChannels returns the number of channels of an image.
+func (n *Net) InChannels() int64 { return n.encoder.InChannels() }
+
 // LayerGroups returns the trained tensors in groups with learning rates of their
 // own: the encoder's, from its earliest on, and then the rest.
 func (n *Net) LayerGroups() [][]nn.Named {
