@@ -16,14 +16,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/hcunet/hcunet/dist"
@@ -88,10 +85,8 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	if *processes > 1 && !launched {
-		return launch(ctx, *processes)
+		return launch(*processes)
 	}
 	opt.Memory <<= 20
 	var base *ensemble.Config
@@ -121,10 +116,10 @@ func run(args []string) error {
 	if place.Rank == 0 {
 		opt.Progress = report.NewProgress(os.Stderr)
 	}
-	context.AfterFunc(ctx, func() {
-		stop() // a second Ctrl-C ends at once
+	ctx, stop := usage.Interruptible(func() {
 		opt.Progress.Printf("stopping after this step; press Ctrl-C again to stop now")
 	})
+	defer stop()
 	if *find {
 		rates, err := ensemble.FindRate(ctx, c, opt)
 		if err != nil {
@@ -145,7 +140,9 @@ func run(args []string) error {
 }
 
 // launch starts this program again, as several processes.
-func launch(ctx context.Context, n int) error {
+func launch(n int) error {
+	ctx, stop := usage.Interruptible(nil)
+	defer stop()
 	program, err := os.Executable()
 	if err != nil {
 		return err

@@ -9,12 +9,9 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/hcunet/hcunet/data/phantom"
 	"github.com/hcunet/hcunet/internal/usage"
@@ -43,9 +40,8 @@ func run(args []string) error {
 	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := usage.Interruptible(nil)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	bar := report.NewProgress(os.Stderr)
 	begun := false
 	opt.Progress = func(done, total int) {

@@ -8,14 +8,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
@@ -119,9 +116,8 @@ func run(args []string) error {
 	}
 	defer p.Close()
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := usage.Interruptible(nil)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	fmt.Println(strings.Join(p.Model().Notices(), "\n"))
 	bar := report.NewProgress(os.Stderr)
 	bar.Start("films", len(paths))

@@ -11,13 +11,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/hcunet/hcunet/data"
 	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
@@ -93,9 +90,8 @@ func run(args []string) error {
 	}
 	p.CLAHE = !*noCLAHE
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := usage.Interruptible(nil)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	bar := report.NewProgress(os.Stderr)
 	begun := false
 	opt.Progress = func(done, total int) {

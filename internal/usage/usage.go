@@ -1,5 +1,5 @@
 // Package usage prints the help of a command: how it is called, examples, and its
-// flags in groups.
+// flags in groups; and stops a command in order at Ctrl-C.
 package usage
 
 import (
