@@ -13,10 +13,6 @@ func FromSlice[N Number](d Device, data []N, shape ...int64) (torch.Tensor, erro
 	return shim.FromSlice(data, d.arg(), shape...)
 }
 
-// ToSlice copies t, row-major and converted to N, into dst, which must have
-// exactly as many elements.
-func ToSlice[N Number](t torch.Tensor, dst []N) error { return shim.ToSlice(t, dst) }
-
 // Slice returns the elements of t, row-major and converted to N.
 func Slice[N Number](t torch.Tensor) ([]N, error) {
 	info, err := shim.Inspect(t)

@@ -108,9 +108,9 @@ var schedules = []struct {
 	schedule Schedule
 }{{"one_cycle", OneCycle{}}, {"constant", Constant{}}, {"cosine", Cosine{}}, {"poly", Poly{}}}
 
-// ParseSchedule returns the schedule of that name: one_cycle, constant, cosine or
+// parseSchedule returns the schedule of that name: one_cycle, constant, cosine or
 // poly.
-func ParseSchedule(word string) (Schedule, error) {
+func parseSchedule(word string) (Schedule, error) {
 	for _, s := range schedules {
 		if s.word == word {
 			return s.schedule, nil
@@ -192,7 +192,7 @@ func (p *Phase) UnmarshalJSON(b []byte) error {
 	if err := strict.Unmarshal("train: phase", b, &j); err != nil {
 		return err
 	}
-	s, err := ParseSchedule(j.Schedule)
+	s, err := parseSchedule(j.Schedule)
 	if err != nil {
 		return err
 	}
