@@ -62,7 +62,7 @@ var roles = map[string]func(*Group) error{
 func launch(t *testing.T, role string, n int) (string, error) {
 	needProcesses(t)
 	t.Setenv("HCUNET_TEST_ROLE", role)
-	t.Setenv("HCUNET_TIMEOUT", "30s")
+	t.Setenv("HCUNET_TIMEOUT", "1h") // a test that waits for it never ends
 	var out lockedBuffer
 	err := Launch(t.Context(), n, []string{os.Args[0]}, &LaunchOptions{Stdout: &out, Stderr: &out})
 	return out.String(), err
@@ -228,12 +228,10 @@ func killed(g *Group) error {
 	}
 }
 
-// A rank that is killed ends the others long before the timeout.
+// A rank that is killed ends the others, not the timeout.
 func TestKilled(t *testing.T) {
-	start := time.Now()
 	out, err := launch(t, "killed", 3)
 	require.ErrorContains(t, err, "rank 1 of 3 ended with signal: killed", out)
-	require.Less(t, time.Since(start), 25*time.Second, "the timeout is 30 s")
 }
 
 func disagree(g *Group) error { return g.Agree("description", fmt.Sprint("seed ", g.Rank()/2)) }
@@ -257,10 +255,7 @@ func TestOpenNamesTheAbsent(t *testing.T) {
 func TestLaunchInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	start := time.Now()
-	err := Launch(ctx, 2, []string{"sleep", "60"}, nil)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(start), 30*time.Second)
+	require.ErrorIs(t, Launch(ctx, 2, []string{"sleep", "3600"}, nil), context.DeadlineExceeded)
 }
 
 func TestLaunchRefuses(t *testing.T) {

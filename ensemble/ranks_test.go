@@ -57,6 +57,7 @@ func TestRanksKilled(t *testing.T) {
 		t.Setenv(childVariable, string(text))
 		return dist.Launch(t.Context(), 2, []string{os.Args[0]}, &dist.LaunchOptions{Grace: 30 * time.Second})
 	}
+	t.Setenv("HCUNET_TIMEOUT", "1h") // it is the death that ends the other, not the timeout
 	whole, killed := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "killed")
 	start := time.Now()
 	require.NoError(t, launch(ensemble.Options{Out: whole, Fold: -1, SaveEvery: time.Nanosecond}))
@@ -66,14 +67,12 @@ func TestRanksKilled(t *testing.T) {
 	for share := 0.3; share < 0.9; share += 0.2 {
 		t.Setenv(dieVariable, time.Duration(share*float64(took)).String())
 		_, err := os.Stat(filepath.Join(killed, "config.json"))
-		start := time.Now()
 		err = launch(ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond, Resume: err == nil})
 		if err == nil {
 			break // what was left took less time
 		}
 		deaths++
 		require.ErrorContains(t, err, "rank 1 of 2 ended with signal: killed")
-		require.Less(t, time.Since(start), took+20*time.Second, "the timeout is 5 minutes")
 	}
 	require.Positive(t, deaths)
 	t.Setenv(dieVariable, "")
