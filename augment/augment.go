@@ -1,10 +1,10 @@
 // Package augment draws random transforms of an image and its mask as numbers,
 // and applies them.
 //
-// The zero [Config] is the notebook's get_transforms() of fastai 1.0.54: a
-// horizontal flip, a symmetric perspective warp, a rotation, a zoom about a
-// random point, and a change of brightness and of contrast in logit space.
-// [Config.Draw] turns it and a random source into [Params], one item's numbers;
+// [Default] is the notebook's get_transforms() of fastai 1.0.54: a horizontal flip,
+// a symmetric perspective warp, a rotation, a zoom about a random point, and a change
+// of brightness and of contrast in logit space. [Config.Draw] turns a [Config] and a
+// random source into [Params], one item's numbers;
 // [Params.Plan] turns those and an image size into a [Plan], the geometry and
 // lighting as matrices and coefficients; [Plan.Image] and [Mask] apply the plan
 // in pure Go. A device applies a batch of plans in one grid sample, from the
@@ -62,26 +62,32 @@ func (p *Padding) UnmarshalText(b []byte) error {
 	return fmt.Errorf("augment: padding %q; wanted reflection, border or zeros", b)
 }
 
-// Config says which transforms to draw, and how strong; the zero value draws
+// Config says which transforms to draw, and how strong. The zero value draws none,
+// but crops at random where the target is smaller than the image; [Default] returns
 // the notebook's. It goes to JSON and comes back equal.
 type Config struct {
-	NoFlip       bool `json:"no_flip"` // no horizontal flip; else one in two is flipped
-	NoWarp       bool `json:"no_warp"` // no perspective warp
-	NoRotate     bool `json:"no_rotate"`
-	NoZoom       bool `json:"no_zoom"`
-	NoBrightness bool `json:"no_brightness"`
-	NoContrast   bool `json:"no_contrast"`
-	NoCrop       bool `json:"no_crop"` // crop about the centre, not a random place, where there is anything to crop
+	PFlip     float64 `json:"p_flip"`     // probability of a horizontal flip
+	PAffine   float64 `json:"p_affine"`   // probability of each of warp, rotation and zoom
+	PLighting float64 `json:"p_lighting"` // probability of each of brightness and contrast
 
-	MaxWarp     float64 `json:"max_warp"`     // magnitude of the warp, in half image sides, up to 0.3; 0 means 0.2
-	MaxRotate   float64 `json:"max_rotate"`   // degrees to either side, up to 180; 0 means 10
-	MaxZoom     float64 `json:"max_zoom"`     // the largest magnification, from 1; 0 means 1.1
-	MaxLighting float64 `json:"max_lighting"` // strength of brightness and contrast, below 1; 0 means 0.2
+	MaxWarp       float64 `json:"max_warp"`       // magnitude of the perspective warp, in half image sides, up to 0.3
+	MaxRotate     float64 `json:"max_rotate"`     // degrees to either side, up to 180
+	MaxZoom       float64 `json:"max_zoom"`       // largest magnification; 0 means none, as 1 does
+	MaxBrightness float64 `json:"max_brightness"` // largest change of mid-grey, as a share of it, below 1
+	MaxContrast   float64 `json:"max_contrast"`   // largest share by which contrast falls, below 1; it rises by the inverse
 
-	PAffine   float64 `json:"p_affine"`   // probability of each of warp, rotation and zoom; 0 means 0.75
-	PLighting float64 `json:"p_lighting"` // probability of each of brightness and contrast; 0 means 0.75
+	CenterCrop bool `json:"center_crop"` // crop about the centre, not at random
 
-	Padding Padding `json:"padding"` // what a transform draws in from outside; the notebook's is Reflection
+	Padding Padding `json:"padding"` // what a transform draws in from outside
+}
+
+// Default returns the transforms of fastai's get_transforms(), which the notebook
+// uses.
+func Default() Config {
+	return Config{
+		PFlip: 0.5, PAffine: 0.75, PLighting: 0.75,
+		MaxWarp: 0.2, MaxRotate: 10, MaxZoom: 1.1, MaxBrightness: 0.2, MaxContrast: 0.2,
+	}
 }
 
 // Params is everything random about one item, drawn once and applied to image
@@ -119,15 +125,17 @@ func (c Config) Check() error {
 		value    float64
 		min, max float64
 	}{
-		{"MaxWarp", c.MaxWarp, 0, 0.3}, // from 0.37 some warps turn the frame inside out
-		{"MaxRotate", c.MaxRotate, 0, 180},
-		{"MaxZoom", c.MaxZoom, 1, 100},
-		{"MaxLighting", c.MaxLighting, 0, 0.99},
+		{"PFlip", c.PFlip, 0, 1},
 		{"PAffine", c.PAffine, 0, 1},
 		{"PLighting", c.PLighting, 0, 1},
+		{"MaxWarp", c.MaxWarp, 0, 0.3}, // from 0.37 some warps turn the frame inside out
+		{"MaxRotate", c.MaxRotate, 0, 180},
+		{"MaxZoom", c.magnification(), 1, 100},
+		{"MaxBrightness", c.MaxBrightness, 0, 0.99},
+		{"MaxContrast", c.MaxContrast, 0, 0.99},
 	} {
-		if v.value != 0 && !(v.value >= v.min && v.value <= v.max) {
-			return fmt.Errorf("augment: %s is %v; wanted a value in [%v, %v], or 0 for the default", v.name, v.value, v.min, v.max)
+		if !(v.value >= v.min && v.value <= v.max) {
+			return fmt.Errorf("augment: %s is %v; wanted a value in [%v, %v]", v.name, v.value, v.min, v.max)
 		}
 	}
 	if c.Padding < Reflection || c.Padding > Zeros {
@@ -136,54 +144,54 @@ func (c Config) Check() error {
 	return nil
 }
 
-// Draw returns one item's transforms. It takes 18 numbers from r whatever comes
-// out and whatever is switched off, so that two configurations with the same
-// source differ only where they say so. c should pass [Config.Check].
+func (c Config) magnification() float64 {
+	if c.MaxZoom == 0 {
+		return 1
+	}
+	return c.MaxZoom
+}
+
+// Draw returns one item's transforms. It takes 18 numbers from r whatever c says, so
+// that two configurations with the same source differ only where they say so. c
+// should pass [Config.Check].
 //
 // Uniform, as in fastai: the warp's four magnitudes in ±MaxWarp, degrees in
 // ±MaxRotate, zoom in [1, MaxZoom] with its fixed point anywhere, brightness in
-// 0.5 ± 0.5 MaxLighting, the crop's place; contrast is uniform in the logarithm,
-// between 1-MaxLighting and its inverse.
+// 0.5 ± 0.5 MaxBrightness, the crop's place; contrast is uniform in the logarithm,
+// between 1-MaxContrast and its inverse.
 func (c Config) Draw(r *rand.Rand) Params {
-	or := func(v, otherwise float64) float64 {
-		if v == 0 {
-			return otherwise
-		}
-		return v
-	}
 	uniform := func(lo, hi float64) float64 { return lo + (hi-lo)*r.Float64() }
 	coin := func(p float64) bool { return r.Float64() < p }
-	affine, lighting := or(c.PAffine, 0.75), or(c.PLighting, 0.75)
 
 	p := Identity()
 	p.Padding = c.Padding
 	row, col := r.Float64(), r.Float64()
-	if !c.NoCrop {
+	if !c.CenterCrop {
 		p.CropRow, p.CropCol = row, col
 	}
-	p.Flip = coin(0.5) && !c.NoFlip
+	p.Flip = coin(c.PFlip)
 
-	m := or(c.MaxWarp, 0.2)
+	m := c.MaxWarp
 	warp := [4]float64{uniform(-m, m), uniform(-m, m), uniform(-m, m), uniform(-m, m)}
-	if coin(affine) && !c.NoWarp {
+	if coin(c.PAffine) {
 		p.Warp = warp
 	}
-	m = or(c.MaxRotate, 10)
-	degrees := uniform(-m, m)
-	if coin(affine) && !c.NoRotate {
+	degrees := uniform(-c.MaxRotate, c.MaxRotate)
+	if coin(c.PAffine) {
 		p.Degrees = degrees
 	}
-	zoom, row, col := uniform(1, or(c.MaxZoom, 1.1)), r.Float64(), r.Float64()
-	if coin(affine) && !c.NoZoom {
+	zoom, row, col := uniform(1, c.magnification()), r.Float64(), r.Float64()
+	if coin(c.PAffine) {
 		p.Zoom, p.ZoomRow, p.ZoomCol = zoom, row, col
 	}
-	m = or(c.MaxLighting, 0.2)
+	m = c.MaxBrightness
 	brightness := uniform(0.5*(1-m), 0.5*(1+m))
-	if coin(lighting) && !c.NoBrightness {
+	if coin(c.PLighting) {
 		p.Brightness = brightness
 	}
+	m = c.MaxContrast
 	contrast := math.Exp(uniform(math.Log(1-m), -math.Log(1-m)))
-	if coin(lighting) && !c.NoContrast {
+	if coin(c.PLighting) {
 		p.Contrast = contrast
 	}
 	return p

@@ -33,7 +33,7 @@ func BenchmarkFull256(b *testing.B) {
 	b.Run("draws", func(b *testing.B) { // what training does: draw, image, mask
 		b.ReportAllocs()
 		for b.Loop() {
-			plan, _ := Config{}.Draw(r).Plan(256, 256, 256)
+			plan, _ := Default().Draw(r).Plan(256, 256, 256)
 			outI = plan.Image(outI, image)
 			outM = Mask(&plan, outM, mask)
 		}

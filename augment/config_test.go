@@ -11,7 +11,7 @@ import (
 // A configuration goes to JSON and comes back equal; a word that is no padding is an
 // error.
 func TestConfigJSON(t *testing.T) {
-	c := augment.Config{NoFlip: true, NoZoom: true, MaxWarp: 0.1, MaxRotate: 3, PLighting: 0.5, Padding: augment.Border}
+	c := augment.Config{PFlip: 0.25, PAffine: 1, PLighting: 0.5, MaxWarp: 0.1, MaxRotate: 3, MaxZoom: 1.2, MaxBrightness: 0.3, MaxContrast: 0.4, CenterCrop: true, Padding: augment.Border}
 	b, err := json.Marshal(c)
 	require.NoError(t, err)
 	require.Contains(t, string(b), `"padding":"border"`)

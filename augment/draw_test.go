@@ -62,7 +62,7 @@ func TestDrawDistributions(t *testing.T) {
 		"zoom.scale": 0.75, "zoom.row_pct": 0.75, "zoom.col_pct": 0.75,
 		"brightness.change": 0.75, "contrast.scale": 0.75,
 	}
-	got := collect(Config{})
+	got := collect(Default())
 	assert.Len(t, got, len(want))
 	for name, p := range want {
 		s := got[name]
@@ -98,7 +98,7 @@ func TestDrawsLikeFastai(t *testing.T) {
 	r := rand.New(rand.NewPCG(54, 54))
 	var zoom, contrast, bright, degrees, nZoom, nContrast, nBright, nDegrees float64
 	for range draws {
-		p := Config{}.Draw(r)
+		p := Default().Draw(r)
 		if p.Zoom != 0 {
 			zoom, nZoom = zoom+p.Zoom, nZoom+1
 		}
@@ -128,30 +128,32 @@ func TestDrawsLikeFastai(t *testing.T) {
 	}
 }
 
+// A value of 0 switches a transform off, and leaves the others what they would have been.
 func TestSwitches(t *testing.T) {
-	off := Config{NoFlip: true, NoWarp: true, NoRotate: true, NoZoom: true, NoBrightness: true, NoContrast: true, NoCrop: true}
+	off := Config{CenterCrop: true}
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 100 {
 		assert.Equal(t, Identity(), off.Draw(r))
 	}
-	// What one switch leaves is what there would have been.
 	for _, c := range []struct {
 		change func(*Config)
 		undo   func(*Params)
 	}{
-		{func(c *Config) { c.NoFlip = true }, func(p *Params) { p.Flip = false }},
-		{func(c *Config) { c.NoWarp = true }, func(p *Params) { p.Warp = [4]float64{} }},
-		{func(c *Config) { c.NoRotate = true }, func(p *Params) { p.Degrees = 0 }},
-		{func(c *Config) { c.NoZoom = true }, func(p *Params) { p.Zoom, p.ZoomRow, p.ZoomCol = 0, 0, 0 }},
-		{func(c *Config) { c.NoBrightness = true }, func(p *Params) { p.Brightness = 0 }},
-		{func(c *Config) { c.NoContrast = true }, func(p *Params) { p.Contrast = 0 }},
-		{func(c *Config) { c.NoCrop = true }, func(p *Params) { p.CropRow, p.CropCol = 0.5, 0.5 }},
+		{func(c *Config) { c.PFlip = 0 }, func(p *Params) { p.Flip = false }},
+		{func(c *Config) { c.MaxWarp = 0 }, func(p *Params) { p.Warp = [4]float64{} }},
+		{func(c *Config) { c.MaxRotate = 0 }, func(p *Params) { p.Degrees = 0 }},
+		{func(c *Config) { c.MaxZoom = 0 }, func(p *Params) { p.Zoom = min(p.Zoom, 1) }},
+		{func(c *Config) { c.MaxBrightness = 0 }, func(p *Params) { p.Brightness = min(p.Brightness*9, 0.5) }},
+		{func(c *Config) { c.MaxContrast = 0 }, func(p *Params) { p.Contrast = min(p.Contrast*9, 1) }},
+		{func(c *Config) { c.PAffine = 0 }, func(p *Params) { p.Warp, p.Degrees, p.Zoom, p.ZoomRow, p.ZoomCol = [4]float64{}, 0, 0, 0, 0 }},
+		{func(c *Config) { c.PLighting = 0 }, func(p *Params) { p.Brightness, p.Contrast = 0, 0 }},
+		{func(c *Config) { c.CenterCrop = true }, func(p *Params) { p.CropRow, p.CropCol = 0.5, 0.5 }},
 	} {
-		var config Config
+		config := Default()
 		c.change(&config)
 		a, b := rand.New(rand.NewPCG(7, 7)), rand.New(rand.NewPCG(7, 7))
 		for range 50 {
-			want := Config{}.Draw(a)
+			want := Default().Draw(a)
 			c.undo(&want)
 			assert.Equal(t, want, config.Draw(b))
 		}
@@ -159,7 +161,7 @@ func TestSwitches(t *testing.T) {
 }
 
 func TestMaxima(t *testing.T) {
-	c := Config{MaxWarp: 0.3, MaxRotate: 45, MaxZoom: 2, MaxLighting: 0.5, PAffine: 1, PLighting: 1, Padding: Border}
+	c := Config{MaxWarp: 0.3, MaxRotate: 45, MaxZoom: 2, MaxBrightness: 0.5, MaxContrast: 0.5, PAffine: 1, PLighting: 1, Padding: Border}
 	assert.NoError(t, c.Check())
 	r := rand.New(rand.NewPCG(1, 1))
 	var warp, degrees, zoom, bright, contrast float64
@@ -178,14 +180,17 @@ func TestMaxima(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	assert.NoError(t, Config{}.Check())
+	assert.NoError(t, Default().Check())
 	for want, c := range map[string]Config{
-		"MaxWarp":     {MaxWarp: 1},
-		"MaxRotate":   {MaxRotate: -3},
-		"MaxZoom":     {MaxZoom: math.Inf(1)},
-		"MaxLighting": {MaxLighting: 1.5},
-		"PAffine":     {PAffine: 2},
-		"PLighting":   {PLighting: math.NaN()},
-		"Padding":     {Padding: 7},
+		"MaxWarp":       {MaxWarp: 1},
+		"MaxRotate":     {MaxRotate: -3},
+		"MaxZoom":       {MaxZoom: math.Inf(1)},
+		"MaxBrightness": {MaxBrightness: 1.5},
+		"MaxContrast":   {MaxContrast: 1},
+		"PFlip":         {PFlip: -0.1},
+		"PAffine":       {PAffine: 2},
+		"PLighting":     {PLighting: math.NaN()},
+		"Padding":       {Padding: 7},
 	} {
 		assert.ErrorContains(t, c.Check(), want)
 	}

@@ -19,7 +19,8 @@ func Example() {
 		0, 1, 1, 0,
 		0, 0, 1, 0,
 	}
-	config := augment.Config{NoWarp: true, NoBrightness: true, NoContrast: true}
+	config := augment.Default()
+	config.MaxWarp, config.PLighting = 0, 0
 	if err := config.Check(); err != nil {
 		fmt.Println(err)
 		return

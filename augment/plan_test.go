@@ -106,7 +106,8 @@ func TestApplyIsItsDefinition(t *testing.T) {
 	sizes := [][3]int{{16, 16, 0}, {16, 16, 16}, {17, 30, 0}, {30, 17, 12}, {9, 14, 20}, {50, 64, 10}, {1, 1, 0}, {1, 1, 3}, {1, 9, 0}, {9, 1, 0}, {9, 1, 4}, {2, 2, 5}, {300, 7, 7}, {60, 140, 0}}
 	for i := range 210 {
 		size := sizes[i%len(sizes)]
-		c := Config{Padding: Padding(i % 3)}
+		c := Default()
+		c.Padding = Padding(i % 3)
 		if i%5 == 0 {
 			c.MaxWarp, c.MaxRotate, c.MaxZoom = 0.3, 180, 3
 		}

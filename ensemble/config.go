@@ -99,11 +99,12 @@ var Recipes = map[string]Recipe{"default": Default, "kernel": Kernel}
 // Default returns the system as it was meant. The notebook's sizes are 256, 16 and 4.
 func Default(size, batch, microBatches int) Config {
 	c := Config{
-		Version: Version,
-		Task:    data.Task{Channels: 1},
-		Size:    size,
-		Network: unet.Config{Encoder: "resnet34"},
-		Batch:   batch, Last: feed.DropLone,
+		Version:      Version,
+		Task:         data.Task{Channels: 1},
+		Size:         size,
+		Network:      unet.Config{Encoder: "resnet34"},
+		Augmentation: augment.Default(),
+		Batch:        batch, Last: feed.DropLone,
 		Training: train.Default(),
 		Phases:   NotebookPhases(8, 10, 1e-3, false),
 		Folds:    Folds{Number: 4},
@@ -221,8 +222,8 @@ func (c Config) Check() error {
 	case c.Inference.FilmSize < 1:
 		return fmt.Errorf("film size %d, wanted at least 1 pixel", c.Inference.FilmSize)
 	}
-	if c.Task.NoMirror && (c.Inference.FlipAverage || !c.Augmentation.NoFlip) {
-		return fmt.Errorf("the task says that a mirror image has other classes, but inference.flip_average is %t and augmentation.no_flip is %t; set the one to false and the other to true, as -no-mirror does", c.Inference.FlipAverage, c.Augmentation.NoFlip)
+	if c.Task.NoMirror && (c.Inference.FlipAverage || c.Augmentation.PFlip != 0) {
+		return fmt.Errorf("the task says that a mirror image has other classes, but inference.flip_average is %t and augmentation.p_flip is %v; set them to false and 0, as -no-mirror does", c.Inference.FlipAverage, c.Augmentation.PFlip)
 	}
 	for i := range min(len(c.Input.Mean), len(c.Input.Std)) {
 		if m, s := c.Input.Mean[i], c.Input.Std[i]; !(m >= 0 && m <= 1 && s > 0 && s <= 1) {

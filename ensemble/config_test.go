@@ -213,7 +213,7 @@ func TestFlags(t *testing.T) {
 	require.NoError(t, err)
 	c.Data = "films"
 	require.NoError(t, c.Check())
-	require.Equal(t, []string{"augmentation.no_flip", "data", "inference.flip_average", "task.no_mirror"}, c.Differences(ensemble.Default(256, 16, 4)))
+	require.Equal(t, []string{"augmentation.p_flip", "data", "inference.flip_average", "task.no_mirror"}, c.Differences(ensemble.Default(256, 16, 4)))
 
 	_, err = parse(t, "-recipe", "best")
 	require.ErrorContains(t, err, `recipe "best", wanted default or kernel`)

@@ -149,7 +149,7 @@ var setters = map[string]func(*Flags, *Config){
 	"no-flip":      func(f *Flags, c *Config) { c.Inference.FlipAverage = !f.noFlip },
 	"no-mirror": func(f *Flags, c *Config) {
 		if c.Task.NoMirror = f.c.Task.NoMirror; c.Task.NoMirror {
-			c.Inference.FlipAverage, c.Augmentation.NoFlip = false, true
+			c.Inference.FlipAverage, c.Augmentation.PFlip = false, 0
 		}
 	},
 	"film-size": func(f *Flags, c *Config) { c.Inference.FilmSize = f.c.Inference.FilmSize },

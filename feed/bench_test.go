@@ -25,7 +25,7 @@ func BenchmarkEpoch(b *testing.B) {
 	images := read(b, items, nil)
 	for name, opt := range map[string]feed.LoaderOptions{
 		"plain":     {Batch: 16},
-		"augmented": {Batch: 16, Shuffle: true, Augment: &augment.Config{}},
+		"augmented": {Batch: 16, Shuffle: true, Augment: new(augment.Default())},
 	} {
 		b.Run(name, func(b *testing.B) {
 			l := loader(b, images, opt)

@@ -128,7 +128,7 @@ func TestShuffleAndAugment(t *testing.T) {
 		for _, transform := range []bool{false, true} {
 			opt := feed.LoaderOptions{Batch: 4, Shuffle: shuffle, Seed: 5}
 			if transform {
-				opt.Augment = &augment.Config{}
+				opt.Augment = new(augment.Default())
 			}
 			made[[2]bool{shuffle, transform}] = collect(t, loader(t, images, opt), epoch, 0)
 		}
@@ -146,7 +146,7 @@ func TestShuffleAndAugment(t *testing.T) {
 	// Drawn and applied by hand.
 	for _, b := range both {
 		for k, i := range b.Indices {
-			plan, err := (augment.Config{}).Draw(random.New(5, "transforms", epoch, uint64(i))).Plan(height, width, 0)
+			plan, err := augment.Default().Draw(random.New(5, "transforms", epoch, uint64(i))).Plan(height, width, 0)
 			require.NoError(t, err)
 			img, mask := film(i, 2)
 			src := make([]float32, len(img.Pix8))
@@ -164,7 +164,7 @@ func TestShuffleAndAugment(t *testing.T) {
 func TestSeeds(t *testing.T) {
 	images := read(t, films(20, 1), nil)
 	epoch := func(seed uint64, e int) []feed.Batch {
-		return collect(t, loader(t, images, feed.LoaderOptions{Batch: 20, Shuffle: true, Augment: &augment.Config{}, Seed: seed}), e, 0)
+		return collect(t, loader(t, images, feed.LoaderOptions{Batch: 20, Shuffle: true, Augment: new(augment.Default()), Seed: seed}), e, 0)
 	}
 	first := epoch(1, 0)
 	require.Equal(t, first, epoch(1, 0))
@@ -230,7 +230,7 @@ func TestLast(t *testing.T) {
 // ahead, whatever is held in memory, and wherever the epoch is begun.
 func TestPositions(t *testing.T) {
 	items := films(23, 2)
-	opt := feed.LoaderOptions{Batch: 3, Shuffle: true, Augment: &augment.Config{}, Seed: 8}
+	opt := feed.LoaderOptions{Batch: 3, Shuffle: true, Augment: new(augment.Default()), Seed: 8}
 	want := collect(t, loader(t, read(t, items, nil), opt), 6, 0)
 	for _, workers := range []int{1, 2, 7} {
 		for _, memory := range []int64{0, 400} { // an image has 2*35 bytes and its mask 35

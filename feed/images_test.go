@@ -115,7 +115,7 @@ func TestLiveMemory(t *testing.T) {
 	require.Less(t, live()-before, int64((budget+1)*bytes), "after reading")
 
 	const batch, ahead, workers = 2, 2, 2
-	l := loader(t, images, feed.LoaderOptions{Batch: batch, Prefetch: ahead, Workers: workers, Shuffle: true, Augment: &augment.Config{}})
+	l := loader(t, images, feed.LoaderOptions{Batch: batch, Prefetch: ahead, Workers: workers, Shuffle: true, Augment: new(augment.Default())})
 	const floats = 3*side*side*4 + side*side // an image of a batch
 	bound := int64(budget*bytes + (ahead+1)*batch*floats + workers*(bytes+2*3*(side+2)*(side+2)*4) + 1<<20)
 	most := int64(0)

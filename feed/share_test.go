@@ -12,7 +12,7 @@ import (
 // same transforms; a last batch that is too small for all is left out.
 func TestShares(t *testing.T) {
 	images := read(t, films(11, 1), nil)
-	opt := feed.LoaderOptions{Batch: 4, Shuffle: true, Augment: &augment.Config{}, Seed: 5}
+	opt := feed.LoaderOptions{Batch: 4, Shuffle: true, Augment: new(augment.Default()), Seed: 5}
 	whole := collect(t, loader(t, images, opt), 2, 0)
 	require.Len(t, whole, 3)
 	for _, of := range []int{2, 3, 4} {

@@ -16,7 +16,7 @@ func BenchmarkWarp(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 0))
 	params := make([]nn.WarpParams, n)
 	for i := range params {
-		plan, err := augment.Config{}.Draw(r).Plan(size, size, size)
+		plan, err := augment.Default().Draw(r).Plan(size, size, size)
 		require.NoError(b, err)
 		params[i] = warpOf(plan)
 	}

@@ -38,7 +38,7 @@ func TestWarp(t *testing.T) {
 	for padding, p := range paddings {
 		for _, size := range []int{0, 16, 40} {
 			for range 10 {
-				cfg := augment.Config{Padding: padding, MaxRotate: 60, MaxWarp: 0.4, MaxZoom: 1.5, MaxLighting: 0.5}
+				cfg := augment.Config{PFlip: 0.5, PAffine: 0.75, PLighting: 0.75, Padding: padding, MaxRotate: 60, MaxWarp: 0.4, MaxZoom: 1.5, MaxBrightness: 0.5, MaxContrast: 0.5}
 				params, want, wantMasks := []nn.WarpParams{}, []float32{}, []uint8{}
 				var plan augment.Plan
 				for i := range n {

@@ -75,7 +75,7 @@ func learn(group *dist.Group) (*learnt, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt := feed.LoaderOptions{Batch: 4, Shuffle: true, Augment: &augment.Config{}, Seed: 3}
+	opt := feed.LoaderOptions{Batch: 4, Shuffle: true, Augment: new(augment.Default()), Seed: 3}
 	if group != nil {
 		opt.Share = feed.Share{Rank: group.Rank(), Of: group.Size()}
 	}

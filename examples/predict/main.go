@@ -59,7 +59,12 @@ func run(args []string) error {
 	flags.BoolVar(&out.KeepGoing, "keep-going", false, "pass over films that cannot be predicted, and name them at the end")
 	flags.BoolVar(&out.Segmentation, "seg", false, "also write a DICOM Segmentation for each DICOM film")
 	flags.BoolVar(&out.Capture, "capture", false, "also write a DICOM Secondary Capture for each DICOM film")
-	threshold := flags.Float64("threshold", 0, "`probability` above which a pixel is in the mask, without the model's other rules")
+	var threshold *float64
+	flags.Func("threshold", "`probability` above which a pixel is in the mask, without the model's other rules", func(s string) error {
+		threshold = new(float64)
+		_, err := fmt.Sscan(s, threshold)
+		return err
+	})
 	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
 	flags.Func("folds", "`numbers` of the networks to use, such as 0,2; without, all", func(s string) error {
 		for _, f := range strings.Split(s, ",") {
@@ -101,7 +106,7 @@ func run(args []string) error {
 	if *noFlip {
 		opt.Flip = new(bool)
 	}
-	if *threshold != 0 {
+	if threshold != nil {
 		opt.Point = &predict.OperatingPoint{}
 		for range a.Point.Rules {
 			opt.Point.Rules = append(opt.Point.Rules, metric.ThresholdRule(*threshold, 0))
