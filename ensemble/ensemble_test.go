@@ -3,6 +3,8 @@ package ensemble_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"image"
@@ -162,6 +164,31 @@ func TestFoldsApart(t *testing.T) {
 	run(t, c, ensemble.Options{Out: apart, Fold: 0})
 	run(t, c, ensemble.Options{Out: apart, Fold: -1, Gather: true})
 	requireSame(t, files(t, whole), files(t, apart))
+
+	// As if a program had trained the folds that did not know self_attention yet.
+	now, then := files(t, whole)["config.json"], ""
+	for line := range strings.Lines(now) {
+		if !strings.Contains(line, `"self_attention": false,`) {
+			then += line
+		}
+	}
+	require.NotEqual(t, now, then)
+	require.NoError(t, os.WriteFile(filepath.Join(apart, "config.json"), []byte(then), 0o666))
+	for _, part := range []string{"fold0.json", "fold1.json"} {
+		part = filepath.Join(apart, part)
+		b, err := os.ReadFile(part)
+		require.NoError(t, err)
+		older := bytes.Replace(b, digest(now), digest(then), 1)
+		require.NotEqual(t, b, older)
+		require.NoError(t, os.WriteFile(part, older, 0o666))
+	}
+	run(t, c, ensemble.Options{Out: apart, Fold: -1, Gather: true})
+	require.Equal(t, then, files(t, apart)["config.json"], "what the folds were trained by stays")
+}
+
+func digest(text string) []byte {
+	sum := sha256.Sum256([]byte(text))
+	return []byte(hex.EncodeToString(sum[:]))
 }
 
 // errorsContain returns an error unless err says what is wanted.

@@ -1,7 +1,6 @@
 package ensemble
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -124,17 +123,19 @@ func (o *folder) open(cfg Config, opt Options) error {
 			return err
 		}
 	}
-	text, err := cfg.JSON()
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(text)
-	o.digest = hex.EncodeToString(sum[:])
-	if was, err := os.ReadFile(o.path(configFile)); err != nil || !bytes.Equal(was, text) && !begun(opt.Out) {
+	// What another version of this program has begun keeps its text: it says the same,
+	// by checkFolder, but may lack fields that had not been thought of.
+	text, err := os.ReadFile(o.path(configFile))
+	if err != nil || !begun(opt.Out) {
+		if text, err = cfg.JSON(); err != nil {
+			return err
+		}
 		if err := atomicfile.WriteFile(o.path(configFile), text); err != nil {
 			return err
 		}
 	}
+	sum := sha256.Sum256(text)
+	o.digest = hex.EncodeToString(sum[:])
 	return o.writeFacts(opt)
 }
 
