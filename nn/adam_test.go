@@ -160,7 +160,7 @@ func TestClipGradNorm(t *testing.T) {
 }
 
 // network is as many parameters, in as many tensors, as the notebook's network has.
-func network(tb testing.TB) []Named {
+func layers(tb testing.TB) []Named {
 	shapes := make([][]int64, 174)
 	for i := range shapes {
 		shapes[i] = []int64{43_232_353 / 174}
@@ -171,7 +171,7 @@ func network(tb testing.TB) []Named {
 }
 
 func BenchmarkAdam(b *testing.B) {
-	params := network(b)
+	params := layers(b)
 	adam, err := DefaultAdam().New([][]Named{params})
 	require.NoError(b, err)
 	for b.Loop() {
@@ -180,7 +180,7 @@ func BenchmarkAdam(b *testing.B) {
 }
 
 func BenchmarkClipGradNorm(b *testing.B) {
-	params := network(b)
+	params := layers(b)
 	for b.Loop() {
 		_, err := ClipGradNorm(params, 1e9)
 		require.NoError(b, err)

@@ -1,50 +1,20 @@
 package nn
 
 import (
-	"fmt"
-	"slices"
-	"strings"
-
+	"github.com/hcunet/hcunet/network"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
 // A Norm is the kind of normalization in a block of layers.
-type Norm int
+type Norm = network.Norm
 
 const (
-	NormNone      Norm = iota // none; convolutions have a bias
-	NormBatch                 // batch norm after the activation; no bias
-	NormBatchZero             // as NormBatch: fastai 1.0.54 ignores the difference here
-	NormWeight                // weight norm on the convolution
-	NormSpectral              // spectral norm on the convolution
+	NormNone      = network.NormNone
+	NormBatch     = network.NormBatch
+	NormBatchZero = network.NormBatchZero
+	NormWeight    = network.NormWeight
+	NormSpectral  = network.NormSpectral
 )
-
-var norms = [...]string{NormNone: "none", NormBatch: "batch", NormBatchZero: "batch_zero", NormWeight: "weight", NormSpectral: "spectral"}
-
-func (n Norm) String() string {
-	if n < 0 || int(n) >= len(norms) {
-		return fmt.Sprintf("Norm(%d)", int(n))
-	}
-	return norms[n]
-}
-
-// MarshalText returns "none", "batch", "batch_zero", "weight" or "spectral".
-func (n Norm) MarshalText() ([]byte, error) {
-	if n < 0 || int(n) >= len(norms) {
-		return nil, fmt.Errorf("nn: unknown norm %d", int(n))
-	}
-	return []byte(norms[n]), nil
-}
-
-// UnmarshalText reads what MarshalText writes.
-func (n *Norm) UnmarshalText(text []byte) error {
-	i := slices.Index(norms[:], string(text))
-	if i < 0 {
-		return fmt.Errorf("nn: norm %q, wanted one of %s", text, strings.Join(norms[:], ", "))
-	}
-	*n = Norm(i)
-	return nil
-}
 
 // ConvLayerOptions are what a ConvLayer may have beside its sizes.
 type ConvLayerOptions struct {

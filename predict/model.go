@@ -23,7 +23,7 @@ type Model struct {
 	Task        data.Task        `json:"task"`
 	Preparation data.Preparation `json:"preparation"`
 
-	// Network describes the network to the backends: the JSON of a unet.Config. Here
+	// Network describes the network to the backends: the JSON of a network.Config. Here
 	// nobody looks into it.
 	Network json.RawMessage `json:"network"`
 

@@ -1,75 +1,15 @@
 package unet
 
-import (
-	"fmt"
-	"slices"
-	"strings"
+import "github.com/hcunet/hcunet/network"
 
-	"github.com/hcunet/hcunet/nn"
-)
-
-// Config are the choices of a network beside its sizes. The zero value is the
-// notebook's network, with gradients through the skips; it goes to JSON and comes
-// back equal.
-type Config struct {
-	Encoder        string      `json:"encoder"`         // its registered name, such as "resnet34"
-	NoHypercolumns bool        `json:"no_hypercolumns"` // a plain U-Net: fastai's DynamicUnet
-	Blur           Blur        `json:"blur"`            // which upsampling steps blur
-	SelfAttention  bool        `json:"self_attention"`  // self-attention in the second block
-	NoLastCross    bool        `json:"no_last_cross"`   // no joining of the image itself, and no residual block, at the end
-	Bottle         bool        `json:"bottle"`          // half the width inside the last residual block
-	YRange         *[2]float64 `json:"y_range"`         // a sigmoid into this range at the end; nil for none
-	Norm           nn.Norm     `json:"norm"`            // of the decoder's convolutions
-	DetachSkips    bool        `json:"detach_skips"`    // no gradient through the skip connections, as in fastai 1.0.54
-}
-
-// Check returns an error for the first choice that cannot be. It does not look
-// for the encoder; Build does.
-func (c Config) Check() error {
-	if _, err := c.Blur.MarshalText(); err != nil {
-		return err
-	}
-	if _, err := c.Norm.MarshalText(); err != nil {
-		return fmt.Errorf("unet: %w", err)
-	}
-	if r := c.YRange; r != nil && !(r[0] < r[1]) {
-		return fmt.Errorf("unet: y_range is from %v to %v, wanted a lower number first", r[0], r[1])
-	}
-	return nil
-}
+// Config are the choices of a network; they live in a package that needs no libtorch.
+type Config = network.Config
 
 // A Blur says which upsampling steps end in a 2x2 average.
-type Blur int
+type Blur = network.Blur
 
 const (
-	BlurAll   Blur = iota // every step, as fastai 1.0.54 does whatever it is asked for
-	BlurInner             // all but the last block and the final upsampling
-	BlurNone              // none
+	BlurAll   = network.BlurAll
+	BlurInner = network.BlurInner
+	BlurNone  = network.BlurNone
 )
-
-var blurs = [...]string{BlurAll: "all", BlurInner: "inner", BlurNone: "none"}
-
-func (b Blur) String() string {
-	if b < 0 || int(b) >= len(blurs) {
-		return fmt.Sprintf("Blur(%d)", int(b))
-	}
-	return blurs[b]
-}
-
-// MarshalText returns "all", "inner" or "none".
-func (b Blur) MarshalText() ([]byte, error) {
-	if b < 0 || int(b) >= len(blurs) {
-		return nil, fmt.Errorf("unet: unknown blur %d", int(b))
-	}
-	return []byte(blurs[b]), nil
-}
-
-// UnmarshalText reads what MarshalText writes.
-func (b *Blur) UnmarshalText(text []byte) error {
-	i := slices.Index(blurs[:], string(text))
-	if i < 0 {
-		return fmt.Errorf("unet: blur %q, wanted one of %s", text, strings.Join(blurs[:], ", "))
-	}
-	*b = Blur(i)
-	return nil
-}

@@ -46,13 +46,13 @@ func TestBuild(t *testing.T) {
 			return unet.Build(in, 1, 2, unet.Config{Encoder: "vgg"})
 		},
 		"unet: 0 channels and 2 classes": func() (*unet.Net, error) { return unet.Build(in, 0, 2, unet.Config{Encoder: "resnet18"}) },
-		"unet: unknown blur 7": func() (*unet.Net, error) {
+		"network: unknown blur 7": func() (*unet.Net, error) {
 			return unet.Build(in, 1, 2, unet.Config{Encoder: "resnet18", Blur: 7})
 		},
-		"unet: nn: unknown norm -1": func() (*unet.Net, error) {
+		"network: unknown norm -1": func() (*unet.Net, error) {
 			return unet.Build(in, 1, 2, unet.Config{Encoder: "resnet18", Norm: -1})
 		},
-		"unet: y_range is from 1 to 1": func() (*unet.Net, error) {
+		"network: y_range is from 1 to 1": func() (*unet.Net, error) {
 			return unet.Build(in, 1, 2, unet.Config{Encoder: "resnet18", YRange: &[2]float64{1, 1}})
 		},
 	} {

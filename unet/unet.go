@@ -99,7 +99,7 @@ func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 		var b *block
 		b, c = newBlock(in, c, widths[skips-1-i], blockOptions{
 			final:     final,
-			noBlur:    cfg.Blur == BlurNone || final && cfg.Blur == BlurInner,
+			noBlur:    !cfg.Blur.Inner() || final && !cfg.Blur.Final(),
 			attention: cfg.SelfAttention && i == skips-3,
 			norm:      cfg.Norm,
 		})
@@ -113,7 +113,7 @@ func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 			p.maps = append(p.maps, p.x)
 		}})
 	}
-	add(layer(nn.NewPixelShuffleICNR(in, c, c, nn.PixelShuffleOptions{Norm: cfg.Norm, NoBlur: cfg.Blur != BlurAll})))
+	add(layer(nn.NewPixelShuffleICNR(in, c, c, nn.PixelShuffleOptions{Norm: cfg.Norm, NoBlur: !cfg.Blur.Final()})))
 	if !cfg.NoLastCross {
 		c += e.InChannels()
 		add(stage{nn.Leaf("MergeLayer()"), func(_ nn.Mode, p *pass) { p.x = nn.Cat(p.x, p.image) }})
