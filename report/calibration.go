@@ -42,7 +42,7 @@ func CalibrationPlot(path, title string, bins []metric.Bin) error {
 	bottom.Y.Tick.Marker = powers{}
 	addLine(top, xys(mean, share), blue, 2)
 	addDots(top, xys(mean, share), blue)
-	return savePlot(path, twoHeight, top, bottom)
+	return savePlot(path, twoHeight, nil, top, bottom)
 }
 
 // box is a bar from the axis up.

@@ -69,9 +69,10 @@ func (c Curve) Best() (threshold, dice float64) {
 }
 
 // DicePlot draws Dice against threshold as a PNG file, the best of each curve
-// marked and named. It panics if a curve's slices differ in length.
+// marked, and named in the title or, of several, below the plot. It panics if a curve's slices differ in length.
 func DicePlot(path, title string, curves ...Curve) error {
 	p := newPlot(title, "threshold", "Dice")
+	key := p.Legend
 	for i, c := range curves {
 		if len(c.Thresholds) != len(c.Dice) {
 			panic(fmt.Errorf("report: curve %q has %d thresholds and %d scores", c.Name, len(c.Thresholds), len(c.Dice)))
@@ -89,15 +90,13 @@ func DicePlot(path, title string, curves ...Curve) error {
 		if len(curves) == 1 {
 			p.Title.Text = joined(title, label)
 		} else {
-			p.Legend.Add(joined(c.Name, label), lineStyle(col, width))
+			key.Add(joined(c.Name, label), lineStyle(col, width))
 		}
 		p.Add(&bestMark{x: t, y: d, color: col, cross: len(curves) == 1})
 	}
 	p.X.Min, p.X.Max = 0, 1
-	// Below the curves: they rise at once and fall slowly.
-	p.Legend.Top, p.Legend.Left = false, true
-	p.Legend.XOffs, p.Legend.YOffs = 75, 10
-	return savePlot(path, oneHeight, p)
+	key.Left, key.XOffs, key.YOffs = true, 40, 0
+	return savePlot(path, oneHeight, &key, p)
 }
 
 // A LossHistory is what a run measured: one training loss a batch, and one
@@ -147,7 +146,7 @@ func LossPlot(path, title string, h LossHistory) error {
 	}
 	p.Y.Min, p.Y.Max = lossRange(mean, h.Valid, p.Y.Min, p.Y.Max)
 	p.Add(phaseMarks{h.Phases, len(h.Train)})
-	return savePlot(path, oneHeight, p)
+	return savePlot(path, oneHeight, nil, p)
 }
 
 // runningMean returns fastai's smoothed loss after each batch, NaN where the loss
@@ -188,7 +187,7 @@ func SchedulePlot(path, title string, rates [][]float64, momentum []float64, pha
 		unnamed[i].Name = ""
 	}
 	bottom.Add(phaseMarks{unnamed, iterations})
-	return savePlot(path, twoHeight, top, bottom)
+	return savePlot(path, twoHeight, nil, top, bottom)
 }
 
 // newPlot returns a plot in the house style: sans serif, light grid, no frame.
@@ -382,16 +381,26 @@ func lossRange(mean, valid []float64, lo, hi float64) (float64, float64) {
 	return max(lo, a-margin), min(hi, b+margin)
 }
 
-// savePlot draws the plots below each other.
-func savePlot(path string, height vg.Length, plots ...*plot.Plot) error {
+// savePlot draws the plots below each other, and below them the key, if it is not
+// nil, which makes the picture higher.
+func savePlot(path string, height vg.Length, key *plot.Legend, plots ...*plot.Plot) error {
 	for _, p := range plots {
 		if margin := 0.04 * (p.Y.Max - p.Y.Min); finite(margin) && p.Y.Max > p.Y.Min {
 			p.Y.Min, p.Y.Max = p.Y.Min-margin, p.Y.Max+margin
 		}
 	}
 	return atomicfile.Write(path, func(w io.Writer) error {
-		c := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(dpi))
+		var strip vg.Length
+		if key != nil {
+			sample := draw.New(vgimg.New(plotWidth, height))
+			strip = key.Rectangle(sample).Size().Y
+		}
+		c := vgimg.NewWith(vgimg.UseWH(plotWidth, height+strip), vgimg.UseDPI(dpi))
 		page := draw.Crop(draw.New(c), 10, -14, 10, -10)
+		if key != nil {
+			key.Draw(draw.Crop(page, 0, 0, 0, strip-page.Size().Y))
+			page = draw.Crop(page, 0, 0, strip, 0)
+		}
 		rows := make([][]*plot.Plot, len(plots))
 		for i := range plots {
 			rows[i] = plots[i : i+1]

@@ -50,5 +50,5 @@ func RatePlot(path, title string, s RateSearch) error {
 	p.Y.Min, p.Y.Max = lossRange(s.Smooth, nil, p.Y.Min, p.Y.Max)
 	p.Legend.Left = true
 	p.Legend.XOffs = vg.Length(8)
-	return savePlot(path, oneHeight, p)
+	return savePlot(path, oneHeight, nil, p)
 }
