@@ -29,7 +29,7 @@ endif
 
 # What make setup found, for the go commands that compile native code.
 native := . build/libtorch.env &&
-pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
+pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./predict/onnxfile ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
 
 .PHONY: setup demo test test-long test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
 
@@ -47,8 +47,8 @@ test-pure:
 
 # vet compiles everything below a package, and the package with its tests.
 portable:
-	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet $(pure) ./examples/prepare ./examples/phantom
-	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet $(pure) ./examples/prepare ./examples/phantom
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet $(pure) ./examples/prepare ./examples/phantom ./examples/export
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet $(pure) ./examples/prepare ./examples/phantom ./examples/export
 
 golden: setup
 	$(native) $(GO) test -count=1 -timeout 14m $$($(GO) list -f '{{range .TestImports}}{{.}} {{end}}{{range .XTestImports}}{{.}} {{end}}: {{.ImportPath}}' ./... | sed -n 's/.*internal\/golden .*: //p')

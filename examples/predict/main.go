@@ -66,15 +66,9 @@ func run(args []string) error {
 		return err
 	})
 	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
-	flags.Func("folds", "`numbers` of the networks to use, such as 0,2; without, all", func(s string) error {
-		for _, f := range strings.Split(s, ",") {
-			var n int
-			if _, err := fmt.Sscanf(f, "%d\n", &n); err != nil {
-				return fmt.Errorf("%q is no number of a fold", f)
-			}
-			opt.Folds = append(opt.Folds, n)
-		}
-		return nil
+	flags.Func("folds", "`numbers` of the networks to use, such as 0,2; without, all", func(s string) (err error) {
+		opt.Folds, err = usage.Numbers(s)
+		return err
 	})
 	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that learned from such tiles")
 	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")

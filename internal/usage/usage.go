@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -89,4 +90,16 @@ func write(w io.Writer, flags *flag.FlagSet, text Text) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// Numbers reads numbers with commas between them, such as 0,2.
+func Numbers(s string) (numbers []int, err error) {
+	for _, word := range strings.Split(s, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%q is no number; wanted some such as 0,2", word)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
 }

@@ -50,3 +50,13 @@ other flags:
 	f, _ = flags()
 	require.EqualError(t, Parse(f, []string{"x"}, nil, text), `unknown argument "x"; see -h`)
 }
+
+func TestNumbers(t *testing.T) {
+	n, err := Numbers("2,0,11")
+	require.NoError(t, err)
+	require.Equal(t, []int{2, 0, 11}, n)
+	for _, s := range []string{"", "1,", "a", "-1", "1 2"} {
+		_, err := Numbers(s)
+		require.ErrorContains(t, err, "is no number; wanted some such as 0,2")
+	}
+}

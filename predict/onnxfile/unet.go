@@ -1,0 +1,248 @@
+package onnxfile
+
+import (
+	"strconv"
+
+	"github.com/hcunet/hcunet/network"
+)
+
+// A unet writes the network of package unet, stage by stage, under the names that its
+// weights have there.
+type unet struct {
+	g   *Graph
+	cfg network.Config
+	w   *Weights // of "layers"
+	at  int      // the next stage
+}
+
+// stage returns the weights of the next stage.
+func (u *unet) stage() *Weights {
+	w := u.w.Part(strconv.Itoa(u.at))
+	u.at++
+	return w
+}
+
+// scores writes the network for images (N, C, H, W); the result is (N, classes, H, W).
+func (u *unet) scores(encode Encoder, image Value) Value {
+	g := u.g
+	skips := encode(g, u.stage(), image) // (N, Ci, H/2^i, W/2^i), i from 1 on
+	if len(skips) < 2 {
+		failf("encoder %s gave %d maps; wanted two or more", u.cfg.Encoder, len(skips))
+	}
+	x := skips[len(skips)-1]
+	skips = skips[:len(skips)-1]
+
+	norm := u.stage()
+	_, shape := norm.Tensor("weight")
+	x = g.ReLU(g.Scale(x, norm.BatchNorm(shape[0])))
+	u.stage() // the ReLU
+	middle := u.stage()
+	x = u.convLayer(u.convLayer(x, middle.Part("0")), middle.Part("1"))
+
+	maps := []Value{x}
+	for i := range skips {
+		final := i == len(skips)-1
+		x = u.block(x, skips[len(skips)-1-i], u.stage(), !final && u.cfg.Blur.Inner() || u.cfg.Blur.Final(), u.cfg.SelfAttention && i == len(skips)-3)
+		maps = append(maps, x)
+	}
+	x = u.up(x, u.stage(), u.cfg.Blur.Final())
+	if !u.cfg.NoLastCross {
+		u.stage() // the joining
+		x = g.Cat(1, x, image)
+		x = u.resBlock(x, u.stage().Part("layers"))
+	}
+	if u.cfg.NoHypercolumns {
+		x = u.head(x, u.stage())
+	} else {
+		columns := u.stage().Part("factorization")
+		x = u.columns(x, maps, columns, u.stage())
+	}
+	if r := u.cfg.YRange; r != nil {
+		x = g.Times(g.Sigmoid(x), r[1]-r[0])
+		x = g.Node("Add", []Value{x, g.Floats([]float32{float32(r[0])})})
+	}
+	return x
+}
+
+// convLayer is nn.ConvLayer: convolution, ReLU, batch norm, self-attention.
+func (u *unet) convLayer(x Value, w *Weights) Value {
+	k := w.Part("0").Conv(u.cfg.Norm)
+	x = u.g.ReLU(u.g.Conv(x, k, 1, k.Height/2))
+	if u.batchNorm() {
+		x = u.g.Scale(x, w.Part("2").BatchNorm(k.Out))
+	}
+	return x
+}
+
+func (u *unet) batchNorm() bool {
+	return u.cfg.Norm == network.NormBatch || u.cfg.Norm == network.NormBatchZero
+}
+
+// linear returns a convolution layer without a ReLU, its batch norm folded in.
+func (u *unet) linear(w *Weights) *Kernel {
+	k := w.Part("0").Conv(u.cfg.Norm)
+	if u.batchNorm() {
+		k = k.Folded(w.Part("1").BatchNorm(k.Out))
+	}
+	return k
+}
+
+// up is nn.PixelShuffleICNR.
+func (u *unet) up(x Value, w *Weights, blur bool) Value {
+	x = u.g.PixelShuffle(u.g.ReLU(u.g.Conv(x, u.linear(w.Part("conv")), 1, 0)))
+	if blur {
+		x = u.g.Blur(x)
+	}
+	return x
+}
+
+// block is a step up of the decoder. What comes from below is no less than 0 already,
+// so that the ReLU behind the joining is needed for the skip alone.
+func (u *unet) block(x, skip Value, w *Weights, blur, attention bool) Value {
+	g := u.g
+	x = u.up(x, w.Part("shuf"), blur) // (N, upC/2, 2h, 2w)
+	if u.cfg.NoHypercolumns {
+		x = g.Fit(x, skip)
+	}
+	norm := w.Part("bn")
+	_, shape := norm.Tensor("weight")
+	x = g.Cat(1, x, g.ReLU(g.Scale(skip, norm.BatchNorm(shape[0]))))
+	x = u.convLayer(u.convLayer(x, w.Part("conv1")), w.Part("conv2"))
+	if attention {
+		at := 2
+		if u.batchNorm() {
+			at = 3
+		}
+		x = u.attention(x, w.Part("conv2").Part(strconv.Itoa(at)))
+	}
+	return x
+}
+
+// attention is nn.SelfAttention: gamma * value·softmax(queryᵀ·key) + x.
+func (u *unet) attention(x Value, w *Weights) Value {
+	g := u.g
+	flat := g.reshape(x, 0, 0, -1) // (N, C, HW)
+	project := func(name string) Value {
+		v, shape := w.Part(name).spectralNorm()
+		return g.Node("MatMul", []Value{g.Floats(v, 1, shape[0], len(v)/shape[0]), flat})
+	}
+	query, key, value := project("query"), project("key"), project("value")
+	query = g.Node("Transpose", []Value{query}, Attr{"perm", []int{0, 2, 1}})
+	weights := g.Softmax(g.Node("MatMul", []Value{query, key}), 1) // (N, HW, HW)
+	gamma, _ := w.Tensor("gamma", 1)
+	o := g.Times(g.Node("MatMul", []Value{value, weights}), float64(gamma[0]))
+	shape := g.Node("Shape", []Value{x})
+	return g.Node("Reshape", []Value{g.Add(o, flat), shape})
+}
+
+// resBlock is nn.ResBlock.
+func (u *unet) resBlock(x Value, w *Weights) Value {
+	return u.g.Add(x, u.convLayer(u.convLayer(x, w.Part("0")), w.Part("1")))
+}
+
+// head is the 1x1 convolution to scores.
+func (u *unet) head(x Value, w *Weights) Value { return u.g.Conv(x, u.linear(w), 1, 0) }
+
+// columns is the hypercolumn head with the 1x1 convolution behind it. As package
+// hypercolumn explains, of
+//
+//	W * cat(up(K2 * (K1 * h) + b2), ..., x)
+//
+// W commutes with resizing and joining: V = W K2 has as many outputs as there are
+// classes, few. So V can be taken apart into its nine taps, and each tap put in front
+// of the border that K2 pads with zeros:
+//
+//	V * (K1 * h) = sum over the taps t of shift_t(V_t K1 * h)
+//
+// K1 and the taps are then one convolution with 9 times the classes as outputs, 18
+// instead of 99, and the shifts are another one of zeros and ones.
+func (u *unet) columns(x Value, maps []Value, w, head *Weights) Value {
+	g := u.g
+	last := u.linear(head)
+	width := last.In / (len(maps) + 1)
+	if width*(len(maps)+1) != last.In || last.Height != 1 || last.Width != 1 {
+		failf("the last convolution has %dx%d pixels and %d channels; wanted 1x1 and the same number for each of %d maps", last.Height, last.Width, last.In, len(maps)+1)
+	}
+	bias := make([]float64, last.Out)
+	for o := range bias {
+		if last.Bias != nil {
+			bias[o] = float64(last.Bias[o])
+		}
+	}
+	var parts []Value
+	for i, h := range maps {
+		factors := w.Part(strconv.Itoa(i))
+		k1, k2 := factors.Part("0").Conv(0), factors.Part("1").Conv(0)
+		for _, k := range []*Kernel{k1, k2} {
+			if k.Out != width || k.Height != 3 || k.Width != 3 || k.Bias == nil {
+				failf("factor %d of the hypercolumns gives %d channels by %dx%d pixels; wanted %d by 3x3, and a bias", i, k.Out, k.Height, k.Width, width)
+			}
+		}
+		if k2.In != width {
+			failf("factor %d of the hypercolumns takes %d channels; wanted %d", i, k2.In, width)
+		}
+		taps := fold(last, i*width, k1, k2, bias)
+		s := g.Conv(g.Conv(h, taps, 1, 1), shifts(last.Out), 1, 1) // (N, classes, h, w)
+		parts = append(parts, g.Grow(s, 1<<(len(maps)-i)))
+	}
+	rest := &Kernel{Out: last.Out, In: width, Height: 1, Width: 1, Weight: make([]float32, last.Out*width), Bias: make([]float32, last.Out)}
+	for o := range last.Out {
+		copy(rest.Weight[o*width:], last.Weight[o*last.In+len(maps)*width:][:width])
+		rest.Bias[o] = float32(bias[o])
+	}
+	x = g.Conv(x, rest, 1, 0)
+	for _, p := range parts {
+		x = g.Add(x, p)
+	}
+	return x
+}
+
+// fold returns the convolution of K1 with the taps of V = W K2, tap by tap and class
+// by class, where W is the part of last from a channel on. W b2 is added to bias.
+func fold(last *Kernel, from int, k1, k2 *Kernel, bias []float64) *Kernel {
+	const area = 9
+	width := k1.Out
+	row := k1.In * area
+	taps := &Kernel{Out: area * last.Out, In: k1.In, Height: 3, Width: 3,
+		Weight: make([]float32, area*last.Out*row), Bias: make([]float32, area*last.Out)}
+	v, sum := make([]float64, width), make([]float64, row)
+	for o := range last.Out {
+		w := last.Weight[o*last.In+from:][:width]
+		bias[o] += dot(w, k2.Bias)
+		for t := range area {
+			clear(v)
+			for m, x := range w {
+				for c := range width {
+					v[c] += float64(x) * float64(k2.Weight[(m*width+c)*area+t])
+				}
+			}
+			clear(sum)
+			constant := 0.0
+			for c, x := range v {
+				for j, y := range k1.Weight[c*row:][:row] {
+					sum[j] += x * float64(y)
+				}
+				constant += x * float64(k1.Bias[c])
+			}
+			at := t*last.Out + o
+			for j, y := range sum {
+				taps.Weight[at*row+j] = float32(y)
+			}
+			taps.Bias[at] = float32(constant)
+		}
+	}
+	return taps
+}
+
+// shifts returns the convolution that brings the taps to where they belong and adds
+// them up.
+func shifts(classes int) *Kernel {
+	const area = 9
+	k := &Kernel{Out: classes, In: area * classes, Height: 3, Width: 3, Weight: make([]float32, classes*area*classes*area)}
+	for o := range classes {
+		for t := range area {
+			k.Weight[(o*k.In+t*classes+o)*area+t] = 1
+		}
+	}
+	return k
+}
