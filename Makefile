@@ -29,7 +29,7 @@ endif
 
 # What make setup found, for the go commands that compile native code.
 native := . build/libtorch.env &&
-pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./predict/onnxfile ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
+pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./predict/service ./predict/onnxfile ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
 
 .PHONY: setup demo test test-long test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
 

@@ -91,13 +91,13 @@ func (p *Preparer) Read(r io.Reader) (*Film, error) {
 		return nil, errors.New("data: the file is empty")
 	}
 	if !picture.Is(head) {
-		d, err := dicom.Read(b, &dicom.Options{ApplyVOI: p.p.VOI})
+		d, err := dicom.Read(b, &dicom.Options{ApplyVOI: p.p.VOI, MaxPixels: p.MaxPixels})
 		if err != nil {
 			return nil, err
 		}
 		return p.DICOM(d)
 	}
-	m, err := picture.Read(b, &picture.Options{Channels: p.task.Channels})
+	m, err := picture.Read(b, &picture.Options{Channels: p.task.Channels, MaxPixels: p.MaxPixels})
 	if err != nil {
 		return nil, err
 	}

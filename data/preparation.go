@@ -79,6 +79,10 @@ func (p Preparation) Check(task Task) error {
 // A Preparer prepares one film after another for a task, and keeps its buffers in
 // between. It serves one goroutine at a time.
 type Preparer struct {
+	// MaxPixels bounds width times height of the films that Open and Read read; 0
+	// means 1<<27.
+	MaxPixels int
+
 	p        Preparation
 	task     Task
 	contrast clahe.Equalizer

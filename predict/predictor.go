@@ -24,6 +24,11 @@ type Options struct {
 	Point *OperatingPoint // nil means as the model says
 	Tiles *Tiles          // predicts films in tiles of the network's size; nil means whole
 
+	// MaxPixels bounds width times height of the films that File and Read read; 0 means
+	// 1<<27. A service that strangers send films to wants less: each call at work needs
+	// some bytes a pixel.
+	MaxPixels int
+
 	Batch int           // images computed at once, at most; 0 means as the engine likes it, or 8
 	Wait  time.Duration // for which an image waits for others on their way, at most; 0 means 5 ms
 	Queue int           // calls at work or waiting, at most; 0 means 64
@@ -37,6 +42,14 @@ var (
 	ErrBusy   = errors.New("predict: the queue is full; try again later")
 	ErrClosed = errors.New("predict: the predictor is closed")
 )
+
+// A FilmError is about the film that was to be predicted: it cannot be read, is of a
+// kind that the model does not take, or is too large. Any other error is about the
+// predictor or the call.
+type FilmError struct{ Err error }
+
+func (e *FilmError) Error() string { return e.Err.Error() }
+func (e *FilmError) Unwrap() error { return e.Err }
 
 // A Predictor predicts films with a model. Any number of goroutines may use it: their
 // calls queue, and images that wait at the same time are computed together.
@@ -97,6 +110,7 @@ func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 		if err != nil { // Check has looked
 			panic(err)
 		}
+		prep.MaxPixels = p.opt.MaxPixels
 		return prep
 	}
 	p.places = make(chan struct{}, p.opt.Queue)
@@ -116,8 +130,8 @@ func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 }
 
 func (o *Options) fill() error {
-	if o.Batch < 0 || o.Wait < 0 || o.Queue < 0 {
-		return fmt.Errorf("predict: batch %d, wait %v, queue %d; wanted none below 0", o.Batch, o.Wait, o.Queue)
+	if o.Batch < 0 || o.Wait < 0 || o.Queue < 0 || o.MaxPixels < 0 {
+		return fmt.Errorf("predict: batch %d, wait %v, queue %d, at most %d pixels; wanted none below 0", o.Batch, o.Wait, o.Queue, o.MaxPixels)
 	}
 	if o.Wait == 0 {
 		o.Wait = 5 * time.Millisecond
@@ -185,13 +199,13 @@ func (p *Predictor) predict(ctx context.Context, open func(*data.Preparer) (*dat
 	w.expect(1)
 	film, err := open(prep)
 	if err != nil {
-		return nil, err
+		return nil, &FilmError{err}
 	}
 	if film == nil || film.Image == nil {
-		return nil, errors.New("predict: the film has no image")
+		return nil, &FilmError{errors.New("predict: the film has no image")}
 	}
 	if err := film.Image.Check(); err != nil {
-		return nil, err
+		return nil, &FilmError{err}
 	}
 	w.timings.Read = time.Since(w.began)
 	predict := w.whole
@@ -263,7 +277,7 @@ func (w *work) prepare(film *data.Film) ([]float32, *data.Prepared, error) {
 	began := time.Now()
 	prepared, err := w.prep.Image(film)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &FilmError{err}
 	}
 	m := prepared.Image
 	values := make([]float32, m.Channels*m.Height*m.Width)

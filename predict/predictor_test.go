@@ -142,6 +142,7 @@ func TestBadFilms(t *testing.T) {
 	p := open(t, &identity{}, nil)
 	_, err := p.File(t.Context(), "/nonexistent.png")
 	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorAs(t, err, new(*FilmError))
 	_, err = p.Read(t.Context(), bytes.NewReader([]byte("not a film")))
 	require.Error(t, err)
 	_, err = p.Image(t.Context(), image.NewGray(image.Rectangle{}))
@@ -152,8 +153,27 @@ func TestBadFilms(t *testing.T) {
 	require.ErrorContains(t, err, "the film has no image")
 	_, err = p.Film(t.Context(), &data.Film{Image: &picture.Image{Width: 2, Height: 2, Channels: 3, Pix8: make([]uint8, 12)}})
 	require.ErrorContains(t, err, "a film of 3 channels")
+	require.ErrorAs(t, err, new(*FilmError))
 	require.Zero(t, p.coming.Load())
 	require.Empty(t, p.places)
+
+	p = open(t, &identity{}, &Options{MaxPixels: 24 * 24})
+	for side, want := range map[int]string{24: "", 25: "image of 25x25 pixels; at most 576 are read"} {
+		var file bytes.Buffer
+		require.NoError(t, png.Encode(&file, image.NewGray(image.Rect(0, 0, side, side))))
+		if _, err := p.Read(t.Context(), &file); want == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, want)
+		}
+		var dcm bytes.Buffer
+		require.NoError(t, dicom.Write(&dcm, &dicom.Film{Rows: side, Columns: side, Bits: 8, Pix8: make([]uint8, side*side), White: 255, StudyUID: "1.2", SeriesUID: "1.2.3", SOPInstanceUID: "1.2.3.4"}, dicom.ExplicitLittleEndian))
+		if _, err := p.Read(t.Context(), &dcm); want == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorIs(t, err, dicom.ErrLimit)
+		}
+	}
 }
 
 func TestOptions(t *testing.T) {

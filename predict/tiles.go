@@ -88,7 +88,7 @@ func (w *work) tiles(ctx context.Context, film *data.Film) ([]float32, resize.Ge
 	outputs, tile := w.p.model.Task.Outputs(), w.p.model.Size()
 	width, height := max(m.Width, tile), max(m.Height, tile) // with the padding
 	if width > maxTiled/(outputs+1)/height {
-		return nil, g, fmt.Errorf("predict: a film of %dx%d pixels with %d outputs is too large for tiles; wanted at most %d pixels", m.Width, m.Height, outputs, maxTiled/(outputs+1))
+		return nil, g, &FilmError{fmt.Errorf("predict: a film of %dx%d pixels with %d outputs is too large for tiles; wanted at most %d pixels", m.Width, m.Height, outputs, maxTiled/(outputs+1))}
 	}
 	left, top := (width-m.Width)/2, (height-m.Height)/2
 	blend := newBlend(g, left, top, tile, outputs)

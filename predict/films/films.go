@@ -199,10 +199,9 @@ func (w *writer) film(ctx context.Context, p *predict.Predictor, f *Film) error 
 	if err != nil {
 		return err
 	}
-	overlay := w.overlay(r)
 	err = errors.Join(
 		w.png(r.Mask(), "masks", f.Name),
-		w.png(overlay, "overlays", f.Name),
+		w.png(Overlay(r), "overlays", f.Name),
 		atomicfile.WriteFile(w.path("findings", f.Name+".json"), append(text, '\n')),
 	)
 	if err != nil {
@@ -221,7 +220,7 @@ func (w *writer) film(ctx context.Context, p *predict.Predictor, f *Film) error 
 
 // png writes a picture with the notices in it.
 func (w *writer) png(img image.Image, dir, name string) error {
-	b, err := withComment(img, strings.Join(w.model.Notices(), "; "))
+	b, err := PNG(img, w.model.Notices())
 	if err != nil {
 		return err
 	}

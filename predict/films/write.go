@@ -11,6 +11,7 @@ import (
 	"image/png"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -99,20 +100,21 @@ func masks(r *predict.Result, all bool) (m []derived.Mask) {
 }
 
 // remark returns what is to be said beside derived.Notice.
-func (w *writer) remark() string {
-	if w.model.Training.Phantoms {
+func remark(r *predict.Result) string {
+	if slices.Contains(r.Notices, predict.PhantomNotice) {
 		return predict.PhantomNotice
 	}
 	return ""
 }
 
-// overlay draws what was found on the film.
-func (w *writer) overlay(r *predict.Result) image.Image {
-	return derived.Overlay(grey(r.Film.Image), masks(r, false), w.remark())
+// Overlay returns a film with the outline of what was found, the class in the colour
+// that DICOM objects give it, and the result's notices.
+func Overlay(r *predict.Result) *image.RGBA {
+	return derived.Overlay(Gray(r.Film.Image), masks(r, false), remark(r))
 }
 
-// grey returns an image as people see it: of several channels the mean.
-func grey(m *picture.Image) *image.Gray {
+// Gray returns an image as people see it: of several channels the mean.
+func Gray(m *picture.Image) *image.Gray {
 	img := image.NewGray(image.Rect(0, 0, m.Width, m.Height))
 	for i := range img.Pix {
 		sum := 0.0
@@ -141,7 +143,7 @@ func (w *writer) dicom(f *Film) error {
 	if name == "" {
 		name = "hcunet"
 	}
-	o := &derived.Options{Time: w.opt.Time, Algorithm: name, Version: w.version(), Remark: w.remark()}
+	o := &derived.Options{Time: w.opt.Time, Algorithm: name, Version: w.version(), Remark: remark(f.Result)}
 	for _, object := range []struct {
 		wanted bool
 		ending string
@@ -172,16 +174,16 @@ func (w *writer) version() string {
 	return w.model.Digest[:min(len(w.model.Digest), 16)]
 }
 
-// withComment returns a PNG file with a text in it.
+// PNG returns a picture as a file whose comment has notices.
 //
 // Source: PNG, third edition, 11.3.3.2.
-func withComment(img image.Image, comment string) ([]byte, error) {
+func PNG(img image.Image, notices []string) ([]byte, error) {
 	var b bytes.Buffer
 	if err := png.Encode(&b, img); err != nil {
 		return nil, err
 	}
 	const header = 8 + 12 + 13 // signature and IHDR
-	body := append([]byte("tEXtComment\x00"), comment...)
+	body := append([]byte("tEXtComment\x00"), strings.Join(notices, "; ")...)
 	chunk := binary.BigEndian.AppendUint32(nil, uint32(len(body)-4))
 	chunk = append(chunk, body...)
 	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(body))

@@ -1,0 +1,109 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// maxHeader bounds the bytes of a request's header.
+const maxHeader = 16 << 10
+
+// Serve answers at a listener until ctx is done. Then /readyz says no for Options.Drain,
+// no more connections are accepted, and the requests under way end; an error says
+// that some had not after Options.Grace. It closes the listener.
+//
+// It also returns where the first prediction fails.
+func (s *Service) Serve(ctx context.Context, l net.Listener) error {
+	header := min(s.opt.Receive, 10*time.Second)
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: header,
+		WriteTimeout:      s.opt.Receive + s.opt.Answer + s.opt.Receive, // from the header on
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelWarn),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				s.metrics.open.Inc()
+			case http.StateClosed, http.StateHijacked:
+				s.metrics.open.Dec()
+			}
+		},
+	}
+	warm, warmed := context.WithCancel(ctx)
+	defer warmed()
+	ended := make(chan error, 2)
+	go func() {
+		if err := s.Warm(warm); err != nil && ctx.Err() == nil {
+			ended <- err
+		}
+	}()
+	go func() { ended <- server.Serve(limit(l, s.opt.Connections)) }()
+	select {
+	case err := <-ended:
+		server.Close()
+		return err
+	case <-ctx.Done():
+	}
+
+	s.state.Store(closing)
+	s.opt.Log.Info("shutting down", "films", len(s.places), "drain", s.opt.Drain, "grace", s.opt.Grace)
+	time.Sleep(s.opt.Drain)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.Grace)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if errors.Is(err, context.DeadlineExceeded) {
+		server.Close()
+		return fmt.Errorf("service: some requests had no answer after %v", s.opt.Grace)
+	}
+	return err
+}
+
+// limit returns a listener that accepts a connection only when fewer than n are open.
+func limit(l net.Listener, n int) net.Listener {
+	return &limited{Listener: l, places: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	places chan struct{}
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.places <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.places
+		return nil, err
+	}
+	return &counted{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// A counted connection gives its place back when it is closed.
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+func (c *counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
