@@ -84,7 +84,7 @@ func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {
 		return err
 	}
 	if b.C != l.task.Channels {
-		return fmt.Errorf("train: images of %d channels; the task has %d", b.C, l.task.Channels)
+		return fmt.Errorf("images of %d channels; the task has %d", b.C, l.task.Channels)
 	}
 	if m, ok := l.model.(Sized); ok {
 		if err := m.CheckSize(b.H, b.W); err != nil {
@@ -94,7 +94,7 @@ func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {
 	classes := uint8(len(l.task.Classes))
 	for i, v := range b.Targets {
 		if v >= classes && !(l.task.Ignore && v == data.Ignored) {
-			return fmt.Errorf("train: a target of class %d at pixel %d of image %d of the batch; the task has classes 0 to %d",
+			return fmt.Errorf("a target of class %d at pixel %d of image %d of the batch; the task has classes 0 to %d",
 				v, i%(b.H*b.W), i/(b.H*b.W), classes-1)
 		}
 	}

@@ -134,7 +134,7 @@ func TestFindRateErrors(t *testing.T) {
 		"rate zero":        {opt: train.FindOptions{Start: []float64{1, 0, 1}}, source: source, want: "wanted positive"},
 		"rate NaN":         {opt: train.FindOptions{End: []float64{1, math.NaN(), 1}}, source: source, want: "wanted positive"},
 		"iterations":       {opt: train.FindOptions{Iterations: -1}, source: source, want: "-1 iterations"},
-		"class in batch 5": {source: append(append(batches{}, source...), wrongClass(), source[0]), want: "epoch 0: batch 4: train: a target of class 5"},
+		"class in batch 5": {source: append(append(batches{}, source...), wrongClass(), source[0]), want: "epoch 0: batch 4: a target of class 5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tr.FindRate(context.Background(), c.source, &c.opt)

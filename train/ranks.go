@@ -141,7 +141,7 @@ func (s scored) encode() []byte {
 
 func decodeScored(b []byte) (s scored, err error) {
 	if len(b) < 8 || len(b)%4 != 0 {
-		return s, fmt.Errorf("train: another process has sent %d bytes for a batch", len(b))
+		return s, fmt.Errorf("another process has sent %d bytes for a batch", len(b))
 	}
 	s.loss = math.Float64frombits(binary.LittleEndian.Uint64(b))
 	for b = b[8:]; len(b) > 0; b = b[4:] {
