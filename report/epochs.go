@@ -18,6 +18,25 @@ import (
 // notebook prints, is 9, and 11 under the long names of the losses.
 func cellWidth(name string) int { return max(len(name), 8) + 1 }
 
+// tableWidth is that of the printed table in columns. What several classes measure
+// beyond it is in the files alone.
+const tableWidth = 100
+
+// fitting returns e with those of the first values that the printed table has room for.
+func fitting(e metric.Epoch) metric.Epoch {
+	width := 0
+	for _, name := range append(tableHeader(e)[:2], "h:mm:ss") {
+		width += cellWidth(name) + 1
+	}
+	for i, v := range e.Values {
+		if width += cellWidth(v.Name) + 1; width > tableWidth {
+			e.Values = e.Values[:i]
+			break
+		}
+	}
+	return e
+}
+
 func tableHeader(e metric.Epoch) []string {
 	cells := []string{"epoch", "train_loss"}
 	for _, v := range e.Values {
@@ -50,9 +69,11 @@ func writeCells(w io.Writer, header, cells []string) error {
 
 // WriteTable prints epochs as the notebook's table: a header line, then epoch,
 // train_loss, what was measured, and time. A new phase, and new names of what was
-// measured, get a header of their own, a phase a line with its name too.
+// measured, get a header of their own, a phase a line with its name too. What has no
+// room in 100 columns is left out.
 func WriteTable(w io.Writer, epochs []metric.Epoch) error {
 	for i, e := range epochs {
+		e = fitting(e)
 		phase := i == 0 || e.Phase != epochs[i-1].Phase
 		if phase && e.Phase != "" {
 			if _, err := fmt.Fprintln(w, e.Phase); err != nil {
@@ -60,7 +81,7 @@ func WriteTable(w io.Writer, epochs []metric.Epoch) error {
 			}
 		}
 		header := tableHeader(e)
-		if phase || !sameNames(e, epochs[i-1]) {
+		if phase || !sameNames(e, fitting(epochs[i-1])) {
 			if err := writeCells(w, header, header); err != nil {
 				return err
 			}

@@ -46,6 +46,20 @@ epoch     train_loss  valid_loss  dice      hausdorff95  time
 `, b.String())
 }
 
+// Of what many classes measure, the printed table shows what 100 columns have room for.
+func TestWideTable(t *testing.T) {
+	wide := epoch("", 0, 1, 1, 1, 3*time.Hour)
+	for i := range 12 {
+		wide.Values = append(wide.Values, metric.Value{Name: fmt.Sprintf("dice/class%02d", i), Value: 0.5})
+	}
+	var b bytes.Buffer
+	require.NoError(t, WriteTable(&b, []metric.Epoch{wide}))
+	assert.Equal(t, `epoch     train_loss  valid_loss  dice      dice/class00  dice/class01  dice/class02  time
+0         1.000000    1.000000    1.000000  0.500000      0.500000      0.500000      3:00:00
+`, b.String())
+	require.Len(t, wide.Values, 14, "the epoch itself keeps all")
+}
+
 func sameEpochs(t *testing.T, want, got []metric.Epoch) {
 	t.Helper()
 	require.Len(t, got, len(want))

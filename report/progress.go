@@ -144,11 +144,12 @@ func (p *Progress) Set(done int64) {
 }
 
 // Epoch prints a row of the table above the bar, the header before the first row
-// of each task.
+// of each task. What has no room in 100 columns is left out.
 func (p *Progress) Epoch(e metric.Epoch) {
 	if p == nil {
 		return
 	}
+	e = fitting(e)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.print(func() {
