@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""The notebook's network in hcunet and in its peers, by turns in one run.
+
+    bench/speed.py                                        with this Python's torch
+    bench/speed.py -python /usr/bin/python3 -python ~/venv/bin/python
+    bench/speed.py -rows forward -precision float32 -rounds 9 -sizes 2x256
+
+Each -python names an interpreter with torch. Its peers are PyTorch
+eager, channels-last and compiled; hcunet runs on the same libtorch, which is built
+into a libcgotorch.so first (build/bench, minutes). Every side is a process of its own
+and holds the same weights; their scores are compared first. Then each row is timed:
+after a warm-up the sides take turns, in another order each round. The table has each
+side's least and median time and, round by round, its time over that of each
+hcunet: the median, and from least to largest.
+
+The machine's limits are measured in the same run: the fastest convolution, matrix
+product and copy that the torches here do. For float32 hcunet's own arithmetic over its
+time is given as a share of that convolution. Peak memory comes from
+processes that run nothing but the row twice. A step counts as three forward passes of
+arithmetic.
+
+bfloat16 is left out where the processor has no instructions for it (AVX-512, AMX),
+unless it is asked for: convolutions fall back to loops that are 10 to 100 times slower.
+"""
+import argparse, json, os, random, statistics, subprocess, sys, tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+
+
+class Side:
+    """A process that answers a line of JSON with a line of JSON."""
+
+    def __init__(self, name, command):
+        self.name, self.command = name, command
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE)
+        self.about = self.read()["ready"]
+
+    def read(self):
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"error": f"ended with status {self.process.wait()}"}
+
+    def ask(self, do, **request):
+        try:
+            print(json.dumps({"do": do, **request}), file=self.process.stdin, flush=True)
+            return self.read()
+        except BrokenPipeError:
+            return self.read()
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def sides(arg, folder):
+    """The commands of all sides: ours first, then the peers."""
+    weights = folder + "/weights.safetensors"
+    program = folder + "/hcunet"
+    subprocess.run([arg.python[0], "speed/torch_side.py", "-save", weights], cwd=HERE, check=True)
+    ours, peers = [], []
+    for python in arg.python:
+        version, home, system = subprocess.run(
+            [python, "-c", "import torch, os, sys; print(torch.__version__, os.path.dirname(torch.__file__), sys.prefix == '/usr')"],
+            check=True, capture_output=True, text=True).stdout.split()
+        version = version.split("+")[0]
+        build = f"{ROOT}/build/bench/{version}"
+        newest = max(os.path.getmtime(f"{ROOT}/internal/shim/{f}") for f in os.listdir(f"{ROOT}/internal/shim"))
+        library = build + "/libcgotorch.so"
+        if not os.path.exists(library) or os.path.getmtime(library) < newest:
+            env = dict(os.environ) if system == "True" else dict(os.environ, LIBTORCH=home)
+            subprocess.run([ROOT + "/scripts/libcgotorch", build], env=env, check=True)
+        if not ours:
+            env = dict(os.environ, CGO_LDFLAGS=f"-O2 -g -L{build}")
+            subprocess.run(["go", "build", "-tags", "cgotorch_so", "-o", program, "./speed"], cwd=HERE, env=env, check=True)
+        # A program looks for the library in its own folder first.
+        subprocess.run(["cp", program, build + "/hcunet"], check=True)
+        ours.append((f"hcunet, libtorch {version}", [build + "/hcunet", str(arg.threads), weights]))
+        for mode in arg.modes:
+            if mode == "compiled" and version.startswith("1."):
+                continue
+            peers.append((f"PyTorch {version} {mode}", [python, "speed/torch_side.py", mode, str(arg.threads), weights]))
+    for command in arg.side:
+        peers.append((os.path.basename(command.split()[0]), [*command.split(), str(arg.threads), weights]))
+    return ours, peers
+
+
+def compare(all_sides):
+    """Ends the run if a side computes something else than the first."""
+    want = None
+    for s in all_sides:
+        got = s.ask("scores", precision="float32", batch=1, size=64)
+        if "error" in got:
+            sys.exit(f"{s.name}: {got['error']}")
+        if want is None:
+            want = got["scores"]
+        worst = max(abs(a - b) for a, b in zip(want, got["scores"], strict=True))
+        print(f"{s.name:36} {s.about}; scores differ by {worst:.2g} of {max(map(abs, want)):.3g}", flush=True)
+        if worst > 1e-4 * max(map(abs, want)):
+            sys.exit("that is too much to be rounding")
+
+
+def limits(pythons, threads, sizes):
+    """Prints the machine's best; returns that of convolutions in GFLOP/s, and the
+    operations of a forward pass of one image by its size."""
+    best, flops = {}, {}
+    for python in pythons:
+        s = Side("", [python, "speed/torch_side.py", "limits", str(threads), "-"])
+        for k, v in s.ask("limits").items():
+            best[k] = max(v, best.get(k, 0))
+        flops = {size: s.ask("flops", size=size) for _, size in sizes}
+        s.stop()
+    print("this machine's best, float32: " + ", ".join(f"{k} {v:.0f}" for k, v in best.items()), flush=True)
+    for size, f in flops.items():
+        print(f"convolutions of an image of {size}x{size}: {f['plain'] / 1e9:.1f} GFLOP as the notebook has it, {f['folded'] / 1e9:.1f} with the head folded")
+    return best["convolution, GFLOP/s"], flops
+
+
+def row(what, precision, batch, size, ours, peers, rounds, limit):
+    title = f"{what} {precision}, batch {batch} of {size}x{size}"
+    request = dict(precision=precision, batch=batch, size=size)
+    alive, notes, times = [], [], {}
+    for s in ours + peers:
+        answer = s.ask(what, **request)  # warms up
+        if "error" in answer:
+            notes.append(f"  {s.name}: {answer['error'].strip().splitlines()[-1][:160]}")
+            if s.process.poll() is not None:
+                s.start()
+            continue
+        s.ask(what, **request)
+        alive.append(s)
+        times[s] = []
+    for _ in range(rounds):
+        for s in random.sample(alive, len(alive)):
+            times[s].append(s.ask(what, **request)["seconds"])
+    print(f"\n{title}, {rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    ours = [s for s in ours if s in times]
+    print(f"  {'':36} {'least':>8} {'median':>8}" + "".join(f"  {'over ' + s.name.split(',')[1].strip():>22}" for s in ours))
+    for s in alive:
+        line = f"  {s.name:36} {min(times[s]):7.3f}s {statistics.median(times[s]):7.3f}s"
+        for o in ours:
+            ratios = [a / b for a, b in zip(times[s], times[o])]
+            line += f"  {statistics.median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(line)
+    if limit and precision == "float32":
+        best, flops = limit
+        work = flops[size]["folded"] * batch * (3 if what == "step" else 1) / 1e9
+        for s in ours:
+            print(f"  {s.name}: {work:.0f} GFLOP at {work / min(times[s]):.0f} GFLOP/s, {work / min(times[s]) / best:.0%} of the best convolution")
+    print("\n".join(notes), end="\n" if notes else "", flush=True)
+
+
+def memory(what, precision, batch, size, all_sides):
+    print(f"\npeak resident memory, {what} {precision}, batch {batch} of {size}x{size}")
+    for s in all_sides:
+        fresh = Side(s.name, s.command)
+        for _ in range(2):
+            answer = fresh.ask(what, precision=precision, batch=batch, size=size)
+        if "error" not in answer:
+            print(f"  {s.name:36} {fresh.ask('memory')['mib']:8.0f} MiB", flush=True)
+        fresh.stop()
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("-python", action="append", help="an interpreter with torch; may be given several times")
+    flags.add_argument("-modes", default="eager,channels-last,compiled", help="of PyTorch")
+    flags.add_argument("-side", action="append", default=[], help="the command of one more side, see speed/torch_side.py")
+    flags.add_argument("-rows", default="forward,step")
+    flags.add_argument("-precision", help="float32,bfloat16")
+    flags.add_argument("-sizes", default="2x256,4x128", help="BATCHxSIZE,...")
+    flags.add_argument("-rounds", type=int, default=7)
+    flags.add_argument("-threads", type=int, default=2)
+    flags.add_argument("-no-memory", action="store_true")
+    flags.add_argument("-no-limits", action="store_true")
+    arg = flags.parse_args()
+    arg.python = arg.python or [sys.executable]
+    arg.modes = arg.modes.split(",") if arg.modes else []
+    if not arg.precision:
+        arg.precision = "float32"
+        with open("/proc/cpuinfo") as f:
+            if "avx512bw" in f.read():
+                arg.precision += ",bfloat16"
+            else:
+                print("bfloat16 is left out: this processor has neither AVX-512 nor AMX")
+    sizes = [tuple(map(int, s.split("x"))) for s in arg.sizes.split(",")]
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # the sides that wait must not spin
+    os.environ["OMP_NUM_THREADS"] = str(arg.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        ours, peers = ([Side(name, command) for name, command in group] for group in sides(arg, folder))
+        compare(ours + peers)
+        limit = None if arg.no_limits else limits(arg.python, arg.threads, sizes)
+        jobs = [(what, p, batch, size) for what in arg.rows.split(",") for p in arg.precision.split(",") for batch, size in sizes]
+        for what, precision, batch, size in jobs:
+            row(what, precision, batch, size, ours, peers, arg.rounds, limit)
+        for s in ours + peers:
+            s.stop()
+        for what, precision, batch, size in [] if arg.no_memory else jobs:
+            memory(what, precision, batch, size, ours + peers)
+
+
+main()

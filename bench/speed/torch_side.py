@@ -1,0 +1,145 @@
+"""A side of bench/speed.py: PyTorch.
+
+    torch_side.py -save weights.safetensors
+    torch_side.py eager|channels-last|compiled|limits threads weights.safetensors
+
+The second form says {"ready": ...} and answers each line of its input,
+{"do": "forward", "precision": "float32", "batch": 2, "size": 256}, by {"seconds": ...}
+or {"error": ...}. A step is forward, loss, backward, Adam and clearing the gradients;
+"scores" are those of a forward pass, "memory" is this process's peak. bfloat16 is
+autocast, and in a forward pass of channels-last and compiled a network that was
+converted once, which is faster.
+"""
+import json, resource, sys, time
+import torch
+import torch.nn.functional as F
+import network
+
+
+def images(n, size):
+    i = torch.arange(n * 3 * size * size)
+    return ((i % 251).float() / 125 - 1).reshape(n, 3, size, size)
+
+
+class Side:
+    def __init__(self, mode, weights):
+        self.mode, self.nets = mode, {}
+        self.net = network.Net()
+        self.net.load_state_dict(network.load(weights))
+        if mode != "eager":
+            self.net.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-5, betas=(0.9, 0.99))
+
+    def autocast(self, precision):
+        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+
+    def images(self, n, size):
+        x = images(n, size)
+        return x if self.mode == "eager" else x.contiguous(memory_format=torch.channels_last)
+
+    def inference(self, precision):
+        """The network in the form that is fastest for inference."""
+        if precision not in self.nets:
+            net = network.Net().eval()
+            net.load_state_dict(self.net.state_dict())
+            if self.mode != "eager":
+                net.to(memory_format=torch.channels_last)
+                if precision == "bfloat16":
+                    net.bfloat16()
+            if self.mode == "compiled":
+                from torch._inductor import config
+                config.freezing = True
+                net = torch.compile(net)
+            self.nets[precision] = net
+        return self.nets[precision]
+
+    def forward(self, precision, batch, size):
+        net, x = self.inference(precision), self.images(batch, size)
+        with torch.no_grad():
+            start = time.perf_counter()
+            if self.mode == "eager":
+                with self.autocast(precision):
+                    y = net(x)
+            else:
+                y = net(x.bfloat16() if precision == "bfloat16" else x)
+            y = y.float().contiguous()
+            return y, time.perf_counter() - start
+
+    def step(self, precision, batch, size):
+        x, y = self.images(batch, size), torch.zeros(batch, size, size, dtype=torch.int64)
+        net = self.net.train()
+        if self.mode == "compiled":
+            net = torch.compile(net)
+        start = time.perf_counter()
+        with self.autocast(precision):
+            loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        return time.perf_counter() - start
+
+    def answer(self, do, precision="float32", batch=1, size=64):
+        if do == "scores":
+            return {"scores": self.forward(precision, batch, size)[0].flatten().tolist()}
+        if do == "forward":
+            return {"seconds": self.forward(precision, batch, size)[1]}
+        if do == "step":
+            return {"seconds": self.step(precision, batch, size)}
+        if do == "memory":
+            return {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        if do == "limits":
+            return limits()
+        if do == "flops":
+            return network.flops(size)
+        return {"error": f"{do} is not known"}
+
+
+def least(f, times=5):
+    seconds = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        f()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def limits():
+    """The best of this machine: 3x3 convolutions of the network's own shapes and larger
+    ones, in both layouts, with weights packed beforehand where that can be."""
+    best = 0
+    with torch.no_grad():
+        for c, s in ((64, 64), (96, 256), (256, 64), (384, 64), (512, 32)):
+            work = 2 * 2 * c * c * 9 * s * s
+            for layout in (torch.contiguous_format, torch.channels_last):
+                x, w = (t.contiguous(memory_format=layout) for t in (torch.randn(2, c, s, s), torch.randn(c, c, 3, 3)))
+                best = max(best, work / least(lambda: F.conv2d(x, w, padding=1)))
+            x, w = torch.randn(2, c, s, s).to_mkldnn(), torch.randn(c, c, 3, 3).to_mkldnn()
+            w = torch._C._nn.mkldnn_reorder_conv2d_weight(w, (1, 1), (1, 1), (1, 1), 1)
+            b = torch.zeros(c).to_mkldnn()
+            best = max(best, work / least(lambda: F.conv2d(x, w, b, padding=1)))
+        a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+        product = 2 * 2048 ** 3 / least(lambda: a @ b)
+        a, b = torch.zeros(1 << 26), torch.zeros(1 << 26)
+        copy = 2 * 4 * (1 << 26) / least(lambda: b.copy_(a))
+    return {"convolution, GFLOP/s": best / 1e9, "matrix product, GFLOP/s": product / 1e9, "copy (read and written), GB/s": copy / 1e9}
+
+
+def main():
+    torch.manual_seed(1)
+    if sys.argv[1] == "-save":
+        network.save(sys.argv[2], network.Net().state_dict())
+        return
+    mode, threads, weights = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    side = None if mode == "limits" else Side(mode, weights)
+    print(json.dumps({"ready": f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads"}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = Side.answer(side, **request)
+        except Exception as e:
+            answer = {"error": f"{type(e).__name__}: {e}"}
+        print(json.dumps(answer), flush=True)
+
+
+main()
