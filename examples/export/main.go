@@ -38,7 +38,8 @@ func run(args []string) error {
 	model := flags.String("model", "", "model `file`, as kfold writes it")
 	out := flags.String("out", "", "`file` to write")
 	flags.BoolVar(&opt.Bytes, "bytes", false, "take images as bytes, 0 to 255, and not as numbers from 0 to 1")
-	flags.BoolVar(&opt.Fixed, "fixed", false, "take images of the model's own size alone; their number is free in any case")
+	flags.BoolVar(&opt.Fixed, "fixed", false, "take images of the model's own size alone")
+	flags.IntVar(&opt.Batch, "batch", 0, "`number` of images that the file takes at a time; 0 means any")
 	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
 	flags.Func("folds", "`numbers` of the networks to write, such as 0,2; without, all", func(s string) (err error) {
 		folds, err = usage.Numbers(s)

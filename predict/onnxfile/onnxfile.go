@@ -41,8 +41,11 @@ type Options struct {
 	Bytes bool
 
 	// Fixed has the file take images of the model's own size and no other: some
-	// programs then compute a little faster. The number of images is free in any case.
+	// programs then compute a little faster.
 	Fixed bool
+
+	// Batch is the number of images that the file takes; 0 means any.
+	Batch int
 }
 
 // An Encoder writes what an encoder computes: of images x the maps that
@@ -128,6 +131,9 @@ func build(a *predict.Artifact, opt *Options) (*file, error) {
 	if err := a.Check(); err != nil {
 		return nil, err
 	}
+	if o.Batch < 0 {
+		return nil, fmt.Errorf("onnxfile: a batch of %d images; wanted 0 for any number, or more", o.Batch)
+	}
 	if len(a.Weights) == 0 {
 		return nil, errNoWeights
 	}
@@ -169,6 +175,9 @@ func interfaces(m *predict.Model, o Options) (in, out []message) {
 		element = typeUint8
 	}
 	n := dim{name: "batch"}
+	if o.Batch > 0 {
+		n = dim{size: o.Batch}
+	}
 	return []message{valueInfo(Input, element, []dim{n, {size: m.Task.Channels}, h, w})},
 		[]message{valueInfo(Output, typeFloat, []dim{n, {size: m.Task.Outputs()}, h, w})}
 }

@@ -124,7 +124,9 @@ func (u *unet) attention(x Value, w *Weights) Value {
 	flat := g.reshape(x, 0, 0, -1) // (N, C, HW)
 	project := func(name string) Value {
 		v, shape := w.Part(name).spectralNorm()
-		return g.Node("MatMul", []Value{g.Floats(v, 1, shape[0], len(v)/shape[0]), flat})
+		y := g.Node("MatMul", []Value{g.Floats(v, 1, shape[0], len(v)/shape[0]), flat})
+		g.channels[y] = shape[0]
+		return y
 	}
 	query, key, value := project("query"), project("key"), project("value")
 	query = g.Node("Transpose", []Value{query}, Attr{"perm", []int{0, 2, 1}})
