@@ -9,6 +9,7 @@
 #	make bench        Go benchmarks: PKG=./rle BENCH=Decode narrow them down
 #	make lint         gofmt, vet, go.mod
 #	make arrows       the packages depend on each other as DESIGN says
+#	make onnxruntime  ONNX Runtime into build/, by Python's pip, for the tests of predict/onnx
 #	make libcgotorch  the native code as a library of its own
 #	make thirdparty   another module builds with plain go build
 #	make setup        find libtorch or install it; see scripts/libtorch
@@ -27,11 +28,15 @@ ifneq ($(wildcard ../shared/golden),)
 export HCUNET_SHARED ?= require
 endif
 
+ifneq ($(wildcard build/onnxruntime/lib),)
+export ONNXRUNTIME ?= $(firstword $(wildcard $(CURDIR)/build/onnxruntime/lib/python3*/site-packages/onnxruntime/capi))
+endif
+
 # What make setup found, for the go commands that compile native code.
 native := . build/libtorch.env &&
-pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./predict/service ./predict/onnxfile ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
+pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./predict/service ./predict/onnxfile ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/onnxruntime ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
 
-.PHONY: setup demo test test-long test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
+.PHONY: onnxruntime setup demo test test-long test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
 
 setup:
 	@scripts/libtorch -install
@@ -79,6 +84,11 @@ demo: setup
 	$(native) $(GO) run ./examples/predict -model $(DEMO_RUN)/model.safetensors -out $(DEMO_RUN)/found $(DEMO)/films/dicom-images-test
 	@echo "The films are phantoms, drawn by a program: these scores say nothing about patients."
 	@echo "Look at $(DEMO_RUN)/report.html first."
+
+# The tests of predict/onnx are skipped where no ONNX Runtime is found.
+onnxruntime:
+	python3 -m venv build/onnxruntime
+	build/onnxruntime/bin/pip install --quiet onnxruntime==1.32.0
 
 libcgotorch:
 	@scripts/libcgotorch

@@ -16,14 +16,13 @@ import (
 	"time"
 
 	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
+	"github.com/hcunet/hcunet/internal/engine"
 	"github.com/hcunet/hcunet/internal/passive"
 	"github.com/hcunet/hcunet/internal/usage"
 	"github.com/hcunet/hcunet/internal/words"
 	"github.com/hcunet/hcunet/metric"
-	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/predict"
 	"github.com/hcunet/hcunet/predict/films"
-	"github.com/hcunet/hcunet/predict/libtorch"
 	"github.com/hcunet/hcunet/report"
 )
 
@@ -43,7 +42,7 @@ var help = usage.Text{
 	Groups: []usage.Group{
 		{Heading: "what is predicted, and to where", Flags: []string{"model", "out", "info", "keep-going", "seg", "capture"}},
 		{Heading: "how, where not as the model says", Flags: []string{"threshold", "no-flip", "folds", "tiles"}},
-		{Heading: "on what", Flags: []string{"device", "precision", "threads", "workers", "batch"}},
+		{Heading: "on what", Flags: append(engine.Names, "workers", "batch")},
 	},
 	Arguments: true,
 }
@@ -51,9 +50,9 @@ var help = usage.Text{
 func run(args []string) error {
 	var opt predict.Options
 	var out films.Options
-	var backend libtorch.Backend
+	var chosen engine.Flags
 	flags := flag.NewFlagSet("predict", flag.ContinueOnError)
-	model := flags.String("model", "", "model `file`, as kfold writes it")
+	model := flags.String("model", "", "model `file`, as kfold writes it, or export")
 	info := flags.Bool("info", false, "say what the model is, and predict nothing")
 	flags.StringVar(&out.Out, "out", "", "`folder` to make")
 	flags.BoolVar(&out.KeepGoing, "keep-going", false, "pass over films that cannot be predicted, and name them at the end")
@@ -71,9 +70,7 @@ func run(args []string) error {
 		return err
 	})
 	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that learned from such tiles")
-	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
-	flags.TextVar(&backend.Precision, "precision", backend.Precision, "of the network's arithmetic: `float32`, bfloat16, or float16 on CUDA")
-	flags.IntVar(&backend.Threads, "threads", 0, "`number` of threads; 0 leaves libtorch's choice")
+	chosen.Add(flags)
 	flags.IntVar(&out.Workers, "workers", 0, "`films` read at a time; 0 means one more than there are cores")
 	flags.IntVar(&opt.Batch, "batch", 0, "`films` computed at a time on CUDA, at most; 0 means 8")
 	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
@@ -82,7 +79,7 @@ func run(args []string) error {
 	if *model == "" {
 		return errors.New("which model? Give -model; see -h")
 	}
-	a, err := predict.ReadArtifact(*model)
+	a, err := engine.Read(*model)
 	if err != nil {
 		return err
 	}
@@ -94,7 +91,8 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if backend.Device, err = nn.ParseDevice(*device); err != nil {
+	backend, err := chosen.Backend(*model)
+	if err != nil {
 		return err
 	}
 	if *noFlip {

@@ -20,11 +20,10 @@ import (
 	"time"
 
 	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
+	"github.com/hcunet/hcunet/internal/engine"
 	"github.com/hcunet/hcunet/internal/passive"
 	"github.com/hcunet/hcunet/internal/usage"
-	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/predict"
-	"github.com/hcunet/hcunet/predict/libtorch"
 	"github.com/hcunet/hcunet/predict/service"
 )
 
@@ -42,22 +41,20 @@ var help = usage.Text{
 		"curl --data-binary @film.dcm localhost:8080/predict/mask -o mask.png",
 	},
 	Groups: []usage.Group{
-		{Heading: "the model", Flags: []string{"model", "no-flip", "tiles", "device", "precision", "threads"}},
+		{Heading: "the model", Flags: append([]string{"model", "no-flip", "tiles"}, engine.Names...)},
 		{Heading: "limits", Flags: []string{"queue", "max-body", "max-pixels", "receive", "answer", "connections"}},
 		{Heading: "the service", Flags: []string{"listen", "drain", "grace"}},
 	},
 }
 
 func run(args []string) error {
-	var backend libtorch.Backend
+	var chosen engine.Flags
 	opt := service.Options{Log: slog.New(slog.NewJSONHandler(os.Stderr, nil))}
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
-	model := flags.String("model", "", "model `file`, as kfold writes it")
+	model := flags.String("model", "", "model `file`, as kfold writes it, or export")
 	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
 	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that learned from such tiles")
-	device := flags.String("device", "auto", "`auto`, cpu, cuda or cuda:N")
-	flags.TextVar(&backend.Precision, "precision", backend.Precision, "of the network's arithmetic: `float32`, bfloat16, or float16 on CUDA")
-	flags.IntVar(&backend.Threads, "threads", 0, "`number` of threads; 0 leaves libtorch's choice")
+	chosen.Add(flags)
 	flags.IntVar(&opt.Queue, "queue", 16, "`films` at work or waiting, at most; others are answered 429")
 	flags.Int64Var(&opt.MaxBody, "max-body", 64, "`MiB` of a film's file, at most")
 	pixels := flags.Int("max-pixels", 32, "`millions` of pixels of a film, at most")
@@ -74,8 +71,12 @@ func run(args []string) error {
 		return errors.New("which model? Give -model; see -h")
 	}
 	opt.MaxBody <<= 20
-	var err error
-	if backend.Device, err = nn.ParseDevice(*device); err != nil {
+	a, err := engine.Read(*model)
+	if err != nil {
+		return err
+	}
+	backend, err := chosen.Backend(*model)
+	if err != nil {
 		return err
 	}
 	how := predict.Options{MaxPixels: *pixels * 1e6, Queue: opt.Queue}
@@ -85,7 +86,7 @@ func run(args []string) error {
 	if *tiles {
 		how.Tiles = &predict.Tiles{}
 	}
-	p, err := predict.Open(*model, backend, &how)
+	p, err := predict.New(a, backend, &how)
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/hcunet/hcunet/dist"
+	"github.com/hcunet/hcunet/internal/onnxruntime"
 	"github.com/hcunet/hcunet/nn"
 	"golang.org/x/sys/cpu"
 )
@@ -212,22 +212,21 @@ func processes() Finding {
 	return Finding{Part: "several processes", Is: "in this build"}
 }
 
-// onnxRuntime looks where the loader and Python look.
+// onnxRuntime looks where package predict/onnx does.
 func onnxRuntime() Finding {
-	f := Finding{Part: "ONNX Runtime", Is: "not found; only package predict/onnx needs it"}
-	home, _ := os.UserHomeDir()
-	dirs := append(filepath.SplitList(os.Getenv("LD_LIBRARY_PATH")), "/usr/lib", "/usr/local/lib", "/usr/lib/*-linux-gnu", "/opt/onnxruntime*/lib")
-	for _, python := range []string{os.Getenv("VIRTUAL_ENV"), filepath.Join(home, ".local"), "/usr/local", "/usr"} {
-		if python != "" {
-			dirs = append(dirs, filepath.Join(python, "lib/python3*/*-packages/onnxruntime/capi"))
-		}
-	}
-	for _, dir := range dirs {
-		found, _ := filepath.Glob(filepath.Join(dir, "libonnxruntime.so*"))
-		if len(found) > 0 {
-			f.Is = slices.Max(found)
-			break
-		}
+	f := Finding{Part: "ONNX Runtime"}
+	path, err := onnxruntime.Find()
+	version := onnxruntime.Version(path)
+	switch {
+	case err != nil && os.Getenv(onnxruntime.Variable) != "":
+		f.State, f.Is, f.Remedy = Wrong, fmt.Sprintf("not where $%s says", onnxruntime.Variable), onnxruntime.Get
+	case err != nil:
+		f.Is = "not found; only -engine onnx (package predict/onnx) needs it: pip install onnxruntime"
+	case version != 0 && version < onnxruntime.Least:
+		f.State, f.Is = Advice, path
+		f.Remedy = fmt.Sprintf("too old for package predict/onnx, which wants 1.%d: %s", onnxruntime.Least, onnxruntime.Get)
+	default:
+		f.Is = path
 	}
 	return f
 }
