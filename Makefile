@@ -20,8 +20,10 @@ GO ?= go
 PKG ?= ./...
 BENCH ?= .
 
-# Idle OpenMP threads sleep instead of spinning: several test processes share the cores.
+# Idle threads of OpenMP and OpenBLAS sleep instead of spinning: several test processes
+# share the cores. A quarter of the tests' processor time went into spinning.
 export OMP_WAIT_POLICY ?= passive
+export OPENBLAS_THREAD_TIMEOUT ?= 4
 # The reference vectors and the real films lie beside the repository. A test that
 # needs them is skipped where they are not, but not silently where they are.
 ifneq ($(wildcard ../shared/golden),)

@@ -99,7 +99,7 @@ func temporary(name string) bool {
 // openFolder makes the folder or opens that of a run, locks it, and writes what the
 // run is.
 func openFolder(cfg Config, opt Options) (*folder, error) {
-	if err := os.MkdirAll(filepath.Join(opt.Out, stateDir), 0o777); err != nil {
+	if err := os.MkdirAll(opt.Out, 0o777); err != nil {
 		return nil, err
 	}
 	o := &folder{dir: opt.Out}

@@ -1,6 +1,7 @@
 package ensemble_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,7 +47,10 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// child starts a process that runs an ensemble.
+// begins is what a child says once it has started and its run begins.
+const begins = "begins"
+
+// child starts a process that runs an ensemble, and returns when its run begins.
 func child(t *testing.T, c ensemble.Config, opt ensemble.Options) *exec.Cmd {
 	t.Helper()
 	text, err := json.Marshal(childRun{c, opt})
@@ -54,28 +58,31 @@ func child(t *testing.T, c ensemble.Config, opt ensemble.Options) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, begins+"\n", line)
 	return cmd
 }
 
 // A run that is killed at 20 random moments, in the middle of a step or of writing,
 // and goes on each time, ends with the bytes of one that was left alone.
 func TestKilled(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a process some twenty times")
-	}
-	c := small(ensemble.Default, blobs(t, 10, 2))
-	c.Training.MicroBatches = 2 // some gradients are gathered at any time
-	c.Phases = ensemble.NotebookPhases(2, 1, 1e-2, false)
+	c := small(ensemble.Default, blobs(t, 6, 2))
+	c.Batch, c.Training.MicroBatches = 2, 2 // some gradients are gathered at any time
+	c.Phases = ensemble.NotebookPhases(1, 1, 1e-2, false)
 	dir := t.TempDir()
 	whole, killed := filepath.Join(dir, "whole"), filepath.Join(dir, "killed")
+	alone := child(t, c, ensemble.Options{Out: whole, Fold: -1, SaveEvery: time.Nanosecond})
 	start := time.Now()
-	require.NoError(t, child(t, c, ensemble.Options{Out: whole, Fold: -1, SaveEvery: time.Nanosecond}).Wait())
+	require.NoError(t, alone.Wait())
 	took := time.Since(start)
 
 	r := rand.New(rand.NewPCG(2, 3))
 	opt := ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond} // at every batch
-	writing := 0
+	writing, resumed := 0, 0
 	for kills := 0; kills < 20; {
 		_, err := os.Stat(filepath.Join(killed, "config.json"))
 		opt.Resume = err == nil
@@ -85,16 +92,17 @@ func TestKilled(t *testing.T) {
 		select {
 		case err := <-done:
 			require.NoError(t, err)
-			if kills < 20 { // it came to its end: another one
-				require.NoError(t, os.RemoveAll(killed))
-			}
-		case <-time.After(time.Duration(r.Float64() * float64(took))):
+			require.NoError(t, os.RemoveAll(killed)) // it came to its end: another one
+		case <-time.After(time.Duration(r.Float64() * float64(took) / 2)): // so that most runs are killed more than once
 			require.NoError(t, cmd.Process.Kill())
 			var exit *exec.ExitError
 			if err := <-done; err == nil || !errors.As(err, &exit) {
 				require.NoError(t, err)
 			}
 			kills++
+			if opt.Resume {
+				resumed++
+			}
 			for _, pattern := range []string{".*.tmp", "state/*/.*.tmp"} {
 				unfinished, err := filepath.Glob(filepath.Join(killed, pattern))
 				require.NoError(t, err)
@@ -102,7 +110,7 @@ func TestKilled(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("killed 20 times, %d of them while a file was written", writing)
+	t.Logf("a run takes %v; killed 20 times, %d of them while a file was written, %d of them when it had gone on", took, writing, resumed)
 	_, err := os.Stat(filepath.Join(killed, "config.json"))
 	opt.Resume = err == nil
 	require.NoError(t, child(t, c, opt).Wait())

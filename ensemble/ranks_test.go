@@ -3,6 +3,7 @@ package ensemble_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,7 +23,9 @@ func runTogether(c childRun) error {
 	if err != nil {
 		return err
 	}
-	if several {
+	if !several {
+		fmt.Println(begins)
+	} else {
 		if c.Options.Group, err = dist.Open(cfg); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ type Init struct {
 	Device Device
 	DType  DType      // 0 means Float
 	Rand   *rand.Rand // nil means that of NewInit with seed 0
+	Blank  bool       // nothing is drawn, as on Meta, since the weights will be loaded
 }
 
 // NewInit returns an Init for float32 weights on d, drawn from a seed's stream of
@@ -50,8 +51,12 @@ func constant(v float32, n int64) []float32 {
 	return s
 }
 
-// normal returns n draws of mean 0 and the given standard deviation.
+// normal returns n draws of mean 0 and the given standard deviation, or zeros where
+// no one will see them: to draw 40 million numbers takes most of a second.
 func (in *Init) normal(n int64, std float64) []float32 {
+	if in.Blank || in.Device == Meta {
+		return make([]float32, n)
+	}
 	if in.Rand == nil {
 		in.Rand = NewInit(in.Device, 0).Rand
 	}

@@ -29,11 +29,11 @@
 // network that is being trained belongs to one goroutine, and nothing else may
 // use it meanwhile. Different networks may be trained on different goroutines.
 //
-// Idle threads of an operation spin for a while before they sleep (OpenMP), which
-// costs much where other work wants the cores: on a busy machine, twice the time and
-// more. OMP_WAIT_POLICY=passive in the environment has them sleep at once. It is read
-// before main, so that no library can set it, but a program can start itself again
-// with it, as the examples do.
+// Idle threads of an operation spin for a while before they sleep (OpenMP, OpenBLAS),
+// which costs much where other work wants the cores: on a busy machine, twice the time
+// and more. OMP_WAIT_POLICY=passive and OPENBLAS_THREAD_TIMEOUT=4 in the environment
+// have them sleep at once. These are read before main, so that no library can set them,
+// but a program can start itself again with them, as the examples do.
 //
 // [Scope], [NoGrad] and [Autocast] hold for the goroutine that called them, which
 // they lock to its thread, and not for goroutines that it starts.

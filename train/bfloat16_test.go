@@ -44,8 +44,8 @@ func TestBFloat16Training(t *testing.T) {
 // are those of float32 to bfloat16's precision through some fifty layers, and its
 // parameters get gradients.
 func TestBFloat16FullModel(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs the full network")
+	if !golden.Long() {
+		t.Skip("trains the full network, slowly where the CPU has no bfloat16; make test-long")
 	}
 	defer allThreads(t)()
 	in := nn.NewInit(nn.CPU, 1)

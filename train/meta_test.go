@@ -30,35 +30,41 @@ func onMeta(t *testing.T, model train.Model, cfg train.Config, task data.Task, l
 	return steps, err
 }
 
-// Whole steps of a real network run on the meta device.
-func TestStepsOnMeta(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds networks of 25 million parameters; takes ten seconds")
-	}
-	network := func() train.Model {
-		in := nn.NewInit(nn.Meta, 1)
-		return unet.New(in, resnet.New18(in, 3), 2, unet.Config{})
-	}
-	sgd := train.Default()
-	sgd.Optimizer = nn.DefaultSGD()
-	for cfg, want := range map[*train.Config]int{new(train.Default()): 2, new(train.Kernel()): 1, &sgd: 2} {
-		steps, err := onMeta(t, network(), *cfg, rgb(), nil)
-		require.NoError(t, err)
-		require.Equal(t, want, steps)
+// layersOnMeta has layers that a U-Net has not, and a batch norm on another device.
+func layersOnMeta(classes int64, d nn.Device) train.Model {
+	in := nn.NewInit(nn.Meta, 1)
+	return nn.Sequential{
+		nn.NewConv2d(in, 3, 8, 3, &nn.ConvOptions{Padding: 1}), nn.NewGroupNorm(in, 2, 8), nn.NewSelfAttention(in, 8),
+		nn.NewBatchNorm2d(nn.NewInit(d, 1), 8, nil), nn.GELU{}, nn.NewDropout(0.5),
+		nn.NewConvTranspose2d(in, 8, classes, 3, &nn.ConvTransposeOptions{Stride: 1, Padding: 1}),
 	}
 }
 
-// Each loss runs there, and layers that the network above has not; a tensor that was
-// left on the CPU is an error, as it would be on CUDA: an operand, or a weight.
-func TestLeftOnCPU(t *testing.T) {
-	model := func(classes int64, d nn.Device) train.Model {
-		in := nn.NewInit(nn.Meta, 1)
-		return nn.Sequential{
-			nn.NewConv2d(in, 3, 8, 3, &nn.ConvOptions{Padding: 1}), nn.NewGroupNorm(in, 2, 8), nn.NewSelfAttention(in, 8),
-			nn.NewBatchNorm2d(nn.NewInit(d, 1), 8, nil), nn.GELU{}, nn.NewDropout(0.5),
-			nn.NewConvTranspose2d(in, 8, classes, 3, &nn.ConvTransposeOptions{Stride: 1, Padding: 1}),
-		}
+// Whole steps of a real network run on the meta device, and those of every optimizer
+// and accumulation.
+func TestStepsOnMeta(t *testing.T) {
+	in := nn.NewInit(nn.Meta, 1)
+	small := layersOnMeta(2, nn.Meta)
+	sgd := train.Default()
+	sgd.Optimizer = nn.DefaultSGD()
+	for _, c := range []struct {
+		model train.Model
+		cfg   train.Config
+		want  int
+	}{
+		{unet.New(in, resnet.New18(in, 3), 2, unet.Config{}), train.Default(), 2},
+		{small, train.Kernel(), 1},
+		{small, sgd, 2},
+	} {
+		steps, err := onMeta(t, c.model, c.cfg, rgb(), nil)
+		require.NoError(t, err)
+		require.Equal(t, c.want, steps)
 	}
+}
+
+// Each loss runs there; a tensor that was left on the CPU is an error, as it would be
+// on CUDA: an operand, or a weight.
+func TestLeftOnCPU(t *testing.T) {
 	sigmoid := rgb()
 	sigmoid.Output = data.Sigmoid
 	for _, c := range []struct {
@@ -72,7 +78,7 @@ func TestLeftOnCPU(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%T", c.task.Output, p), func(t *testing.T) {
 				cfg := train.Default()
 				cfg.Loss = loss.Config{{Weight: 1, Parameters: p}}
-				steps, err := onMeta(t, model(int64(c.task.Outputs()), nn.Meta), cfg, c.task, nil)
+				steps, err := onMeta(t, layersOnMeta(int64(c.task.Outputs()), nn.Meta), cfg, c.task, nil)
 				require.NoError(t, err)
 				require.Equal(t, 2, steps)
 			})
@@ -81,8 +87,8 @@ func TestLeftOnCPU(t *testing.T) {
 	wrong := loss.Func{Name: "wrong", F: func(scores, _ torch.Tensor) torch.Tensor {
 		return nn.Mean(nn.Mul(scores, nn.Zeros(nn.CPU, nn.Float, 2, 2, 32, 32)))
 	}}
-	_, err := onMeta(t, model(2, nn.Meta), train.Default(), rgb(), wrong)
+	_, err := onMeta(t, layersOnMeta(2, nn.Meta), train.Default(), rgb(), wrong)
 	require.ErrorContains(t, err, "device")
-	_, err = onMeta(t, model(2, nn.CPU), train.Default(), rgb(), nil)
+	_, err = onMeta(t, layersOnMeta(2, nn.CPU), train.Default(), rgb(), nil)
 	require.ErrorContains(t, err, "native_batch_norm: expected all tensors to be on the same device")
 }

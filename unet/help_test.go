@@ -2,6 +2,7 @@ package unet_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -44,11 +45,59 @@ func optionNames() []string {
 	return slices.Sorted(maps.Keys(options))
 }
 
-// kernelNet returns the notebook's network, on a ResNet-34.
+// kernelNet returns the notebook's network, on a ResNet-34, with weights that
+// formula sets.
 func kernelNet(cfg unet.Config, dtype nn.DType) *unet.Net {
-	in := nn.NewInit(nn.CPU, 1)
-	in.DType = dtype
+	in := &nn.Init{DType: dtype, Blank: true}
 	return unet.New(in, resnet.New34(in, 3), 2, cfg)
+}
+
+// newKernelNet returns the notebook's network as training begins with it.
+func newKernelNet() *unet.Net {
+	in := nn.NewInit(nn.CPU, 1)
+	return unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
+}
+
+// shapesOfKernelNet returns the notebook's network without values.
+func shapesOfKernelNet(cfg unet.Config) *unet.Net {
+	in := nn.NewInit(nn.Meta, 1)
+	return unet.New(in, resnet.New34(in, 3), 2, cfg)
+}
+
+type netKey struct {
+	name  string
+	dtype nn.DType
+}
+
+var formulaNets = map[netKey]*unet.Net{}
+
+// formulaNet returns the notebook's network of one of the options with formula
+// weights, for tests that only look at it. The few of a short run are made once.
+func formulaNet(t testing.TB, name string, dtype nn.DType, shipped map[string]checkpoint.Tensor) *unet.Net {
+	key := netKey{name, dtype}
+	if net := formulaNets[key]; net != nil {
+		return net
+	}
+	net := kernelNet(options[name], dtype)
+	formula(t, net, shipped)
+	if !golden.Long() {
+		formulaNets[key] = net
+	}
+	return net
+}
+
+// fills are the formula weights of large tensors, which most networks here share.
+var fills = map[string][]float32{}
+
+func fill(name string, n int, center, scale float64) []float32 {
+	if n < 100_000 {
+		return golden.Fill(name, n, center, scale)
+	}
+	key := fmt.Sprint(name, n, center, scale)
+	if fills[key] == nil {
+		fills[key] = golden.Fill(name, n, center, scale)
+	}
+	return fills[key]
 }
 
 // formula overwrites net's state with the reference's formula weights; shipped
@@ -70,10 +119,11 @@ func formula(t testing.TB, net nn.Module, shipped map[string]checkpoint.Tensor) 
 				size *= int(d)
 			}
 			center, scale := golden.Rule(n.Name, shape, batchNorm[n.Name[:strings.LastIndexByte(n.Name, '.')]])
-			values := golden.Fill(n.Name, size, center, scale)
+			values := fill(n.Name, size, center, scale)
 			if s, ok := shipped["shipped."+n.Name]; ok {
 				v, err := s.Float64s()
 				require.NoError(t, err)
+				values = make([]float32, size)
 				for i := range v {
 					values[i] = float32(v[i])
 				}

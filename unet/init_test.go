@@ -8,7 +8,6 @@ import (
 
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
-	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -16,7 +15,7 @@ import (
 // convolutions normal with mean 0 and variance 2/fan, biases 0, batch norms 1
 // and 0, or 1 and 1e-3 in the decoder.
 func TestInitialization(t *testing.T) {
-	for _, n := range nn.State(kernelNet(unet.Config{}, nn.Float)) {
+	for _, n := range nn.State(newKernelNet()) {
 		v := values(t, n.Tensor)
 		kind := n.Name[strings.LastIndexByte(n.Name, '.')+1:]
 		_, norm := n.Owner.(*nn.BatchNorm2d)
@@ -87,7 +86,7 @@ func TestInitializationAgainstReference(t *testing.T) {
 		} `json:"init_stats"`
 	}
 	golden.JSON(t, "b1_forward/facts.json", &facts)
-	parameters := nn.Parameters(kernelNet(unet.Config{}, nn.Float))
+	parameters := nn.Parameters(newKernelNet())
 	require.Len(t, parameters, len(facts.Init))
 	for _, p := range parameters {
 		want, ok := facts.Init[p.Name]

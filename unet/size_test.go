@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// smallNet returns a network on a ResNet-18 for images of one channel.
-func smallNet(cfg unet.Config, dtype nn.DType) *unet.Net {
-	in := nn.NewInit(nn.CPU, 1)
-	in.DType = dtype
+// smallNet returns a network on a ResNet-18 for images of one channel, whose weights
+// do not matter.
+func smallNet(cfg unet.Config) *unet.Net {
+	in := &nn.Init{Blank: true}
 	return unet.New(in, resnet.New18(in, 1), 2, cfg)
 }
 
@@ -30,10 +30,10 @@ func TestCheckSizeAgainstReference(t *testing.T) {
 	}
 	golden.JSON(t, "b1_forward/facts.json", &facts)
 	nets := map[string]*unet.Net{
-		"kernel":                      smallNet(unet.Config{}, nn.Float),
-		"kernel_last_cross_false":     smallNet(unet.Config{NoLastCross: true}, nn.Float),
-		"plain_unet":                  smallNet(unet.Config{NoHypercolumns: true}, nn.Float),
-		"plain_unet_last_cross_false": smallNet(unet.Config{NoHypercolumns: true, NoLastCross: true}, nn.Float),
+		"kernel":                      smallNet(unet.Config{}),
+		"kernel_last_cross_false":     smallNet(unet.Config{NoLastCross: true}),
+		"plain_unet":                  smallNet(unet.Config{NoHypercolumns: true}),
+		"plain_unet_last_cross_false": smallNet(unet.Config{NoHypercolumns: true, NoLastCross: true}),
 	}
 	for size, results := range facts.SizeTable {
 		var h, w int
@@ -53,7 +53,7 @@ func TestCheckSizeAgainstReference(t *testing.T) {
 }
 
 func TestCheckSize(t *testing.T) {
-	columns, plain := smallNet(unet.Config{}, nn.Float), smallNet(unet.Config{NoHypercolumns: true}, nn.Float)
+	columns, plain := smallNet(unet.Config{}), smallNet(unet.Config{NoHypercolumns: true})
 	for _, test := range []struct {
 		net  *unet.Net
 		h, w int
@@ -80,7 +80,7 @@ func TestCheckSize(t *testing.T) {
 // What CheckSize takes, Forward takes, and returns scores of the image's size.
 func TestSizes(t *testing.T) {
 	for _, cfg := range []unet.Config{{}, {NoHypercolumns: true}, {NoLastCross: true}, {NoHypercolumns: true, NoLastCross: true}} {
-		net := smallNet(cfg, nn.Float)
+		net := smallNet(cfg)
 		for _, size := range [][2]int64{{32, 32}, {64, 32}, {32, 96}, {2, 2}, {34, 50}} {
 			if net.CheckSize(int(size[0]), int(size[1])) != nil {
 				continue
@@ -93,7 +93,7 @@ func TestSizes(t *testing.T) {
 			})
 		}
 	}
-	plain := smallNet(unet.Config{NoHypercolumns: true}, nn.Float)
+	plain := smallNet(unet.Config{NoHypercolumns: true})
 	err := nn.Try(func() {
 		nn.Scope(func() {
 			nn.NoGrad(func() { plain.Forward(nn.Eval, nn.Zeros(nn.CPU, nn.Float, 1, 1, 33, 33)) })

@@ -315,7 +315,7 @@ func TestLayerGroups(t *testing.T) {
 	}
 	golden.JSON(t, "b4_schedule/schedule.json", &schedule)
 	counts := []int64{1_347_904, 19_936_768, 21_947_681}
-	groups := kernelNet(unet.Config{}, nn.Float).LayerGroups()
+	groups := shapesOfKernelNet(unet.Config{}).LayerGroups()
 	require.Len(t, groups, 3)
 	for i, group := range groups {
 		var names []string

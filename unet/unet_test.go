@@ -15,7 +15,7 @@ import (
 func TestStateDict(t *testing.T) {
 	var want [][]any // name, shape, type
 	golden.JSON(t, "state_dict_keys.json", &want)
-	state := nn.State(kernelNet(unet.Config{}, nn.Float))
+	state := nn.State(shapesOfKernelNet(unet.Config{}))
 	require.Len(t, state, len(want))
 	parameters, tensors := int64(0), 0
 	for i, n := range state {
@@ -42,7 +42,7 @@ func TestStateDictOfOptions(t *testing.T) {
 	require.Len(t, all, len(options))
 	for _, name := range optionNames() {
 		want := all[name]
-		state := nn.State(kernelNet(options[name], nn.Float))
+		state := nn.State(shapesOfKernelNet(options[name]))
 		require.Len(t, state, len(want), name)
 		for i, n := range state {
 			require.Equal(t, want[i][0], n.Name, name)
@@ -59,7 +59,7 @@ func TestStateDictOfOptions(t *testing.T) {
 func TestSummary(t *testing.T) {
 	want, err := os.ReadFile(golden.Path(t, "golden/model_print.txt"))
 	require.NoError(t, err)
-	require.Equal(t, strings.TrimSpace(string(want)), nn.Summary(kernelNet(unet.Config{}, nn.Float)))
+	require.Equal(t, strings.TrimSpace(string(want)), nn.Summary(shapesOfKernelNet(unet.Config{})))
 }
 
 // Errors are in units of the largest logit.
@@ -85,8 +85,7 @@ func TestForward(t *testing.T) {
 				if run.dtype == nn.Float && name != "default" && name != "norm_batch" {
 					continue // float64 says more of the other choices, in the same code
 				}
-				net := kernelNet(options[name], run.dtype)
-				formula(t, net, want)
+				net := formulaNet(t, name, run.dtype, want)
 				small, large := golden.Float64s(t, want, "logits.64.f64"), golden.Float64s(t, want, "logits.128.f64")
 				worst := golden.Close(t, "64", forward(t, net, run.dtype, "input.64", 2, 3, 64, 64), small, run.tolerance)
 				worst = max(worst, golden.Close(t, "128", forward(t, net, run.dtype, "input.128", 1, 3, 128, 128), large, run.tolerance))
@@ -114,8 +113,7 @@ func TestStages(t *testing.T) {
 	for _, name := range optionNames() {
 		t.Run(name, func(t *testing.T) {
 			shipped := golden.Tensors(t, "b1_forward/"+name+".safetensors")
-			net := kernelNet(options[name], nn.Double)
-			formula(t, net, shipped)
+			net := formulaNet(t, name, nn.Double, shipped)
 			worst, n := 0.0, 0
 			for size, shape := range map[string][]int64{"64": {2, 3, 64, 64}, "128": {1, 3, 128, 128}} {
 				if size == "128" && name != "default" {
@@ -169,8 +167,7 @@ func (s stage) compare(t *testing.T, layer string, y torch.Tensor) float64 {
 // All of each layer's output, against PyTorch's float32.
 func TestStagesInFull(t *testing.T) {
 	want := golden.Tensors(t, "b1_forward/default.safetensors")
-	net := kernelNet(unet.Config{}, nn.Float)
-	formula(t, net, nil)
+	net := formulaNet(t, "default", nn.Float, nil)
 	worst, n := 0.0, 0
 	scoped(t, func() {
 		x := image(t, nn.Float, "input.64", 2, 3, 64, 64)
@@ -192,15 +189,14 @@ func TestStagesInFull(t *testing.T) {
 func TestOddSizes(t *testing.T) {
 	want := golden.Tensors(t, "b1_forward/odd_sizes.safetensors")
 	for _, test := range []struct {
-		name  string
-		cfg   unet.Config
-		sizes map[string][2]int64
+		name   string
+		option string
+		sizes  map[string][2]int64
 	}{
-		{"kernel", unet.Config{}, map[string][2]int64{"64x96": {64, 96}, "96x64": {96, 64}}},
-		{"plain_unet", unet.Config{NoHypercolumns: true}, map[string][2]int64{"100x76": {100, 76}, "76x100": {76, 100}, "66x66": {66, 66}}},
+		{"kernel", "default", map[string][2]int64{"64x96": {64, 96}, "96x64": {96, 64}}},
+		{"plain_unet", "no_hypercolumns", map[string][2]int64{"100x76": {100, 76}, "76x100": {76, 100}, "66x66": {66, 66}}},
 	} {
-		net := kernelNet(test.cfg, nn.Double)
-		formula(t, net, nil)
+		net := formulaNet(t, test.option, nn.Double, nil)
 		for size, hw := range test.sizes {
 			require.NoError(t, net.CheckSize(int(hw[0]), int(hw[1])))
 			got := forward(t, net, nn.Double, "input."+size, 1, 3, hw[0], hw[1])

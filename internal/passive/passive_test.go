@@ -19,15 +19,17 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	Restart()
-	fmt.Println(os.Getenv(policy), os.Args[1:], os.Getpid())
+	fmt.Println(os.Getenv(policy), os.Getenv(timeout), os.Args[1:], os.Getpid())
 }
 
 func TestRestart(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a process cannot be replaced there")
 	}
-	rest := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, policy+"=") })
-	for said, want := range map[string]string{"": "passive", policy + "=active": "active"} {
+	rest := slices.DeleteFunc(os.Environ(), func(s string) bool {
+		return strings.HasPrefix(s, policy+"=") || strings.HasPrefix(s, timeout+"=")
+	})
+	for said, want := range map[string]string{"": "passive 4", timeout + "=20": "passive 20", policy + "=active": "active "} {
 		cmd := exec.Command(os.Args[0], "-a", "b c")
 		cmd.Env = append(slices.Clone(rest), "PASSIVE_TEST=1")
 		if said != "" {

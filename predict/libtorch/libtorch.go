@@ -66,7 +66,7 @@ func (b Backend) load(e *engine, a *predict.Artifact, cfg unet.Config) error {
 	}
 	input := a.Inference.Input
 	for fold, weights := range a.Weights {
-		net, err := unet.Build(nn.NewInit(b.Device, 0), int64(input.Channels(a.Task.Channels)), int64(a.Task.Outputs()), cfg)
+		net, err := unet.Build(&nn.Init{Device: b.Device, Blank: true}, int64(input.Channels(a.Task.Channels)), int64(a.Task.Outputs()), cfg)
 		if err != nil {
 			return err
 		}
