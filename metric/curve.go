@@ -7,11 +7,11 @@ import (
 	"slices"
 )
 
-// A Curve is the pixel counts of one class of one image at each of some
-// thresholds: all that is needed of the image to score it at any of them.
+// A Curve holds the pixel counts of one class of one image at each of several
+// thresholds. They are enough to score the image at any of these thresholds.
 type Curve struct {
 	Pixels    int     // of the image
-	Target    int     // of them in the target
+	Target    int     // pixels in the target
 	Sum       float64 // of the probabilities, see [Sum]
 	Predicted []int32 // at each threshold
 	Both      []int32 // predicted and in the target, at each threshold
@@ -22,18 +22,18 @@ func (c *Curve) At(k int) Overlap {
 	return Overlap{Both: int(c.Both[k]), Predicted: int(c.Predicted[k]), Target: c.Target}
 }
 
-// A counter makes curves and histograms. It reads each pixel once: the pixel goes
-// into a cell by its bin of a [Histogram] and by the number of thresholds that it
-// exceeds. Sums over the cells are the counts at every threshold, the same integers
-// that counting at each would give.
+// A counter makes curves and histograms. It reads each pixel once and counts it in
+// a cell, which is given by the pixel's bin of a [Histogram] and by the number of
+// thresholds that the pixel exceeds. Sums over the cells are the exact counts at
+// every threshold.
 //
-// A pixel of bin i that exceeds b thresholds goes into the cell i+b. Both numbers
-// grow with the probability, so that no two pairs of them share a cell.
+// A pixel of bin i that exceeds b thresholds is counted in cell i+b. Both numbers
+// grow with the probability, so two different pairs never share a cell.
 type counter struct {
 	thresholds []float64
-	asFloat32  []float32             // what probabilities are compared with; then +Inf, which nothing exceeds
+	asFloat32  []float32             // the thresholds as float32, then +Inf, which no probability exceeds
 	below      [resolution + 1]int32 // the number of thresholds under i/resolution
-	from       []int32               // the cell from which on each threshold is exceeded
+	from       []int32               // the first cell in which each threshold is exceeded
 	cells      []int32               // of one image: [2*cell+1] pixels in the target, [2*cell] others
 }
 
@@ -95,8 +95,8 @@ func (c *counter) read(prob []float32, target []uint8, class uint8) {
 	}
 }
 
-// curve fills the curve of the image that was read, but for its Sum, and makes its
-// slices where they are not yet of the right length.
+// curve writes the counts of the image that was read last, all but Sum. It
+// allocates the slices if their length is not right.
 func (c *counter) curve(to *Curve) {
 	n := len(c.thresholds)
 	if len(to.Predicted) != n {
@@ -118,7 +118,7 @@ func (c *counter) curve(to *Curve) {
 	to.Pixels, to.Target = int(others+both), int(both)
 }
 
-// addTo adds the image that was read to a histogram.
+// addTo adds the image that was read last to a histogram.
 func (c *counter) addTo(h *Histogram) {
 	cell := 0
 	for bin := range h.counts {
@@ -133,9 +133,9 @@ func (c *counter) addTo(h *Histogram) {
 	}
 }
 
-// A tally sums the scores of images, exactly.
+// A tally is the exact sum of the scores of images.
 type tally struct {
-	negatives, correct int // images without target, and those of them predicted empty
+	negatives, correct int // images with an empty target; how many of them are predicted empty
 	positives          int
 	dice               exactSum // of the positives
 }
@@ -160,7 +160,7 @@ func (t *tally) merge(o tally) {
 	t.dice.add(o.dice)
 }
 
-// without returns the tally of the images that are not among o's.
+// without returns the tally of the images of t that are not in o.
 func (t tally) without(o tally) tally {
 	t.negatives -= o.negatives
 	t.correct -= o.correct

@@ -10,20 +10,20 @@ import (
 // millimetres. A zero component means 1: distances in pixels.
 type Spacing struct{ X, Y float64 }
 
-// Distances between the outlines of two masks, in the unit of the [Spacing]. Both
-// are NaN where a mask is empty, for there is no outline to measure to.
+// Distances are the distances between the outlines of two masks, in the unit of
+// the [Spacing]. Both are NaN if a mask is empty, because it has no outline.
 type Distances struct {
-	// Both are of the distances from each pixel of one outline to the nearest of the
-	// other one, both ways together.
+	// Both summarize the distances from each pixel of either outline to the nearest
+	// pixel of the other outline.
 	Hausdorff95 float64 // 95th percentile
 	Mean        float64 // average symmetric surface distance
 }
 
-// SurfaceDistances measures a class in a predicted mask and a target, both of
-// class indices, row by row. An outline is the pixels of the class that have a
-// neighbour above, below, left or right outside the class; the image's border counts
-// as outside. It returns an error if the masks are not of that size, or the spacing
-// is not a number from a nanometre to a kilometre.
+// SurfaceDistances measures the distances between a class in a predicted mask and in
+// a target. Both masks hold class indices in row-major order. An outline is the
+// pixels of the class that have a neighbour above, below, left or right outside the
+// class; the image's border counts as outside. It returns an error if the masks do
+// not have that size, or the spacing is not between a nanometre and a kilometre.
 //
 // Source: MedPy 0.5.2, hd95 and assd with connectivity 1; where MedPy refuses an
 // empty mask, the distances are NaN.
@@ -67,7 +67,7 @@ func outline(mask []uint8, class uint8, width, height int) (points []point) {
 	return points
 }
 
-// box is a part of an image, with the upper limits outside.
+// box is a rectangle of an image; x1 and y1 lie outside it.
 type box struct{ x0, y0, x1, y1 int }
 
 func around(sets ...[]point) box {
@@ -80,8 +80,8 @@ func around(sets ...[]point) box {
 	return b
 }
 
-// distances appends the distance of each point of from to the nearest one of to. All
-// lie in the box.
+// distances appends, for each point of from, the distance to the nearest point of
+// to. All points lie in the box.
 func (b box) distances(d []float64, from, to []point, s Spacing) []float64 {
 	w, h := b.x1-b.x0, b.y1-b.y0
 	set := make([]bool, w*h)
@@ -95,10 +95,10 @@ func (b box) distances(d []float64, from, to []point, s Spacing) []float64 {
 	return d
 }
 
-// distanceTransform returns the squared distance of each pixel to the nearest one
-// of a set, which must not be empty, in a time linear in the pixels: first along
-// columns, then along rows, where the squared distance is the lower envelope of one
-// parabola per column.
+// distanceTransform returns the squared distance of each pixel to the nearest pixel
+// of a set, which must not be empty. It takes time linear in the number of pixels:
+// first it goes along the columns, then along the rows, where the squared distance
+// is the lower envelope of one parabola per column.
 //
 // Source: P. F. Felzenszwalb and D. P. Huttenlocher, Distance Transforms of Sampled
 // Functions (Cornell TR2004-1963), section 2.
@@ -106,7 +106,7 @@ func distanceTransform(set []bool, width, height int, s Spacing) []float64 {
 	d := make([]float64, width*height)
 	far := math.Inf(1)
 	for x := range width {
-		run := far // pixels since the last one of the set
+		run := far // pixels since the last pixel of the set
 		for y := range height {
 			i := y*width + x
 			if run++; set[i] {
@@ -126,14 +126,14 @@ func distanceTransform(set []bool, width, height int, s Spacing) []float64 {
 	}
 	row := make([]float64, width)
 	parabolas := make([]int, width) // of the envelope, by the column of their lowest point
-	begin := make([]float64, width) // column from which on each is the lowest
+	begin := make([]float64, width) // first column where each is the lowest
 	for y := range height {
 		out := d[y*width : (y+1)*width]
 		copy(row, out)
 		k := -1
 		for q, v := range row {
 			if math.IsInf(v, 1) {
-				continue // nothing of the set in this column
+				continue // no pixel of the set in this column
 			}
 			from := math.Inf(-1)
 			for k >= 0 {
@@ -170,8 +170,8 @@ func mean(v []float64) float64 {
 	return sum / float64(len(v))
 }
 
-// percentile returns the value below which a share of v lies, interpolated between
-// two as numpy.percentile does by default.
+// percentile returns the value below which that share of v lies, interpolated
+// linearly between neighbours as numpy.percentile does by default.
 func percentile(v []float64, share float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	at := share * float64(len(v)-1)

@@ -10,18 +10,18 @@ import (
 	"slices"
 )
 
-// The encoding of a table: the magic, then, all integers as varints and all strings
-// with their length, the version, the classes, the thresholds (float64), the
-// histograms' bins that are not empty, the cases; and last the CRC-32 (IEEE) of all
-// before it. Counts are written from the highest threshold down, as what each has more
-// than the one before it, with zeros in a row as one 0 and their number.
+// The encoding of a table: the magic, the version, the classes, the thresholds
+// (float64), the bins of the histograms, the cases, and the CRC-32 (IEEE) of all bytes
+// before it. Integers are varints, and each string follows its length. The counts of a
+// case go from the highest threshold down, each as its difference to the one before. A
+// run of zeros is written as one 0 and the length of the run.
 const (
 	tableMagic   = "hcunet cases\n"
 	tableVersion = 1
 )
 
-// MarshalBinary writes the table compactly: equal tables, whatever the order in which
-// their cases came, give equal bytes.
+// MarshalBinary returns a compact encoding of the table. Tables with the same cases
+// give the same bytes, in whatever order the cases were added.
 func (t *Table) MarshalBinary() ([]byte, error) {
 	cases, histograms := t.snapshot()
 	w := tableWriter{b: []byte(tableMagic)}
@@ -58,8 +58,8 @@ func (t *Table) MarshalBinary() ([]byte, error) {
 	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b)), nil
 }
 
-// steps returns what each count has more than that of the next higher threshold, from
-// the highest threshold down.
+// steps returns, from the highest threshold down, the difference between each count
+// and the count at the next higher threshold.
 func steps(counts []int32) []int {
 	out, before := make([]int, 0, len(counts)), int32(0)
 	for _, n := range slices.Backward(counts) {
@@ -95,12 +95,12 @@ func (w *tableWriter) sparse(values []int) {
 	}
 }
 
-// ReadTable reads what MarshalBinary wrote. Anything else, a part of it, and one with
-// a changed byte are an error. It takes at most 8 bytes per threshold, class and case,
-// however large the numbers in b.
+// ReadTable reads what MarshalBinary wrote. It returns an error if b is something
+// else, is cut short or has a changed byte. The table takes at most 8 bytes per
+// threshold, class and case, however large the numbers in b are.
 func ReadTable(b []byte) (*Table, error) {
 	if !bytes.HasPrefix(b, []byte(tableMagic)) {
-		return nil, errors.New("metric: this is no table of cases")
+		return nil, errors.New("metric: this is not a table of cases")
 	}
 	if len(b) < len(tableMagic)+4 {
 		return nil, errors.New("metric: the table of cases is cut short")
@@ -123,7 +123,7 @@ func ReadTable(b []byte) (*Table, error) {
 	return t, nil
 }
 
-// tableReader reads values until the first error, then zeros.
+// tableReader reads values until the first error; after that it returns zeros.
 type tableReader struct {
 	b   []byte
 	err error
@@ -146,7 +146,7 @@ func (r *tableReader) int() int {
 	return int(v)
 }
 
-// length reads the number of things that follow, each at least size bytes.
+// length reads the number of entries that follow, each of at least size bytes.
 func (r *tableReader) length(size int) int {
 	n := r.int()
 	if n < 0 || n > len(r.b)/size {
@@ -173,7 +173,7 @@ func (r *tableReader) string() string {
 	return s
 }
 
-// sparse reads n values that are not negative and sum to at most limit.
+// sparse fills to with values that are not negative and sum to at most limit.
 func (r *tableReader) sparse(to []int, limit int) {
 	clear(to)
 	for i := 0; i < len(to) && r.err == nil; {

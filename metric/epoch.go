@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// An Epoch is one row of a training run's table: what was measured in one epoch.
-// The training loop makes it; tables, plots and files are made from it.
+// An Epoch is one row of the table of a training run: what was measured in one
+// epoch. The training loop makes it; reports make tables, plots and files from
+// it.
 type Epoch struct {
 	Phase     string        // of the run, such as "frozen" or "full"
-	Epoch     int           // counted from 0 over the whole run, not anew in each phase
+	Epoch     int           // counted from 0 over the whole run; a new phase does not restart at 0
 	TrainLoss float64       // running mean of the batch losses, as the training loop defines it
 	Values    Values        // measured on the validation images; the same names in the same order in every epoch of a run
 	Rate      float64       // highest learning rate of all layer groups, at the end of the epoch
@@ -27,7 +28,7 @@ const ValidLoss = "valid_loss"
 // Value returns the value of that name, NaN if there is none.
 func (e Epoch) Value(name string) float64 { return e.Values.Get(name) }
 
-// epochJSON is an Epoch as JSON has it.
+// epochJSON is the JSON form of an Epoch.
 type epochJSON struct {
 	Phase     string  `json:"phase"`
 	Epoch     int     `json:"epoch"`
@@ -43,8 +44,8 @@ func (e Epoch) MarshalJSON() ([]byte, error) {
 	return json.Marshal(epochJSON{e.Phase, e.Epoch, number(e.TrainLoss), e.Values, number(e.Rate), number(e.Speed), e.Time.Seconds()})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. The time comes back to the nearest
-// nanosecond, all else exactly.
+// UnmarshalJSON reads what MarshalJSON wrote. The time is rounded to the nearest
+// nanosecond; everything else is exact.
 func (e *Epoch) UnmarshalJSON(b []byte) error {
 	var j epochJSON
 	if err := json.Unmarshal(b, &j); err != nil {
@@ -126,7 +127,7 @@ func (vs *Values) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// number is a float64 whose JSON form also has NaN (null) and infinities.
+// number is a float64 whose JSON form can also be NaN (null) or infinite.
 type number float64
 
 func (n number) MarshalJSON() ([]byte, error) {

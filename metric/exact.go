@@ -37,14 +37,15 @@ func (s *exactSum) add(o exactSum) {
 	s.hi, _ = bits.Add64(s.hi, o.hi, carry)
 }
 
-// sub takes away what was added before.
+// sub subtracts a sum of numbers that were added before.
 func (s *exactSum) sub(o exactSum) {
 	var borrow uint64
 	s.lo, borrow = bits.Sub64(s.lo, o.lo, 0)
 	s.hi, _ = bits.Sub64(s.hi, o.hi, borrow)
 }
 
-// over returns the sum divided by n, both roundings to nearest.
+// over returns the sum divided by n; the sum and the quotient are each rounded
+// to nearest.
 func (s exactSum) over(n int) float64 { return s.float64() / float64(n) }
 
 // float64 returns the sum rounded to nearest, ties to even.
@@ -60,7 +61,7 @@ func (s exactSum) float64() float64 {
 		hi, lo = hi<<zeros|lo>>(64-zeros), lo<<zeros
 	}
 	if lo != 0 {
-		hi |= 1 // below the 53 bits that stay, it only tells that there is more
+		hi |= 1 // a bit below the 53 that remain; it only says that the rest is not 0
 	}
 	return math.Ldexp(float64(hi), 64-zeros-fraction) // the conversion rounds
 }

@@ -5,17 +5,18 @@ import (
 	"math"
 )
 
-// A Histogram counts the pixels of one class by their probability, those in the
-// target and the others apart, and gives the scores that need no threshold. It
-// takes 64 KiB, however many images were added.
+// A Histogram counts pixels by their probability of one class, separately for
+// pixels in the target and other pixels. From these counts it computes the
+// scores that need no threshold. It takes 64 KiB, however many images were
+// added.
 //
-// A probability p is counted as floor(4096 p)/4096: 4097 values, 1 among them. All
-// scores are exact for probabilities rounded so. What the rounding can change is
-// known from the counts: scores come with the bounds between which the score of the
-// unrounded probabilities lies. Probabilities outside [0, 1] count as 0 or 1, NaN as 0.
+// A probability p is counted as floor(4096 p)/4096, one of 4097 values from 0 to 1. All
+// scores are exact for the probabilities rounded in this way. Each score comes with two
+// bounds, between which the score of the unrounded probabilities lies. Probabilities
+// outside [0, 1] count as 0 or 1, NaN as 0.
 //
-// The zero Histogram is empty. It is not for several goroutines: give each its own,
-// then Merge.
+// The zero Histogram is empty. A Histogram must not be used by several goroutines
+// at once: give each its own, then call Merge.
 type Histogram struct {
 	counts [resolution + 1][2]int64 // [bin][1 in the target]
 }
@@ -66,8 +67,8 @@ func (h *Histogram) Pixels() (inTarget, outside int64) {
 	return inTarget, outside
 }
 
-// A Bounded is a score of rounded probabilities, and the bounds of that of the
-// unrounded ones.
+// A Bounded is a score of rounded probabilities. The score of the unrounded
+// ones lies between Low and High.
 type Bounded struct{ Value, Low, High float64 }
 
 // AveragePrecision returns the mean precision over recall of all pixels together,
@@ -76,11 +77,11 @@ type Bounded struct{ Value, Low, High float64 }
 //
 // Source: scikit-learn 1.9.1, average_precision_score.
 //
-// The bounds: in a bin of p target and n other pixels, after t and f ones of higher
-// probability, precision is at its highest if the target pixels come first and
-// together, (t+p)/(t+p+f) for each, and at its lowest if they come last and one by
-// one, the sum of (t+i)/(t+i+f+n) for i from 1 to p, which is at least the integral
-// from 0 to p.
+// The bounds: take a bin with p target pixels and n others, where t target pixels
+// and f others have a higher probability. Precision is highest if the target pixels
+// of the bin come first and together: (t+p)/(t+p+f) for each. It is lowest if they
+// come last and one by one: the sum of (t+i)/(t+i+f+n) for i from 1 to p, which is
+// at least the integral from 0 to p.
 func (h *Histogram) AveragePrecision() Bounded {
 	positives, _ := h.Pixels()
 	if positives == 0 {
@@ -107,10 +108,10 @@ func (h *Histogram) AveragePrecision() Bounded {
 }
 
 // BestDice returns the highest Dice of all pixels together over the thresholds
-// k/4096, and that threshold, the highest one if there are several; NaN without a
-// target pixel. Predicted is what is at least k/4096. Bounds are those of the
-// highest Dice over all thresholds. It is not a mean over images: large masks count
-// for more. See [Sweep] for the best mean.
+// k/4096, and its threshold, the highest one if there are several; NaN without a
+// target pixel. A pixel is predicted if its probability is at least k/4096. The
+// bounds are those of the highest Dice over all thresholds. This Dice is not a mean
+// over images: large masks count for more. See [Sweep] for the best mean.
 func (h *Histogram) BestDice() (threshold float64, dice Bounded) {
 	positives, _ := h.Pixels()
 	if positives == 0 {
@@ -129,21 +130,22 @@ func (h *Histogram) BestDice() (threshold float64, dice Bounded) {
 	return threshold, dice
 }
 
-// A Bin is the pixels whose probability lies in [Low, High), the last one with 1.
+// A Bin describes the pixels whose probability lies in [Low, High); the last bin
+// includes 1.
 type Bin struct {
 	Low, High float64
 	Pixels    int64
 	InTarget  int64
 
-	// Mean is the mean probability, from the middles of the histogram's bins: off by at
-	// most 1/8192. NaN without pixels.
+	// Mean is the mean probability, computed from the middles of the histogram's bins.
+	// Its error is at most 1/8192. It is NaN without pixels.
 	Mean float64
 }
 
-// Calibration returns n bins of equal width, n from 1 to 4096: where the share of
-// pixels in the target equals the mean probability, the probabilities mean what they
-// say. It returns an error for another n. A limit that is not a multiple of 1/4096
-// is rounded down to one.
+// Calibration returns n bins of equal width, n from 1 to 4096, and an error for
+// another n. The probabilities are calibrated if in each bin the share of pixels in
+// the target equals the mean probability. A limit between bins is rounded down to a
+// multiple of 1/4096.
 func (h *Histogram) Calibration(n int) ([]Bin, error) {
 	if n < 1 || n > resolution {
 		return nil, fmt.Errorf("metric: %d bins of calibration, want 1 to %d", n, resolution)

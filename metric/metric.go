@@ -2,20 +2,22 @@ package metric
 
 import "fmt"
 
-// A Metric measures something over the images of an epoch. The training loop calls
-// Reset, then Add for each validation image, then Values, from one goroutine.
-// [NewScores] makes the usual ones, [MeanOf] one from a function of an image.
+// A Metric measures predictions over the images of an epoch. The training loop
+// calls Reset, then Add for each validation image, then Values, from one
+// goroutine. [NewScores] returns a metric with the usual scores, [MeanOf] one
+// made from a function of an image.
 type Metric interface {
 	// Reset forgets all images.
 	Reset()
-	// Add takes an image, which is valid during the call. An error ends the training.
+	// Add measures an image, which is valid only during the call. An error ends the
+	// training.
 	Add(im *Image) error
 	// Values returns what was measured since the last Reset: always the same names in
-	// the same order, NaN where there was nothing to measure.
+	// the same order, and NaN if there was nothing to measure.
 	Values() Values
 }
 
-// An Image is what was predicted for one image, and its target.
+// An Image is the prediction for one image, and its target.
 type Image struct {
 	Name          string // for messages
 	Width, Height int
@@ -23,12 +25,13 @@ type Image struct {
 	Target        []uint8   // (Height, Width), class indices
 	Spacing       Spacing   // of the pixels
 
-	// First is the class of the first channel: 0 where the channels are a softmax over
-	// all classes, 1 where each class but the background has a sigmoid.
+	// First is the class of the first channel: 0 if the channels are a softmax over
+	// all classes, 1 if they are sigmoids of all classes but the background.
 	First int
 }
 
-// Check returns an error if the slices do not have the sizes that the image claims.
+// Check returns an error if the lengths of the slices do not match the size of the
+// image.
 func (im *Image) Check() error {
 	area := im.Width * im.Height
 	if im.Width < 1 || im.Height < 1 || len(im.Target) != area || len(im.Prob) == 0 || len(im.Prob)%area != 0 {
@@ -40,7 +43,8 @@ func (im *Image) Check() error {
 	return nil
 }
 
-// Class returns the probabilities of a class, nil if there are none of it.
+// Class returns the probabilities of a class, nil if the image does not have
+// them.
 func (im *Image) Class(class uint8) []float32 {
 	area := len(im.Target)
 	at := (int(class) - im.First) * area
@@ -50,8 +54,9 @@ func (im *Image) Class(class uint8) []float32 {
 	return im.Prob[at : at+area : at+area]
 }
 
-// Argmax sets mask to the class of the highest probability of each pixel, the first
-// one of several. It panics if mask is not of the image's size.
+// Argmax sets each pixel of mask to the class with the highest probability, the
+// first one if several are equal. It panics if mask does not have the size of the
+// image.
 func (im *Image) Argmax(mask []uint8) {
 	area := len(im.Target)
 	mustMatch(area, len(mask))
@@ -66,8 +71,8 @@ func (im *Image) Argmax(mask []uint8) {
 	}
 }
 
-// MeanOf returns a metric that is the mean of a function over the images. Images for
-// which it is NaN are left out.
+// MeanOf returns a metric that is the mean of f over the images. Images for which f
+// returns NaN are left out.
 func MeanOf(name string, f func(im *Image) (float64, error)) Metric {
 	return &meanOf{name: name, f: f}
 }

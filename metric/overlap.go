@@ -3,20 +3,20 @@
 // [Overlap] has Dice and IoU of one image, [SurfaceDistances] the distances between
 // outlines in millimetres, [Histogram] the scores that need no threshold. A
 // [Metric] measures over the images of an epoch; [NewScores] makes the usual ones.
-// A [Table] keeps of each held-out image only what is needed to search thresholds
-// and to report, some hundred bytes instead of its pixels.
+// A [Table] keeps only some hundred bytes of each held-out image: enough to search
+// thresholds and to report scores.
 //
-// An image is its H*W pixels in one slice, in any order that both sides share:
-// probabilities are float32 in [0, 1], targets are class indices, one byte each,
-// of which 0 is the background. The probability of a class is compared with the
-// pixels whose target is that class, never with those of any class; a task with
-// one thing to find has the class 1. A pixel is predicted where its probability is
+// An image is a slice of its H*W pixels. Prediction and target must have the same
+// order of pixels, whichever it is. Probabilities are float32 in [0, 1]; targets
+// are class indices, one byte each, and 0 is the background. The probability of a
+// class is compared with the pixels whose target is that class; if there is only
+// one class to find, it is class 1. A pixel is predicted if its probability is
 // greater than the threshold; the two are compared as float32, as torch compares a
 // float32 tensor with a number. NaN is never predicted.
 //
-// Every image counts the same, whatever its size, and where both masks are empty
-// it scores 1: so scored the SIIM-ACR challenge, on whose images predicting
-// nothing at all gives 0.777.
+// Every image counts the same, whatever its size, and an image scores 1 if both
+// masks are empty. This is the rule of the SIIM-ACR challenge; on its images,
+// predicting nothing scores 0.777.
 package metric
 
 import (
@@ -28,28 +28,29 @@ import (
 // counts a pixel as predicted (its best_thr0).
 const KernelThreshold = 0.2
 
-// Noise says which predictions are too small to be meant: they count as empty.
-// The zero Noise keeps all. The notebook has two rules and one number for both,
-// [NoiseArea].
+// Noise says which predictions are so small that they count as empty. The zero
+// Noise keeps all. The notebook has two such rules and uses one number for
+// both, [NoiseArea].
 type Noise struct {
-	// MinSum empties an image whose probabilities sum to less, before any
-	// threshold: the rule of the notebook's pipeline.
+	// MinSum makes a prediction empty if its probabilities sum to less. It is
+	// applied before any threshold. This is the rule of the notebook's
+	// pipeline.
 	MinSum float64
 
-	// MinPixels empties an image that has fewer pixels above the threshold: the
-	// rule of the notebook's training metric.
+	// MinPixels makes a prediction empty if fewer pixels are above the
+	// threshold. This is the rule of the notebook's training metric.
 	MinPixels float64
 }
 
-// NoiseArea returns the notebook's noise threshold for images of that size,
-// 75 pixels at 128x128 and in proportion to the area: 75*(256/128)^2 = 300 at
+// NoiseArea returns the notebook's noise threshold for images of that size. It
+// is 75 pixels at 128x128 and proportional to the area: 75*(256/128)^2 = 300 at
 // 256x256.
 func NoiseArea(width, height int) float64 {
 	return 75 * (float64(width) / 128) * (float64(height) / 128)
 }
 
-// RemoveNoise sets prob to zero if it sums to less than minSum, and says whether
-// it did: what the notebook does to a prediction before the threshold.
+// RemoveNoise sets prob to zero if it sums to less than minSum, and returns
+// whether it did. The notebook does this to a prediction before the threshold.
 func RemoveNoise(prob []float32, minSum float64) bool {
 	if Sum(prob) >= minSum {
 		return false
@@ -59,10 +60,10 @@ func RemoveNoise(prob []float32, minSum float64) bool {
 }
 
 // Sum returns the sum of the probabilities, in float64 and always in the same
-// order. The notebook sums in float32, which can fall on the other side of a
+// order. The notebook sums in float32, so its sum can be on the other side of a
 // limit that lies within about 1e-6 of the sum.
 func Sum(prob []float32) float64 {
-	var s [4]float64 // four chains, for one waits on its own last addition
+	var s [4]float64 // four accumulators break the dependency between additions
 	for ; len(prob) >= 4; prob = prob[4:] {
 		s[0] += float64(prob[0])
 		s[1] += float64(prob[1])
@@ -86,7 +87,8 @@ func CountAbove(prob []float32, threshold float64) int {
 	return n
 }
 
-// An Overlap is the pixel counts of one image, from which its scores follow.
+// An Overlap holds the pixel counts of one image, from which its scores are
+// computed.
 type Overlap struct {
 	Both      int // predicted and in the target: TP
 	Predicted int // TP+FP
@@ -157,12 +159,14 @@ func (o Overlap) IoU() float64 {
 	return float64(o.Both) / float64(o.Predicted+o.Target-o.Both)
 }
 
-// kernelEps keeps the notebook's training metric from dividing by 0. It is lost
-// beside any count of pixels, so it shows only where TP is 0.
+// kernelEps keeps the notebook's training metric from dividing by 0. In
+// float32, adding it to a count above 0 changes nothing, so it matters only if
+// TP is 0.
 const kernelEps = float32(1e-8)
 
-// KernelDice returns the notebook's training metric of one image, to the bit:
-// Dice in float32 with 1e-8 added above and below.
+// KernelDice returns the notebook's training metric of one image, equal to the
+// bit: Dice in float32, with 1e-8 added to the numerator and to the
+// denominator.
 func (o Overlap) KernelDice() float32 {
 	intersect, union := float32(o.Both), float32(o.Predicted+o.Target)
 	return (2*intersect + kernelEps) / (union + kernelEps)
@@ -174,20 +178,20 @@ func (o Overlap) KernelIoU() float32 {
 	return (intersect + kernelEps) / (union - intersect + kernelEps)
 }
 
-// A Mean averages a score over batches, each weighted by its images, as fastai's
-// AverageMetric does. The zero Mean is empty.
+// A Mean averages a score over batches, weighted by their number of images, as
+// fastai's AverageMetric does. The zero Mean is empty.
 type Mean struct {
 	Total  float64 // score times images
 	Images int
 }
 
-// Add takes the mean score of a batch of so many images.
+// Add adds the mean score of a batch of that many images.
 func (m *Mean) Add(score float64, images int) {
 	m.Total += score * float64(images)
 	m.Images += images
 }
 
-// Merge adds what another Mean has seen.
+// Merge adds the scores of another Mean.
 func (m *Mean) Merge(o Mean) {
 	m.Total += o.Total
 	m.Images += o.Images

@@ -8,13 +8,14 @@ import (
 	"strings"
 )
 
-// Parts is a mean Dice over images and what it is made of. A negative, an image
+// Parts is a mean Dice over images and its components. A negative, an image
 // whose target is empty, scores 1 if nothing is predicted on it and 0 otherwise,
 // so
 //
 //	Dice = share of negatives * Specificity + share of positives * DicePositive
 //
-// and where most images are negative, Dice says little about finding anything.
+// If most images are negative, Dice says little about whether anything is
+// found.
 type Parts struct {
 	Dice      float64 // mean over all images; NaN without images
 	Negatives int     // images whose target is empty
@@ -31,8 +32,8 @@ func (p Parts) Images() int { return p.Negatives + p.Positives }
 // the share of negatives.
 func (p Parts) AllEmpty() float64 { return float64(p.Negatives) / float64(p.Images()) }
 
-// String returns the sum on one line, with the score of predicting nothing. A part
-// that has no images is left out.
+// String returns the sum above on one line, with the score of predicting nothing.
+// A component without images is left out.
 func (p Parts) String() string {
 	if p.Images() == 0 {
 		return "no images"
@@ -51,9 +52,9 @@ func (p Parts) String() string {
 type Chosen int
 
 const (
-	ChosenBefore   Chosen = iota // on none of those that are scored
+	ChosenBefore   Chosen = iota // on none of the scored images
 	ChosenOnOthers               // for each fold on the other folds
-	ChosenOnSame                 // on those that are scored: the score flatters
+	ChosenOnSame                 // on the scored images: the score is too high
 )
 
 func (c Chosen) String() string {
@@ -70,29 +71,29 @@ func (c Chosen) String() string {
 // MarshalText writes what String returns.
 func (c Chosen) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// A Report is the scores of one class on a set of images.
+// A Report holds the scores of one class on a set of images.
 type Report struct {
-	Class  string // its name; "" where there is only one
+	Class  string // its name; "" if there is only one class
 	Chosen Chosen
 	Parts
 	IoU         float64 // mean over all images
 	IoUPositive float64 // mean over the positives; 0 if there are none
 	Sensitivity float64 // of cases: share of positives on which anything was predicted; 0 if there are none
 
-	// Interval holds the mean Dice of other samples of as many such images, with
-	// the chosen probability; it is zero if it was not asked for.
+	// Interval contains the mean Dice of another sample of as many such images
+	// with probability Level. It is zero if ReportOptions.Rand is nil.
 	Interval Interval
 }
 
-// An Interval is a range of scores.
+// An Interval is a confidence interval of a score, by the bootstrap.
 type Interval struct {
 	Low, High float64
-	Level     float64 // probability of lying within, by the bootstrap
+	Level     float64 // probability that a score lies in the interval
 }
 
-// ReportOptions ask for more than the means.
+// ReportOptions are optional settings of a report.
 type ReportOptions struct {
-	Class  string // name to print; "" for none
+	Class  string // name to print; "" prints none
 	Chosen Chosen // on which images the thresholds were chosen
 
 	// Rand draws the bootstrap samples; nil means no Interval.
@@ -101,15 +102,16 @@ type ReportOptions struct {
 	Resamples int     // 0 means 2000
 	Level     float64 // 0 means 0.95
 
-	// Groups names, for each image, whom it shows. Images of one patient are no
-	// independent evidence: those of a group are drawn together. nil means that
-	// each image stands for itself.
+	// Groups holds for each image the name of its group, such as the patient.
+	// Images of one patient are not independent evidence, so the bootstrap
+	// draws all images of a group together. nil means that each image is its
+	// own group.
 	Groups []string
 }
 
-// Summarize reports on images, each given by its counts. nil options are zero
-// ones. It panics if Groups has another length than images, or if Level is not
-// inside (0, 1).
+// Summarize returns the report on images that are given by their counts. A nil
+// opt means the zero value. It panics if Groups is not as long as images, or if
+// Level is not inside (0, 1).
 func Summarize(images []Overlap, opt *ReportOptions) Report {
 	if opt == nil {
 		opt = &ReportOptions{}
@@ -140,10 +142,10 @@ func Summarize(images []Overlap, opt *ReportOptions) Report {
 	return r
 }
 
-// bootstrap returns the percentile interval of the mean Dice.
+// bootstrap returns the percentile interval of the mean Dice over images.
 //
-// Source: B. Efron, Ann. Statist. 7 (1979); groups drawn whole as in
-// A. C. Davison and D. V. Hinkley, Bootstrap Methods (1997), section 3.8.
+// Source: B. Efron, Ann. Statist. 7 (1979); whole groups are drawn as in A. C.
+// Davison and D. V. Hinkley, Bootstrap Methods (1997), section 3.8.
 func bootstrap(images []Overlap, opt *ReportOptions) Interval {
 	level, resamples := opt.Level, opt.Resamples
 	if level == 0 {

@@ -2,12 +2,12 @@ package metric
 
 import "fmt"
 
-// A Rule makes a mask of the probabilities of a class. The zero Rule keeps all that
-// is above 0.
+// A Rule turns the probabilities of a class into a mask. The zero Rule keeps all
+// pixels above 0.
 //
-// With Top above Bottom it is the rule of the SIIM-ACR challenge's first place, a
-// triplet: an image must have MinArea pixels above a high threshold to have a mask at
-// all, and then has all that is above a low one.
+// With Top above Bottom it is the triplet rule of the first place of the SIIM-ACR
+// challenge: an image has a mask only if at least MinArea pixels are above the high
+// threshold Top, and then the mask is all pixels above the low threshold Bottom.
 //
 // Source: A. Anuar, https://github.com/sneddy/pneumothorax-segmentation, "Triplet
 // scheme of inference"; there (0.75, 2000, 0.3) at 1024x1024.
@@ -18,8 +18,8 @@ type Rule struct {
 	Bottom  float64 `json:"bottom"`   // threshold above which pixels are in the mask
 }
 
-// ThresholdRule returns the rule of one threshold and the notebook's noise rule; 0
-// is no noise rule.
+// ThresholdRule returns the rule with one threshold and the notebook's noise rule;
+// a minSum of 0 means no noise rule.
 func ThresholdRule(threshold, minSum float64) Rule {
 	return Rule{MinSum: minSum, Top: threshold, Bottom: threshold}
 }
@@ -36,13 +36,13 @@ func (r Rule) String() string {
 	return s
 }
 
-// Keeps says whether an image has a mask at all.
+// Keeps returns whether the image has a mask under the rule.
 func (r Rule) Keeps(prob []float32) bool {
 	return !(r.MinSum > 0 && Sum(prob) < r.MinSum) && (r.MinArea <= 0 || CountAbove(prob, r.Top) >= r.MinArea)
 }
 
-// Apply sets the pixels of the mask to value where the rule predicts the class, and
-// leaves the others. It panics if prob and mask differ in length.
+// Apply sets the pixels of mask to value where the rule predicts the class, and
+// leaves the others unchanged. It panics if prob and mask differ in length.
 func (r Rule) Apply(mask []uint8, prob []float32, value uint8) {
 	mustMatch(len(prob), len(mask))
 	if !r.Keeps(prob) {

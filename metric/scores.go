@@ -6,15 +6,15 @@ import (
 	"slices"
 )
 
-// A Decision says which class a pixel is predicted to be.
+// A Decision is the way in which the predicted class of a pixel is found.
 type Decision int
 
 const (
-	ByThreshold Decision = iota // every class whose probability is above the threshold, each by itself
+	ByThreshold Decision = iota // every class whose probability is above the threshold, independently of the others
 	ByArgmax                    // the class with the highest probability, background included
 )
 
-// ScoreOptions say what [Scores] measure.
+// ScoreOptions say what a [Scores] measures.
 type ScoreOptions struct {
 	Classes []string // names of the classes from 1 on, without the background
 
@@ -22,8 +22,8 @@ type ScoreOptions struct {
 	Threshold float64 // for ByThreshold
 	Noise     Noise   // for ByThreshold
 
-	Curves    bool // also what needs no threshold
-	Distances bool // also the distances between outlines, which take longest
+	Curves    bool // also measure what needs no threshold
+	Distances bool // also measure the distances between outlines, which takes the most time
 }
 
 // Scores measure the usual scores of each class:
@@ -33,25 +33,26 @@ type ScoreOptions struct {
 //	pixel_sensitivity  share of all target pixels that are predicted
 //	pixel_specificity  share of all other pixels that are not predicted
 //	case_sensitivity   share of images with a target on which anything is predicted
-//	case_specificity   share of images without one on which nothing is predicted
+//	case_specificity   share of images without a target on which nothing is predicted
 //
-// with Curves, whatever the decision:
+// With Curves, for either decision, it also measures:
 //
 //	average_precision  of all pixels together, see [Histogram.AveragePrecision]
 //	best_dice          highest mean Dice over images of the 99 thresholds of [Thresholds], without noise rules
-//	best_threshold     the lowest of these thresholds that has it
+//	best_threshold     the lowest threshold that has best_dice
 //
-// and with Distances, of images where neither mask is empty:
+// With Distances, it also measures, over the images where neither mask is empty:
 //
 //	hausdorff95        mean of [Distances].Hausdorff95
 //	surface_distance   mean of [Distances].Mean
 //	distance_images    number of such images
 //
-// With several classes, "dice" is the mean over those classes that have one, and
-// "dice/NAME" is that of a class; distance_images is a mean as well.
+// With several classes, "dice" is the mean over the classes whose value is not
+// NaN, and "dice/NAME" is the value of one class. The same holds for every
+// score, distance_images included.
 //
-// Sums are exact: the values do not depend on the order of the images or on how they
-// were divided among Scores that were merged.
+// Sums are exact: the values do not depend on the order of the images, or on how the
+// images were divided among several Scores before they were merged.
 type Scores struct {
 	opt     ScoreOptions
 	classes []classScores
@@ -71,8 +72,9 @@ type classScores struct {
 	hausdorff, distance exactSum
 }
 
-// distanceUnit is a power of two in which distances are added, so that sums of up to
-// 2^56 have room in an exactSum. What lies below 2^-72 is cut off.
+// distanceUnit is the power of two by which distances are divided before they are
+// added, so that an exactSum can hold sums up to 2^56. Parts below 2^-72 are cut
+// off.
 const distanceUnit = 1 << 24
 
 // NewScores returns Scores without images.
@@ -103,7 +105,7 @@ func (s *Scores) Reset() {
 	}
 }
 
-// Add takes an image.
+// Add measures an image.
 func (s *Scores) Add(im *Image) error {
 	if err := im.Check(); err != nil {
 		return err
@@ -169,8 +171,8 @@ func (c *classScores) add(o Overlap, area int) {
 	c.area += area
 }
 
-// Merge adds the images of other Scores, such as those of another process. It returns
-// an error if they measure something else.
+// Merge adds the images of another Scores, for example from another process. It
+// returns an error if their options differ.
 func (s *Scores) Merge(o *Scores) error {
 	if !slices.Equal(s.opt.Classes, o.opt.Classes) || s.opt.Decision != o.opt.Decision || s.opt.Threshold != o.opt.Threshold ||
 		s.opt.Noise != o.opt.Noise || s.opt.Curves != o.opt.Curves || s.opt.Distances != o.opt.Distances {
@@ -198,8 +200,8 @@ func (s *Scores) Merge(o *Scores) error {
 	return nil
 }
 
-// Values returns the scores in the order above; with several classes, after each
-// score those of the classes.
+// Values returns the scores in the order of the list at [Scores]; with several
+// classes, the values of the classes follow each score.
 func (s *Scores) Values() Values {
 	byClass := make([]Values, len(s.classes))
 	for i := range s.classes {
@@ -248,5 +250,5 @@ func (c *classScores) values(opt *ScoreOptions) Values {
 	return v
 }
 
-// share returns n/of, NaN if of is 0.
+// share returns n/of, or NaN if both are 0.
 func share(n, of int) float64 { return float64(n) / float64(of) }

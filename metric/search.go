@@ -10,24 +10,25 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// SearchOptions say which rules are tried.
+// SearchOptions say which rules a search tries.
 type SearchOptions struct {
-	// Thresholds to try, of those of the table, ascending; nil means those of
-	// [Thresholds].
+	// Thresholds are the thresholds to try, ascending; the table must have
+	// them. nil means [Thresholds].
 	Thresholds []float64
 
-	// MinSum is the notebook's noise rule for the thresholds; 0 is none. Triplets have
-	// their MinArea instead.
+	// MinSum is the notebook's noise rule for single thresholds; 0 means none.
+	// Triplets use MinArea instead.
 	MinSum float64
 
-	// MinAreas of the triplets, in pixels, ascending; nil means [MinAreas] of the
-	// largest image.
+	// MinAreas are the areas to try for triplets, in pixels, ascending; nil means
+	// [MinAreas] of the largest image.
 	MinAreas []int
 }
 
-// MinAreas returns the areas that are tried for triplets in an image of so many
-// pixels: 0 to 4000 pixels of a film of 1024x1024 in steps of 250, in proportion. The
-// areas of the challenge's first place, 600 to 2000, lie among them.
+// MinAreas returns the areas to try for triplets in an image of that many pixels. At
+// 1024x1024 they are 0 to 4000 pixels in steps of 250; at other sizes they are scaled
+// in proportion. The areas of the challenge's first place, 600 to 2000, lie in this
+// range.
 func MinAreas(pixels int) []int {
 	var areas []int
 	for i := range 17 {
@@ -36,20 +37,21 @@ func MinAreas(pixels int) []int {
 	return slices.Compact(areas)
 }
 
-// A Choice is a rule that was found by trying, and what it is worth. Same is scored on the cases that the rule was chosen on, so it flatters. Nested
-// is the honest estimate: the same search, for each fold on the cases of the other
-// folds, scored on this one. It needs two folds or more; with one it is zero.
+// A Choice is the rule that a search found, and its scores. Same is the score on the
+// cases on which the rule was chosen, so it is too high. Nested is the unbiased estimate:
+// for each fold, the same search on the other folds chooses a rule, which is scored on
+// this fold. Nested needs two folds or more; with one fold it is zero.
 type Choice struct {
 	Rule   Rule  `json:"rule"` // for new images
 	Same   Parts `json:"same"`
 	Nested Parts `json:"nested,omitzero"`
 
-	SameRules   map[int]Rule `json:"same_rules"`             // under which each fold was scored in Same
-	NestedRules map[int]Rule `json:"nested_rules,omitempty"` // and in Nested
+	SameRules   map[int]Rule `json:"same_rules"`             // the rule of each fold in Same
+	NestedRules map[int]Rule `json:"nested_rules,omitempty"` // the rule of each fold in Nested
 }
 
-// Optimism returns how much higher the score is on the cases that the rule was
-// chosen on.
+// Optimism returns how much higher the score is on the cases on which the rule
+// was chosen.
 func (c *Choice) Optimism() float64 { return c.Same.Dice - c.Nested.Dice }
 
 // SameRule returns the rule under which a fold was scored in Same. It and NestedRule
@@ -59,11 +61,11 @@ func (c *Choice) SameRule(fold int) Rule { return c.SameRules[fold] }
 // NestedRule returns the rule under which a fold was scored in Nested.
 func (c *Choice) NestedRule(fold int) Rule { return c.NestedRules[fold] }
 
-// Choices are the three ways to choose a rule from held-out cases.
+// Choices are the results of three ways to choose a rule from held-out cases.
 type Choices struct {
-	// PerFold has the best threshold of each fold in SameRules and their mean in Rule, as
-	// the notebook does. In Nested a fold is scored at the mean of the other folds'
-	// thresholds, rounded to the nearest threshold of the table.
+	// PerFold has the best threshold of each fold in SameRules and the mean of these
+	// thresholds in Rule, as in the notebook. For Nested, a fold is scored at the mean of
+	// the other folds' thresholds, rounded to the nearest threshold of the table.
 	PerFold Choice `json:"per_fold"`
 
 	Pooled  Choice `json:"pooled"`  // one threshold, the best of all cases together
@@ -87,10 +89,10 @@ func (c *Choices) String() string {
 	return b.String()
 }
 
-// Search tries rules for a class on all cases. Of equally good thresholds the lowest
-// is chosen, as numpy's argmax picks it; of equally good triplets that of the lowest
-// MinArea, among these that of the lowest Bottom, then Top. An error says what is
-// wrong with the options, or that there are no cases.
+// Search tries rules for a class on all cases. Of equally good thresholds it chooses
+// the lowest, as numpy's argmax does. Of equally good triplets it chooses the one
+// with the lowest MinArea, then the lowest Bottom, then the lowest Top. It returns
+// an error if the options are wrong or there are no cases.
 func (t *Table) Search(class uint8, opt *SearchOptions) (*Choices, error) {
 	if opt == nil {
 		opt = &SearchOptions{}
@@ -139,17 +141,17 @@ func (t *Table) Search(class uint8, opt *SearchOptions) (*Choices, error) {
 	return &Choices{PerFold: perFold, Pooled: pooled, Triplet: s.triplet(areas)}, nil
 }
 
-// A search is one under way.
+// A search holds the state of one call of Search.
 type search struct {
 	table      *Table
 	thresholds []float64
-	columns    []int // where they are in the table
+	columns    []int // their indices in the table
 	minSum     float64
 	folds      []int // ascending
 	cases      [][]*Curve
 }
 
-// threshold searches the best threshold of each fold and of all.
+// threshold finds the best threshold of each fold and of all folds together.
 func (s *search) threshold() (perFold, pooled Choice) {
 	byFold := make([][]tally, len(s.folds)) // [fold][threshold]
 	all := make([]tally, len(s.thresholds))
@@ -210,8 +212,8 @@ func (s *search) threshold() (perFold, pooled Choice) {
 
 func newChoice() Choice { return Choice{SameRules: map[int]Rule{}, NestedRules: map[int]Rule{}} }
 
-// meanThreshold returns the mean of the folds' thresholds, without one fold if it is
-// not negative.
+// meanThreshold returns the mean of the folds' best thresholds. It leaves out the
+// fold without, unless that is negative.
 func (s *search) meanThreshold(bests []int, without int) float64 {
 	n := len(bests)
 	if without >= 0 {
@@ -220,13 +222,13 @@ func (s *search) meanThreshold(bests []int, without int) float64 {
 	mean := 0.0
 	for f, k := range bests {
 		if f != without {
-			mean += s.thresholds[k] / float64(n) // in this order, so that the sum of equal runs is equal
+			mean += s.thresholds[k] / float64(n) // a fixed order, so that equal runs give equal sums
 		}
 	}
 	return mean
 }
 
-// bestOf returns the first of the highest mean Dice.
+// bestOf returns the first index with the highest mean Dice.
 func bestOf(tallies []tally) int {
 	best := 0
 	for k := range tallies {
@@ -241,18 +243,19 @@ func bestOf(tallies []tally) int {
 type candidate struct {
 	mean             float64
 	area, top, low   int   // indices; -1 before the first
-	scored, heldBack tally // of the folds chosen on, and of the one held back
+	scored, heldBack tally // of the folds on which it was chosen, and of the fold held back
 }
 
-// triplet searches the best triplet of all, and of all but each fold.
+// triplet finds the best triplet of all folds, and for each fold the best
+// triplet of the other folds.
 //
-// For one area and one low threshold, an image's score depends on the high threshold
-// only through whether it has a mask: it has one up to the highest threshold at which
-// so many pixels are predicted. So a fold's scores at all high thresholds are sums
-// over buckets, one bucket per such highest threshold: a pass over the cases for each
-// area and low threshold is enough.
+// For one area and one low threshold, the high threshold only decides whether an
+// image has a mask: the image has one up to the highest threshold at which that many
+// pixels are predicted. So the images of a fold are put into buckets by this highest
+// threshold, and the fold's scores at all high thresholds are sums over the buckets.
+// One pass over the cases for each area and low threshold is enough.
 func (s *search) triplet(areas []int) Choice {
-	sets := len(s.folds) + 1 // the last one is all folds
+	sets := len(s.folds) + 1 // the last set is all folds
 	found := make([][]candidate, len(areas))
 	var all errgroup.Group
 	all.SetLimit(runtime.GOMAXPROCS(0))
@@ -292,8 +295,8 @@ func (s *search) triplet(areas []int) Choice {
 	return choice
 }
 
-// tripletsOf returns the best triplets with one area: for each fold that of all
-// other folds, and last that of all folds.
+// tripletsOf returns the best triplets with one area: for each fold the best
+// one of all other folds, and last the best one of all folds.
 func (s *search) tripletsOf(a, area, sets int) []candidate {
 	n := len(s.thresholds)
 	best := make([]candidate, sets)
@@ -332,7 +335,8 @@ func (s *search) tripletsOf(a, area, sets int) []candidate {
 				with[masked[f][i]].add(c.At(s.columns[low]))
 			}
 			empty := without[f]
-			// At the high threshold top an image of bucket m has a mask if m > top.
+			// At the high threshold top, an image of bucket m has a mask if m >
+			// top.
 			var below tally
 			for m := range low {
 				below.merge(empty[m])
@@ -363,7 +367,7 @@ func (s *search) tripletsOf(a, area, sets int) []candidate {
 	return best
 }
 
-// take replaces the candidate by a better one.
+// take replaces the candidate if the new one is better.
 func (c *candidate) take(scored, heldBack tally, top, low int) {
 	if mean := scored.mean(); mean > c.mean {
 		c.mean, c.top, c.low, c.scored, c.heldBack = mean, top, low, scored, heldBack

@@ -15,12 +15,13 @@ func Thresholds() []float64 {
 	return t
 }
 
-// A Sweep collects the mean Dice of one class at many thresholds. Each image is
-// read once and not kept.
+// A Sweep computes the mean Dice of one class at many thresholds. It reads each
+// image once and does not keep it.
 //
-// Sums of scores are exact, so a Sweep depends on the set of images alone, not
-// on their order or on how they were divided among Sweeps that were merged. A
-// Sweep is not for several goroutines: give each its own, then Merge.
+// Sums of scores are exact, so the result depends only on the set of images,
+// not on their order or on how they were divided among several Sweeps before
+// they were merged. A Sweep must not be used by several goroutines at once:
+// give each its own, then call Merge.
 type Sweep struct {
 	counter counter
 	noise   Noise
@@ -28,9 +29,9 @@ type Sweep struct {
 	tallies []tally // per threshold
 }
 
-// NewSweep returns an empty Sweep. nil thresholds are those of [Thresholds].
-// Noise rules act on each image, MinPixels at each threshold anew. It panics if
-// there is no threshold or they do not ascend within [0, 1].
+// NewSweep returns an empty Sweep. nil thresholds mean [Thresholds]. The noise
+// rules apply to each image; MinPixels applies separately at each threshold. It
+// panics if there are no thresholds, or if they do not ascend within [0, 1].
 func NewSweep(thresholds []float64, noise Noise) *Sweep {
 	if thresholds == nil {
 		thresholds = Thresholds()
@@ -42,8 +43,8 @@ func NewSweep(thresholds []float64, noise Noise) *Sweep {
 	return &Sweep{counter: c, noise: noise, tallies: make([]tally, len(thresholds))}
 }
 
-// Add takes one image: the probability of a class and the target. It panics if
-// they differ in length.
+// Add adds one image: the probability of a class and the target. It panics if
+// their lengths differ.
 func (s *Sweep) Add(prob []float32, target []uint8, class uint8) {
 	mustMatch(len(prob), len(target))
 	s.counter.read(prob, target, class)
@@ -60,8 +61,8 @@ func (s *Sweep) Add(prob []float32, target []uint8, class uint8) {
 	}
 }
 
-// Merge adds the images of another Sweep, such as that of another fold. It
-// returns an error if the other has other thresholds or noise rules.
+// Merge adds the images of another Sweep, such as the Sweep of another fold. It
+// returns an error if the thresholds or noise rules differ.
 func (s *Sweep) Merge(o *Sweep) error {
 	if !slices.Equal(s.counter.thresholds, o.counter.thresholds) || s.noise != o.noise {
 		return fmt.Errorf("metric: cannot merge a sweep of %d thresholds with noise %+v into one of %d with noise %+v: they must be the same",
@@ -88,14 +89,14 @@ func (s *Sweep) Dice() []float64 {
 	return d
 }
 
-// At returns the mean Dice at threshold k and its parts.
+// At returns the mean Dice at threshold k and its components.
 func (s *Sweep) At(k int) Parts { return s.tallies[k].parts() }
 
-// Best returns the threshold of the highest mean Dice, the lowest such threshold
-// if there are several, as numpy's argmax picks it; the first one if the sweep
-// has seen no images.
+// Best returns the threshold with the highest mean Dice, the lowest such
+// threshold if there are several, as numpy's argmax does. It returns the first
+// threshold if no image was added.
 //
-// A Dice at a threshold chosen on the same images flatters.
+// A Dice at a threshold that was chosen on the same images is too high.
 func (s *Sweep) Best() (threshold float64, at Parts) {
 	best := 0
 	dice := s.Dice()

@@ -9,20 +9,19 @@ import (
 
 // A Case is an image of a [Table].
 type Case struct {
-	Fold  int    // in which it was held out
+	Fold  int    // the fold in which it was held out
 	Index int    // of the image in the data set; no two cases share one
-	Name  string // of the image
-	Group string // whom it shows, such as a patient; "" where it stands for itself
+	Name  string // name of the image
+	Group string // its group, such as the patient; "" if it is its own group
 }
 
-// A Table keeps, of each case and class, the counts at each of some thresholds. From
-// them any [Rule] with these thresholds can be scored, on any of the folds, after the
-// probabilities are gone: 8 bytes per threshold and class instead of 5 bytes per
-// pixel. It also keeps a [Histogram] per class.
+// A Table keeps the pixel counts of each case and class at each of several
+// thresholds. With them, any [Rule] with these thresholds can be scored on any fold
+// after the probabilities are gone. They take 8 bytes per threshold and class instead
+// of 5 bytes per pixel. A Table also keeps a [Histogram] per class.
 //
-// A Table depends on the set of cases alone, not on the order in which they were
-// added or the tables that were merged. Its methods may be called from several
-// goroutines.
+// A Table depends only on the set of cases, not on the order in which cases were
+// added and tables merged. Its methods may be called from several goroutines.
 type Table struct {
 	classes    []string
 	thresholds []float64
@@ -39,10 +38,10 @@ type tableCase struct {
 	curves []Curve // per class
 }
 
-const maxThresholds = 4096 // they bound what a case of a few encoded bytes takes in memory
+const maxThresholds = 4096 // limits the memory that a case of a few encoded bytes can take
 
-// NewTable returns an empty table of classes with these names, all but the
-// background. nil thresholds are those of [Thresholds].
+// NewTable returns an empty table of the classes with these names, which do not
+// include the background. nil thresholds mean [Thresholds].
 func NewTable(classes []string, thresholds []float64) (*Table, error) {
 	if thresholds == nil {
 		thresholds = Thresholds()
@@ -67,7 +66,7 @@ func NewTable(classes []string, thresholds []float64) (*Table, error) {
 
 // RefinedThresholds returns the notebook's 99 thresholds and, between each two of
 // them, n-1 more at equal distances: with n folds the mean of their best thresholds
-// is one of these, but for rounding in float64 that no float32 notices.
+// is one of them, except for a rounding error in float64 that vanishes in float32.
 func RefinedThresholds(n int) []float64 {
 	coarse := Thresholds()
 	if n <= 1 {
@@ -82,9 +81,9 @@ func RefinedThresholds(n int) []float64 {
 	return append(fine, coarse[len(coarse)-1])
 }
 
-// Add takes a case: for each class the probability of its pixels, and the target, in
-// which probs[i] belongs to the class i+1. It keeps neither. Two cases of one name,
-// or with one index in a fold, are an error.
+// Add adds a case, given by the probabilities of each class and the target; probs[i]
+// are the probabilities of class i+1. It keeps neither slice. It returns an error if
+// the table already has a case with this Index, or if the lengths differ.
 func (t *Table) Add(c Case, probs [][]float32, target []uint8) error {
 	if len(probs) != len(t.classes) {
 		return fmt.Errorf("metric: case %q has probabilities of %d classes, the table has %d", c.Name, len(probs), len(t.classes))
@@ -114,7 +113,7 @@ func (t *Table) Add(c Case, probs [][]float32, target []uint8) error {
 	return nil
 }
 
-// insert puts a case in its place.
+// insert adds a case at its place in the order.
 func (t *Table) insert(c *tableCase) error {
 	if name, ok := t.names[c.Index]; ok {
 		return fmt.Errorf("metric: case %q is number %d, as is %q", c.Name, c.Index, name)
@@ -129,9 +128,9 @@ func compareCases(a, b *tableCase) int {
 	return cmp.Or(cmp.Compare(a.Fold, b.Fold), cmp.Compare(a.Index, b.Index))
 }
 
-// Merge adds the cases of another table, such as that of another fold or of another
-// process. It returns an error, and adds nothing, if the other has other classes or
-// thresholds, or cases that are already there.
+// Merge adds the cases of another table, such as the table of another fold or
+// process. It returns an error and adds nothing if the classes or thresholds
+// differ, or if both tables have a case with the same Index.
 func (t *Table) Merge(o *Table) error {
 	if !slices.Equal(t.classes, o.classes) || !slices.Equal(t.thresholds, o.thresholds) {
 		return fmt.Errorf("metric: cannot merge a table of classes %q at %d thresholds into one of %q at %d: they must be the same",
@@ -156,7 +155,8 @@ func (t *Table) Merge(o *Table) error {
 	return nil
 }
 
-// snapshot returns what is there now. The cases themselves never change.
+// snapshot returns the present cases and histograms. A case never changes after
+// it was added.
 func (t *Table) snapshot() ([]*tableCase, []Histogram) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -179,9 +179,9 @@ func (t *Table) Cases() []Case {
 	return out
 }
 
-// Curve returns the mean Dice of the class at each threshold over the cases of a
-// fold, and where fold is negative over all, with the noise rule of the notebook; 0
-// is none. An error says that there is no such class.
+// Curve returns the mean Dice of a class at each threshold over the cases of a
+// fold, or over all cases if fold is negative. minSum is the notebook's noise rule;
+// 0 means none. It returns an error if there is no such class.
 func (t *Table) Curve(class uint8, fold int, minSum float64) ([]float64, error) {
 	if err := t.checkClass(class); err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ func addCurve(tallies []tally, c *Curve, minSum float64) {
 	}
 }
 
-// Histogram returns the pixels of a class of all cases.
+// Histogram returns the histogram of a class over all cases.
 func (t *Table) Histogram(class uint8) (*Histogram, error) {
 	if err := t.checkClass(class); err != nil {
 		return nil, err
@@ -227,8 +227,8 @@ func (t *Table) checkClass(class uint8) error {
 	return nil
 }
 
-// Overlaps returns the pixel counts of each case, in the order of [Table.Cases],
-// under the rule of its fold. The thresholds of the rules must be the table's.
+// Overlaps returns the pixel counts of each case under the rule of its fold, in
+// the order of [Table.Cases]. The table must have the thresholds of the rules.
 func (t *Table) Overlaps(class uint8, ruleOf func(fold int) Rule) ([]Overlap, error) {
 	if err := t.checkClass(class); err != nil {
 		return nil, err
@@ -252,8 +252,9 @@ func (t *Table) overlaps(cases []*tableCase, class uint8, ruleOf func(fold int) 
 	return overlaps, nil
 }
 
-// Report scores a class, each case under the rule of its fold. Of the options it
-// sets Groups and, if there are several classes, Class. nil options are zero ones.
+// Report scores a class, each case under the rule of its fold. It overrides Groups
+// of the options and, if there are several classes, Class. A nil opt means the
+// zero value.
 func (t *Table) Report(class uint8, ruleOf func(fold int) Rule, opt *ReportOptions) (Report, error) {
 	if err := t.checkClass(class); err != nil {
 		return Report{}, err
@@ -302,7 +303,8 @@ func (t *Table) onGrid(r Rule) (gridRule, error) {
 	return g, nil
 }
 
-// nearest returns the index of the threshold nearest to v, the lower one of two.
+// nearest returns the index of the threshold nearest to v; of two equally near
+// ones, the lower.
 func (t *Table) nearest(v float64) int {
 	i, _ := slices.BinarySearch(t.thresholds, v)
 	if i == len(t.thresholds) || i > 0 && v-t.thresholds[i-1] <= t.thresholds[i]-v {
@@ -311,7 +313,7 @@ func (t *Table) nearest(v float64) int {
 	return i
 }
 
-// score returns an image's counts under the rule.
+// score returns the counts of an image under the rule.
 func (g gridRule) score(c *Curve) Overlap {
 	if c.Sum < g.minSum || int(c.Predicted[g.top]) < g.minArea {
 		return Overlap{Target: c.Target}

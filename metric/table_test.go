@@ -311,7 +311,7 @@ func TestReadTableErrors(t *testing.T) {
 	_, err = ReadTable(sign(later[:len(later)-4]))
 	assert.ErrorContains(t, err, "has version 2, this program reads version 1")
 	_, err = ReadTable([]byte("\x89PNG\r\n\x1a\n"))
-	assert.ErrorContains(t, err, "no table of cases")
+	assert.ErrorContains(t, err, "not a table of cases")
 	_, err = ReadTable(sign(append(slices.Clone(b[:len(b)-4]), 0)))
 	assert.ErrorContains(t, err, "1 bytes after the last case")
 }

@@ -5,11 +5,11 @@ import (
 	"image"
 )
 
-// Counts returns a mask as lengths of runs that alternate between background
-// and mask and begin with background, so that the first one is 0 where the
-// first pixel is mask. They sum to the number of pixels. With ColumnMajor this
-// is the "counts" of an uncompressed COCO annotation, whose "size" is
-// [height, width].
+// Counts returns the lengths of the runs of a mask. Runs of background and of
+// mask alternate, and the first one is background: its length is 0 if the first
+// pixel is mask. The lengths sum to the number of pixels. With ColumnMajor this
+// is the "counts" of an uncompressed COCO annotation, whose "size" is [height,
+// width].
 //
 // Source: COCO data format, https://cocodataset.org/#format-data.
 func Counts(m *image.Gray, order Order) []int {
@@ -27,10 +27,10 @@ func Counts(m *image.Gray, order Order) []int {
 	return e
 }
 
-// DecodeCounts returns the mask of Counts, 0 and 255. Counts of 0 are taken
-// anywhere. It returns a *SyntaxError, whose Offset is an index into counts, if
-// one is negative or they do not sum to the number of pixels; another error if
-// the size is not positive or more than MaxPixels.
+// DecodeCounts returns the mask of Counts, with the values 0 and 255. A count
+// of 0 is allowed anywhere. It returns a *SyntaxError, whose Offset is an index
+// into counts, if one is negative or they do not sum to the number of pixels;
+// another error if the size is not positive or more than MaxPixels.
 func DecodeCounts(counts []int, width, height int, order Order) (*image.Gray, error) {
 	if err := checkSize(width, height); err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 // begins (even places) and ends (odd places), ascending. A run that reaches the
 // last pixel ends at w*h.
 //
-// It looks at eight pixels at a time, for a mask is nearly everywhere like its
+// It compares eight pixels at a time, because most pixels equal their
 // neighbour.
 func edges(pix []uint8, stride, w, h int, order Order) []int {
 	if w == 0 || h == 0 {
@@ -32,8 +32,8 @@ func edges(pix []uint8, stride, w, h int, order Order) []int {
 // bottom of the column before.
 type edge struct{ x, y int32 }
 
-// columnEdges compares whole rows, so that memory is read in its own order, and
-// then sorts what differs by column.
+// columnEdges compares whole rows, so that memory is read in sequence, and then
+// sorts the edges by column.
 func columnEdges(pix []uint8, stride, w, h int) []int {
 	var found []edge // by row
 	bottom := pix[(h-1)*stride:][:w]
@@ -87,7 +87,7 @@ func columnEdges(pix []uint8, stride, w, h int) []int {
 
 func rowEdges(pix []uint8, stride, w, h int) []int {
 	var e []int
-	before := uint64(0) // 0x80 if the pixel before is mask
+	before := uint64(0) // 0x80 if the previous pixel is mask
 	var above []uint8   // the row above, if nothing begins or ends in it
 	for y := range h {
 		row := pix[y*stride:][:w]

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// kernelAppend writes what the challenge's helper writes; see Options.Kernel.
+// kernelAppend encodes as the challenge's helper does; see Options.Kernel.
 func kernelAppend(dst []byte, pix []uint8, stride, w, h int, order Order) []byte {
-	outer, inner := w, h // columns, and the pixels of one
+	outer, inner := w, h // columns, and pixels per column
 	outerStep, innerStep := 1, stride
 	if order == RowMajor {
 		outer, inner = h, w
@@ -18,7 +18,7 @@ func kernelAppend(dst []byte, pix []uint8, stride, w, h int, order Order) []byte
 	var (
 		last      uint8
 		gap       int  // pixels since the last pair was written
-		inRun     bool // only 255 opens one
+		inRun     bool // only the value 255 begins a run
 		run       = Run{-1, 0}
 		untouched = len(dst)
 	)
@@ -32,7 +32,7 @@ func kernelAppend(dst []byte, pix []uint8, stride, w, h int, order Order) []byte
 				}
 			case v == 255:
 				inRun, run = true, Run{gap, 1}
-			default: // a run ends, or one grey follows another: a pair either way
+			default: // a run ends, or one grey value follows another: both write a pair
 				dst = appendPair(dst, run.Start, run.Length, len(dst) == untouched)
 				inRun, run = false, Run{-1, 0}
 				gap = 0
@@ -44,9 +44,9 @@ func kernelAppend(dst []byte, pix []uint8, stride, w, h int, order Order) []byte
 	return dst
 }
 
-// kernelDecode draws what the challenge's helper draws; see Options.Kernel. A
-// run is a numpy slice there: a bound below 0 counts from the end of the image,
-// and what lies outside it is cut.
+// kernelDecode decodes as the challenge's helper does; see Options.Kernel.
+// There a run is a numpy slice: a bound below 0 counts from the end of the
+// image, and the part of a run outside the image is cut.
 func kernelDecode(dst []uint8, s string, w, h int, order Order) error {
 	if isEmpty(s) {
 		return nil

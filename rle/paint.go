@@ -40,16 +40,17 @@ func fill(dst []uint8, w, h int, r Run, order Order) {
 }
 
 // A columnPainter draws ascending column-major runs into a row-major mask, eight
-// columns at a time: fill would jump by a row for each pixel and miss the cache
-// each time. It notes only where runs begin and end, a byte per column in a word
-// per row; the running exclusive or of these words down the rows is the mask.
+// columns at a time, because fill would jump by a row at each pixel and miss the
+// cache each time. For each row it keeps one word with a byte per column, which
+// marks where runs begin and end. The running exclusive or of these words down
+// the rows is the mask.
 type columnPainter struct {
 	dst  []uint8
 	w, h int
 
 	block    int      // columns 8*block to 8*block+7
 	flips    []uint64 // per row, 255 in a column's byte where its mask begins or ends
-	from, to int      // rows that hold any
+	from, to int      // rows with any mark
 }
 
 func (p *columnPainter) add(r Run) {
@@ -89,7 +90,7 @@ func (p *columnPainter) flush() {
 			binary.LittleEndian.PutUint64(row, binary.LittleEndian.Uint64(row)|mask)
 			continue
 		}
-		for i := range row { // the last columns of a width that is no multiple of 8
+		for i := range row { // the last columns, if the width is not a multiple of 8
 			row[i] |= uint8(mask >> (8 * i))
 		}
 	}

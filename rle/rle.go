@@ -3,22 +3,23 @@
 //
 // A mask is an *image.Gray, or its bytes in row-major order; any pixel that is
 // not 0 belongs to the mask, and decoding writes 255. A string is pairs of
-// decimal numbers, "start length start length ...", where the pixels are
-// counted down the columns, from the leftmost column to the rightmost, or along
-// the rows, from the top row to the bottom one.
+// decimal numbers, "start length start length ...". Pixels are counted down the
+// columns, from the leftmost column to the rightmost, or along the rows, from
+// the top row to the bottom one.
 //
 // The zero Options are the format of the SIIM-ACR Pneumothorax Segmentation
-// challenge: column-major, and a start is the gap to the end of the run before
-// it (for the first run, to pixel 0). The 4x3 mask
+// challenge: column-major, and a start is the number of pixels since the end of
+// the previous run (for the first run, since pixel 0). The 4x3 mask
 //
 //	. . # .
 //	. # # .
 //	. # . .
 //
-// is "4 4" there: pixels 4 and 5 close column 1, 6 and 7 open column 2.
+// is "4 4" in this format: pixels 4 and 5 are the last two of column 1, pixels
+// 6 and 7 the first two of column 2.
 //
-// Encoding and decoding are each other's inverse for every mask, in every
-// format except [Options].Kernel, which keeps the losses of the original code.
+// Decoding what was encoded gives the same mask, in every format except
+// [Options].Kernel, which keeps the errors of the original code.
 package rle
 
 import (
@@ -44,12 +45,12 @@ type Starts int
 
 // Meanings of a start.
 const (
-	Relative Starts = iota // pixels since the end of the run before: SIIM-ACR
+	Relative Starts = iota // pixels since the end of the previous run: SIIM-ACR
 	FromOne                // number of the pixel, the first one being 1: TGS, Airbus
 	FromZero               // number of the pixel, the first one being 0
 )
 
-// Empty is what an empty mask is written as. Reading takes both, always.
+// Empty is the text of an empty mask. Decoding always accepts both.
 type Empty int
 
 // Texts of an empty mask.
@@ -58,19 +59,20 @@ const (
 	Blank                 // "": TGS, Airbus
 )
 
-// Options choose a format. A nil *Options is the zero one, SIIM-ACR's.
+// Options choose a format. A nil *Options means the zero value, the format of
+// SIIM-ACR.
 type Options struct {
 	Order  Order  // default ColumnMajor
 	Starts Starts // default Relative
 	Empty  Empty  // default MinusOne
 
 	// Kernel does what the challenge's own Python helper does, which the
-	// notebook used. Encoding: only the value 255 is mask, a run that is still
-	// open at the last pixel is lost, and each change from one other grey value
-	// to another writes "-1 0" and restarts the counting of the gap. Decoding:
-	// a run is cut where it leaves the image, and "-1 0" moves the position back
-	// by one. Starts must be Relative. With Order RowMajor it is the helper
-	// itself; the notebook hands it the transposed image, which is ColumnMajor.
+	// notebook used. Encoding: only the value 255 is mask; a run that reaches
+	// the last pixel is lost; and each change between two values other than 255
+	// writes "-1 0" and restarts the counting of the gap. Decoding: a run is cut
+	// where it leaves the image, and "-1 0" moves the position back by one.
+	// Starts must be Relative. Order RowMajor is the helper as written; the
+	// notebook gives it the transposed image, which is ColumnMajor.
 	//
 	// Source: mask_functions.py of the challenge, as the notebook imports it.
 	Kernel bool
@@ -83,7 +85,8 @@ var (
 	Airbus = TGS
 )
 
-// MaxPixels is the largest image that is read, width times height.
+// MaxPixels is the largest size of an image that can be decoded, width times
+// height.
 const MaxPixels = 1 << 29
 
 // A SyntaxError says what is wrong with a run-length string, and where.
@@ -96,14 +99,14 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("rle: at offset %d: %s", e.Offset, e.Msg)
 }
 
-// A Run is Length pixels of the mask from pixel Start on, the first pixel of
-// the image being 0, counted in the order of the Options that made it.
+// A Run is Length pixels of the mask that begin at pixel Start. Pixels are
+// counted from 0, in the order of the Options that made the run.
 type Run struct {
 	Start, Length int
 }
 
-// Encode returns the runs of m as a string. Touching pixels that follow each
-// other in the order, also from one column into the next, form one run.
+// Encode returns the runs of m as a string. A run goes on from the end of one
+// column into the next (with RowMajor, of one row).
 //
 // It panics if opt is a combination that does not exist (see Options.Kernel).
 func Encode(m *image.Gray, opt *Options) string {
@@ -115,7 +118,7 @@ func Encode(m *image.Gray, opt *Options) string {
 }
 
 // EncodePixels is Encode for a mask given as its width*height bytes in
-// row-major order, 0 or not 0. It panics if their number is another.
+// row-major order, 0 or not 0. It panics if pix has another length.
 func EncodePixels(pix []uint8, width, height int, opt *Options) string {
 	return string(AppendPixels(nil, pix, width, height, opt))
 }
@@ -128,11 +131,12 @@ func AppendPixels(dst []byte, pix []uint8, width, height int, opt *Options) []by
 	return appendRuns(dst, pix, width, width, height, opt)
 }
 
-// Decode returns the mask of a string, 0 and 255, with its corner at (0, 0).
-// "-1", "" and either between spaces are an empty mask.
+// Decode returns the mask of a string, with the values 0 and 255 and the corner
+// at (0, 0). "-1" and "", with or without spaces around them, are an empty
+// mask.
 //
 // It returns a *SyntaxError if s is not pairs of decimal numbers, or if a run
-// is empty, starts before the end of the one before it, or leaves the image;
+// is empty, starts before the end of the previous one, or leaves the image;
 // another error if the size is not positive or more than MaxPixels.
 func Decode(s string, width, height int, opt *Options) (*image.Gray, error) {
 	if err := checkSize(width, height); err != nil {
@@ -146,9 +150,9 @@ func Decode(s string, width, height int, opt *Options) (*image.Gray, error) {
 }
 
 // DecodeInto writes 255 to the pixels of the runs of s and leaves the others as
-// they are, so that several strings give their union. The mask has width*height
-// bytes in row-major order. Errors are those of Decode; dst may then hold the
-// runs before the wrong one.
+// they are, so that several calls give the union of their strings. The mask has
+// width*height bytes in row-major order. Errors are those of Decode; after an
+// error dst may hold the runs before the wrong one.
 func DecodeInto(dst []uint8, s string, width, height int, opt *Options) error {
 	if err := checkSize(width, height); err != nil {
 		return err
@@ -165,9 +169,9 @@ func DecodeInto(dst []uint8, s string, width, height int, opt *Options) error {
 	return p.err
 }
 
-// Parse returns the runs of s for an image of so many pixels, without drawing
-// them: their lengths sum to the area of the mask. Errors are those of Decode.
-// Options.Kernel has no meaning here and panics.
+// Parse returns the runs of s for an image of that many pixels, without drawing
+// them. Their lengths sum to the area of the mask. Errors are those of Decode.
+// Parse panics if Options.Kernel is set.
 func Parse(s string, pixels int, opt *Options) ([]Run, error) {
 	if pixels <= 0 || pixels > MaxPixels {
 		return nil, fmt.Errorf("rle: an image of %d pixels; want 1 to %d", pixels, MaxPixels)
@@ -184,7 +188,8 @@ func Parse(s string, pixels int, opt *Options) ([]Run, error) {
 	return runs, nil
 }
 
-// check returns opt with nil made zero, and panics if no such format exists.
+// check returns opt, or the zero Options if opt is nil. It panics if no such
+// format exists.
 func (opt *Options) check() *Options {
 	if opt == nil {
 		return &Options{}
@@ -227,7 +232,7 @@ func appendRuns(dst []byte, pix []uint8, stride, w, h int, opt *Options) []byte 
 		dst = kernelAppend(dst, pix, stride, w, h, opt.Order)
 	} else {
 		e := edges(pix, stride, w, h, opt.Order)
-		end := 0 // of the run before
+		end := 0 // of the previous run
 		for i := 0; i+1 < len(e); i += 2 {
 			start, length := e[i], e[i+1]-e[i]
 			switch opt.Starts {
@@ -262,12 +267,12 @@ type parser struct {
 	starts Starts
 
 	i   int // next byte of s
-	end int // of the run before
+	end int // of the previous run
 	run Run
 	err error
 }
 
-// runs ranges over the runs up to the end or an error.
+// runs yields the runs up to the end or the first error.
 func (p *parser) runs(yield func(Run) bool) {
 	for p.next() && yield(p.run) {
 	}
@@ -310,8 +315,9 @@ func (p *parser) next() bool {
 	return true
 }
 
-// number reads a decimal number and says at which offset it began. Large values
-// come back as 2*MaxPixels, which is too large too and safe to add.
+// number reads a decimal number and returns it with the offset of its first
+// digit. A value above 2*MaxPixels is returned as 2*MaxPixels: still too large
+// for an image, and safe to add.
 func (p *parser) number() (v, at int, ok bool) {
 	for p.i < len(p.s) && isSpace(p.s[p.i]) {
 		p.i++
