@@ -5,10 +5,10 @@ import (
 	"math"
 )
 
-// Image applies p to an image of one or more channels, (C, SrcH, SrcW) values
-// in [0, 1], and returns (C, H, W). The result is written to dst if that has the
+// Image applies p to an image of one or more channels, (C, SrcH, SrcW) values in
+// [0, 1], and returns (C, H, W). The result is written to dst if that has the
 // capacity, else to a new slice; dst must not overlap src. It panics if the
-// length of src is no multiple of SrcH*SrcW.
+// length of src is not a multiple of SrcH*SrcW.
 func (p *Plan) Image(dst, src []float32) []float32 {
 	n := p.SrcH * p.SrcW
 	if n == 0 || len(src)%n != 0 {
@@ -32,11 +32,11 @@ func (p *Plan) Image(dst, src []float32) []float32 {
 	return dst
 }
 
-// Mask applies p to a mask of SrcH*SrcW values of any kind, and returns H*W of
-// them: the geometry of [Plan.Image], and the nearest pixel in place of a mean;
-// lighting leaves a mask alone. The result is written to dst if that has the
-// capacity, else to a new slice; dst must not overlap src. It panics if src has
-// another length.
+// Mask applies p to a mask of SrcH*SrcW values of any type, and returns H*W
+// values. The geometry is that of [Plan.Image], but each output pixel takes the
+// value of the nearest source pixel, and lighting does not change a mask. The
+// result is written to dst if that has the capacity, else to a new slice; dst
+// must not overlap src. It panics if src does not have that length.
 func Mask[T any](p *Plan, dst, src []T) []T {
 	if len(src) != p.SrcH*p.SrcW {
 		panic(fmt.Errorf("augment: mask of %d values; the plan is for %dx%d", len(src), p.SrcH, p.SrcW))
@@ -55,7 +55,7 @@ func Mask[T any](p *Plan, dst, src []T) []T {
 			x, y := int(math.RoundToEven(xs[k])), int(math.RoundToEven(ys[k]))
 			if uint(x) < uint(p.SrcW) && uint(y) < uint(p.SrcH) {
 				dst[i+k] = src[y*p.SrcW+x]
-			} else { // only under Zeros
+			} else { // outside the source; only with Zeros
 				dst[i+k] = zero
 			}
 		}
@@ -92,8 +92,9 @@ type raster struct {
 	c, h, w int
 }
 
-// average returns r reduced to h x w: pixel i of n is the mean of those from
-// floor(i*size/n) up to ceil((i+1)*size/n).
+// average returns r reduced to h x w: along an axis, pixel i of n is the mean
+// of the source pixels from floor(i*size/n) up to, but without,
+// ceil((i+1)*size/n).
 func (r raster) average(h, w int) raster {
 	span := func(i, size, n int) (first, end int) { return i * size / n, ((i+1)*size + n - 1) / n }
 	type interval struct{ first, end int }
@@ -137,7 +138,7 @@ func (r raster) framed() raster {
 func (p *Plan) sample(dst []float32, src raster) {
 	l := newLattice(p, src.h, src.w)
 	shift := 0.0
-	if p.Padding == Zeros { // outside is the frame, whose edge repeats
+	if p.Padding == Zeros { // samples outside read the frame of zeros, whose edge repeats
 		src = src.framed()
 		shift = 1
 	}

@@ -1,19 +1,19 @@
-// Package augment draws random transforms of an image and its mask as numbers,
-// and applies them.
+// Package augment draws random transforms of images and their masks, and
+// applies them.
 //
-// [Default] is the notebook's get_transforms() of fastai 1.0.54: a horizontal flip,
-// a symmetric perspective warp, a rotation, a zoom about a random point, and a change
-// of brightness and of contrast in logit space. [Config.Draw] turns a [Config] and a
-// random source into [Params], one item's numbers;
-// [Params.Plan] turns those and an image size into a [Plan], the geometry and
-// lighting as matrices and coefficients; [Plan.Image] and [Mask] apply the plan
-// in pure Go. A device applies a batch of plans in one grid sample, from the
-// numbers that Plan documents; the two agree to float32 rounding.
+// [Default] is the notebook's get_transforms() of fastai 1.0.54: a horizontal flip, a
+// symmetric perspective warp, a rotation, a zoom about a random point, and a change
+// of brightness and of contrast in logit space. [Config.Draw] draws the [Params] of
+// one item from a [Config] and a random source. [Params.Plan] turns them and an image
+// size into a [Plan], which holds geometry and lighting as matrices and coefficients.
+// [Plan.Image] and [Mask] apply the plan in pure Go. A device can apply a batch of
+// plans with one grid sample, from the numbers that Plan documents; the results agree
+// to float32 rounding.
 //
 // Images are row-major float32 values in [0, 1], channel after channel (C, H, W).
-// Coordinates are x to the right and y down; in normalized coordinates -1 is the
-// centre of the first pixel of an axis and 1 that of the last (torch's
-// align_corners=True).
+// x goes to the right and y goes down. In normalized coordinates, -1 is the
+// centre of the first pixel of an axis and 1 the centre of the last pixel
+// (align_corners=True in torch).
 //
 // Source: fastai 1.0.54, vision/transform.py and vision/image.py.
 package augment
@@ -24,7 +24,7 @@ import (
 	"math/rand/v2"
 )
 
-// Padding says what lies outside the image.
+// Padding is the rule for pixels outside the image.
 type Padding int
 
 const (
@@ -62,9 +62,10 @@ func (p *Padding) UnmarshalText(b []byte) error {
 	return fmt.Errorf("augment: padding %q; wanted reflection, border or zeros", b)
 }
 
-// Config says which transforms to draw, and how strong. The zero value draws none,
-// but crops at random where the target is smaller than the image; [Default] returns
-// the notebook's. It goes to JSON and comes back equal.
+// Config says which transforms to draw, and how strong they are. The zero value
+// draws none, but crops at random if the target is smaller than the image.
+// [Default] returns the transforms of the notebook. A Config that is written to
+// JSON and read back is equal.
 type Config struct {
 	PFlip     float64 `json:"p_flip"`     // probability of a horizontal flip
 	PAffine   float64 `json:"p_affine"`   // probability of each of warp, rotation and zoom
@@ -76,9 +77,9 @@ type Config struct {
 	MaxBrightness float64 `json:"max_brightness"` // largest change of mid-grey, as a share of it, below 1
 	MaxContrast   float64 `json:"max_contrast"`   // largest share by which contrast falls, below 1; it rises by the inverse
 
-	CenterCrop bool `json:"center_crop"` // crop about the centre, not at random
+	CenterCrop bool `json:"center_crop"` // crop the centre, not at random
 
-	Padding Padding `json:"padding"` // what a transform draws in from outside
+	Padding Padding `json:"padding"` // what a transform shows where it samples outside the image
 }
 
 // Default returns the transforms of fastai's get_transforms(), which the notebook
@@ -90,32 +91,33 @@ func Default() Config {
 	}
 }
 
-// Params is everything random about one item, drawn once and applied to image
-// and mask alike. The zero value changes nothing but, where the target size is
-// smaller than the image, crops at the top left; [Identity] crops the centre.
+// Params holds all random values of one item. They are drawn once and applied
+// to both image and mask. The zero value changes nothing, except that it crops
+// at the top left if the target is smaller than the image; [Identity] crops the
+// centre.
 type Params struct {
 	// Warp moves the corners of the frame, in half image sides: 0 and 1 stretch
 	// the right and the left side vertically, 2 and 3 the bottom and the top side
 	// horizontally. All 0 means none.
 	Warp [4]float64
 
-	Degrees float64 // rotation, anticlockwise as seen; 0 means none
+	Degrees float64 // rotation, anticlockwise on the screen; 0 means none
 
 	Zoom             float64 // magnification; 0 or 1 means none
 	ZoomRow, ZoomCol float64 // its fixed point, in [0, 1] from top and left
 
-	Brightness float64 // what mid-grey becomes, in (0, 1); 0 or 0.5 means unchanged
+	Brightness float64 // new value of mid-grey, in (0, 1); 0 or 0.5 means unchanged
 	Contrast   float64 // factor on logits, positive; 0 or 1 means unchanged
 
-	Flip bool // mirror left and right, after all the above
+	Flip bool // mirror left and right, after all transforms above
 
 	CropRow, CropCol float64 // where to crop, in [0, 1] from top and left
 
 	Padding Padding
 }
 
-// Identity changes nothing and crops about the centre: what fastai does to a
-// validation or test image.
+// Identity returns the Params that change nothing and crop the centre, as
+// fastai does with a validation or test image.
 func Identity() Params { return Params{CropRow: 0.5, CropCol: 0.5} }
 
 // Check returns an error if a value of c is out of its range.
@@ -128,7 +130,7 @@ func (c Config) Check() error {
 		{"PFlip", c.PFlip, 0, 1},
 		{"PAffine", c.PAffine, 0, 1},
 		{"PLighting", c.PLighting, 0, 1},
-		{"MaxWarp", c.MaxWarp, 0, 0.3}, // from 0.37 some warps turn the frame inside out
+		{"MaxWarp", c.MaxWarp, 0, 0.3}, // from 0.37 on, some warps turn the frame inside out
 		{"MaxRotate", c.MaxRotate, 0, 180},
 		{"MaxZoom", c.magnification(), 1, 100},
 		{"MaxBrightness", c.MaxBrightness, 0, 0.99},
@@ -151,14 +153,15 @@ func (c Config) magnification() float64 {
 	return c.MaxZoom
 }
 
-// Draw returns one item's transforms. It takes 18 numbers from r whatever c says, so
-// that two configurations with the same source differ only where they say so. c
-// should pass [Config.Check].
+// Draw returns the random values of one item. It always takes 18 numbers from r, so
+// that with the same source two configurations differ only in the transforms that
+// they configure differently. c should pass [Config.Check].
 //
-// Uniform, as in fastai: the warp's four magnitudes in ±MaxWarp, degrees in
-// ±MaxRotate, zoom in [1, MaxZoom] with its fixed point anywhere, brightness in
-// 0.5 ± 0.5 MaxBrightness, the crop's place; contrast is uniform in the logarithm,
-// between 1-MaxContrast and its inverse.
+// As in fastai, these are uniform: the four magnitudes of the warp in ±MaxWarp,
+// degrees in ±MaxRotate, zoom in [1, MaxZoom], its fixed point anywhere in the
+// image, brightness in 0.5 ± 0.5 MaxBrightness, and the place of the crop. The
+// logarithm of the contrast is uniform; the contrast lies between 1-MaxContrast
+// and its inverse.
 func (c Config) Draw(r *rand.Rand) Params {
 	uniform := func(lo, hi float64) float64 { return lo + (hi-lo)*r.Float64() }
 	coin := func(p float64) bool { return r.Float64() < p }

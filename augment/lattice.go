@@ -2,18 +2,19 @@ package augment
 
 import "math"
 
-// chunk is how many positions are computed at a time: they stay in the cache.
+// chunk is the number of positions computed at a time; that many stay in the
+// cache.
 const chunk = 128
 
-// A lattice knows where in a source of h x w pixels each output pixel of a plan
-// lies.
+// A lattice computes the position of each output pixel of a plan in a source of
+// h x w pixels.
 type lattice struct {
 	m          Matrix // from output column and row to source column and row
 	rows, cols int    // of the output
 	h, w       int
 	padding    Padding
 
-	exact bool // neither perspective nor affine: positions are fractions of whole numbers
+	exact bool // no perspective and no affine map: positions are fractions of whole numbers
 	plan  *Plan
 }
 
@@ -30,9 +31,9 @@ func newLattice(p *Plan, h, w int) *lattice {
 	}
 }
 
-// positions computes source positions, in pixels, of output pixels from i to at
-// most the end of the row, and returns how many. Under Reflection and Border they
-// lie in the source.
+// positions computes the source positions, in pixels, of the output pixels from i
+// on, at most to the end of the row, and returns how many it computed. With
+// Reflection and Border they lie in the source.
 func (l *lattice) positions(i int, xs, ys *[chunk]float64) int {
 	r, c := i/l.cols, i%l.cols
 	n := min(l.cols-c, chunk)
@@ -65,8 +66,8 @@ func (l *lattice) positions(i int, xs, ys *[chunk]float64) int {
 	return n
 }
 
-// fractions are the positions of a mere resize, computed so that those halfway
-// between two pixels are exactly there.
+// fractions computes the positions for a plan that only resizes, flips and
+// crops. A position halfway between two pixels is exact.
 func (l *lattice) fractions(r, c int, xs, ys []float64) {
 	p := l.plan
 	y := float64((p.Top+r)*(l.h-1)) / float64(max(p.GridH-1, 1))
@@ -79,7 +80,7 @@ func (l *lattice) fractions(r, c int, xs, ys []float64) {
 	}
 }
 
-// reflect mirrors positions about 0 and last until they lie between.
+// reflect mirrors positions about 0 and last until they lie between the two.
 func reflect(at []float64, last int) {
 	end := float64(last)
 	for i, v := range at {

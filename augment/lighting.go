@@ -2,14 +2,14 @@ package augment
 
 import "math"
 
-// The range logits are taken on, as float32 numbers: fastai 1.0.54,
-// vision/image.py, logit_.
+// The range to which values are clamped before the logit, as float32 numbers:
+// fastai 1.0.54, vision/image.py, logit_.
 const (
 	darkest  = float32(1e-7)
 	lightest = float32(1 - 1e-7)
 )
 
-// relight replaces each x by sigmoid((logit(x) + shift) * scale), which is
+// relight replaces each x by sigmoid((logit(x) + shift) * scale), which equals
 //
 //	1 / (1 + exp(-shift*scale) * (1/x - 1)^scale).
 func relight(pix []float32, shift, scale float64) {
@@ -35,15 +35,17 @@ func relight(pix []float32, shift, scale float64) {
 	}
 }
 
-// A power computes exp(c) * x^s for positive x and one s and c, some five times
-// as fast as math.Pow, to a relative error of 1e-10: float32 shows none of it.
+// A power computes exp(c) * x^s for positive x and fixed s and c, about five
+// times as fast as math.Pow. Its relative error of 1e-10 is too small to show
+// in float32.
 //
-// The mantissa of x lies in one of steps intervals, whose centre's logarithm is
-// in a table, near enough for four terms of the series; likewise back.
+// The range of the mantissa of x is divided into steps intervals. A table has
+// the logarithm of the centre of each interval; four terms of the series give
+// the difference to x. The exponential is computed in the same way.
 type power struct {
-	log  [steps]struct{ inverse, log2 float64 } // of the centre; log2 times s
+	log  [steps]struct{ inverse, log2 float64 } // of the centre of an interval; log2 is multiplied by s
 	exp  [steps]float64                         // 2^(i/steps)
-	s, c float64                                // c in powers of 2
+	s, c float64                                // c divided by ln 2, as an exponent of 2
 }
 
 const steps = 128
@@ -63,7 +65,7 @@ func (p *power) raise(xs []float64) {
 	const (
 		mantissa = 1<<52 - 1
 		oneBits  = 1023 << 52
-		far      = 1000 // beyond, the result is as good as 0 or infinite
+		far      = 1000 // beyond this exponent the result counts as 0 or infinite
 	)
 	s, c := p.s, p.c
 	for k, x := range xs {

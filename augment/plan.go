@@ -5,11 +5,11 @@ import (
 	"math"
 )
 
-// maxSide keeps products of sides, and what a resize makes of them, in range.
+// maxSide keeps products of sides in range, before and after a resize.
 const maxSide = 1 << 20
 
-// A Matrix is a row-major 3x3 matrix that maps points (x, y, 1) by
-// multiplication from the left and division by the third component.
+// A Matrix is a row-major 3x3 matrix. It maps a point (x, y): it is multiplied
+// by the column (x, y, 1), and the result is divided by its third component.
 type Matrix [9]float64
 
 var identity = Matrix{1, 0, 0, 0, 1, 0, 0, 0, 1}
@@ -31,47 +31,48 @@ func (a Matrix) Map(x, y float64) (float64, float64) {
 	return (a[0]*x + a[1]*y + a[2]) / z, (a[3]*x + a[4]*y + a[5]) / z
 }
 
-// A Plan is [Params] made concrete for one image size: the numbers a sampler
-// needs, on whichever device. In order:
-//
-//  1. If Resample, and images only: if AreaH > 0, average the source to
+// A Plan is [Params] for one image size: the numbers that a sampler needs, on
+// any device. The steps are, in this order:
+//  1. If Resample, and only for images: if AreaH > 0, average the source to
 //     AreaH x AreaW pixels (torch's adaptive_avg_pool2d).
 //  2. If Resample: for each pixel of the grid, GridH x GridW, at normalized
-//     coordinates (u, v), sample the source at Affine(Perspective(u, v)), outside
-//     of it as Padding says; bilinearly for an image, the nearest pixel for a
-//     mask, coordinates rounded half to even. This is torch's grid_sample with
-//     align_corners=True.
-//  3. If Lighting, and images only: x becomes
+//     coordinates (u, v), sample the source at Affine(Perspective(u, v)); Padding
+//     is the rule outside the source. An image is sampled bilinearly; a mask takes
+//     the nearest pixel, with coordinates rounded half to even. This is torch's
+//     grid_sample with align_corners=True.
+//  3. If Lighting, and only for images: x becomes
 //     sigmoid((logit(clamp(x, 1e-7, 1-1e-7)) + LogitShift) * LogitScale).
 //  4. If Flip, mirror left and right.
-//  5. Crop to H x W pixels, the first at row Top, column Left.
+//  5. Crop to H x W pixels; the first pixel is at row Top, column Left.
 //
-// [Plan.Sampling] is steps 2, 4 and 5 as one matrix over the output's own grid.
+// [Plan.Sampling] returns steps 2, 4 and 5 as one matrix over the grid of the
+// output.
 type Plan struct {
-	SrcH, SrcW   int // the image as it comes
-	AreaH, AreaW int // its size after averaging; 0 for none
-	GridH, GridW int // the sampling grid
-	H, W         int // the result
+	SrcH, SrcW   int // size of the source image
+	AreaH, AreaW int // size of the source after averaging; 0 means no averaging
+	GridH, GridW int // size of the sampling grid
+	H, W         int // size of the result
 
-	Resample    bool   // false: the pixels stay as they are but for 3, 4 and 5
-	Perspective Matrix // the identity if none was drawn; the last element is 1
+	Resample    bool   // false: only steps 3, 4 and 5 change the image
+	Perspective Matrix // the identity if no warp was drawn; the last element is 1
 	Affine      Matrix // rotation and zoom, corrected for the aspect ratio; the last row is 0 0 1
 	Padding     Padding
 
 	Lighting               bool
-	LogitShift, LogitScale float64 // 0 and 1 for none
+	LogitShift, LogitScale float64 // 0 and 1 mean no change
 
 	Flip      bool
 	Top, Left int
 }
 
-// Plan returns the plan for an image of h x w pixels that shall become
-// size x size; with size 0 it keeps its size. An image of another size is scaled
-// by the factor that makes its shorter side fit, in the same sampling as the
-// rest, and the longer side cropped (fastai's ResizeMethod.CROP); one that is
-// more than twice too large, and not zoomed in upon as much, is averaged to
-// twice its final size first. It fails on sides that are not in 1 to 2^20, and on
-// values out of range, such as a warp that turns the frame inside out.
+// Plan returns the plan that turns an image of h x w pixels into one of size x
+// size; size 0 keeps the size. An image of another size is scaled so that its
+// shorter side fits, in the same sampling as the other transforms, and its longer
+// side is cropped (ResizeMethod.CROP in fastai). An image more than twice as
+// large as needed is first averaged to twice its final size, unless the zoom
+// magnifies it so much that the sampling is dense. It returns an error if a side
+// is not in 1 to 2^20 or a value is out of range, such as a warp that turns the
+// frame inside out.
 func (p Params) Plan(h, w, size int) (Plan, error) {
 	if h < 1 || w < 1 || size < 0 || max(h, w, size) > maxSide {
 		return Plan{}, fmt.Errorf("augment: image of %dx%d pixels to size %d; wanted sides of 1 to %d", h, w, size, maxSide)
@@ -128,33 +129,33 @@ func (p Params) check() error {
 	case !(p.Zoom == 0 || p.Zoom >= 1e-3 && p.Zoom <= 1e3):
 		return bad("Zoom", p.Zoom, "a factor in [0.001, 1000], or 0 for none")
 	case !in01(p.ZoomRow) || !in01(p.ZoomCol):
-		return bad("the zoom's fixed point", [2]float64{p.ZoomRow, p.ZoomCol}, "row and column in [0, 1]")
+		return bad("the fixed point of the zoom", [2]float64{p.ZoomRow, p.ZoomCol}, "row and column in [0, 1]")
 	case !(p.Brightness >= 0 && p.Brightness < 1):
 		return bad("Brightness", p.Brightness, "a grey in (0, 1), or 0 for none")
 	case !(p.Contrast >= 0 && p.Contrast <= 1e3):
 		return bad("Contrast", p.Contrast, "a factor in (0, 1000], or 0 for none")
 	case !in01(p.CropRow) || !in01(p.CropCol):
-		return bad("the crop's place", [2]float64{p.CropRow, p.CropCol}, "row and column in [0, 1]")
+		return bad("the place of the crop", [2]float64{p.CropRow, p.CropCol}, "row and column in [0, 1]")
 	case p.Padding < Reflection || p.Padding > Zeros:
 		return bad("Padding", int(p.Padding), "Reflection, Border or Zeros")
 	}
 	return nil
 }
 
-// cropAt returns the first of n positions of size that the place pct in [0, 1]
-// means.
+// cropAt returns the first pixel of a crop of n of size pixels at the place pct
+// in [0, 1].
 func cropAt(size, n int, pct float64) int {
 	if pct == 1 {
-		pct -= 1e-7 // fastai: 1 is the last position, not one beyond
+		pct -= 1e-7 // as in fastai: 1 means the last position, not the one after it
 	}
 	return int(float64(size-n+1) * pct)
 }
 
-// perspective returns the projective map that takes the warped corners back to
-// the corners of the frame, (±1, ±1).
+// perspective returns the projective map from the warped corners to the corners
+// of the frame, (±1, ±1).
 //
 // Source: P. Heckbert, "Fundamentals of Texture Mapping and Image Warping"
-// (1989), section 2.2.3, square to quadrilateral; here its inverse.
+// (1989), section 2.2.3, square to quadrilateral; this is the inverse.
 func perspective(m [4]float64) (Matrix, error) {
 	x00, y00 := -1-m[3], -1-m[1] // top left
 	x01, y01 := -1-m[2], +1+m[1] // bottom left
@@ -188,7 +189,8 @@ func perspective(m [4]float64) (Matrix, error) {
 	return out, nil
 }
 
-// affine returns rotation after zoom; aspect is height over width.
+// affine returns the map of the zoom followed by the rotation; aspect is height
+// over width.
 func affine(p Params, aspect float64) Matrix {
 	sin, cos := math.Sincos(p.Degrees * math.Pi / 180)
 	m := Matrix{cos, -sin, 0, sin, cos, 0, 0, 0, 1}
@@ -202,9 +204,9 @@ func affine(p Params, aspect float64) Matrix {
 	return m
 }
 
-// area decides whether the source is averaged before it is sampled: where more
-// than two source pixels meet one of the grid along both axes, and the field of
-// view is not so small that the sampling itself is dense.
+// area decides whether the source is averaged before it is sampled. It is if
+// along both axes there are more than two source pixels per grid pixel, unless
+// the field of view is so small that the sampling itself is dense.
 //
 // Source: fastai 1.0.54, vision/image.py, _grid_sample.
 func (p *Plan) area() {
@@ -213,7 +215,7 @@ func (p *Plan) area() {
 		return
 	}
 	m := p.Affine.Mul(p.Perspective)
-	lo, hi := math.Inf(1), math.Inf(-1) // over both coordinates; extremes lie at corners
+	lo, hi := math.Inf(1), math.Inf(-1) // over both coordinates; the extremes lie at corners
 	for _, u := range []float64{-1, 1} {
 		for _, v := range []float64{-1, 1} {
 			x, y := m.Map(u, v)
@@ -226,20 +228,20 @@ func (p *Plan) area() {
 	}
 }
 
-// Sampling returns, for a plan that resamples, the one map from the normalized
-// coordinates of the output, linspace(-1, 1, W) by linspace(-1, 1, H), to the
-// normalized coordinates of the source: the perspective and affine maps, with
-// flip and crop folded in. It is what a batched device sampler needs: with
-// S = Sampling(), the pixel at (u, v) is the source at
+// Sampling returns the map from the normalized coordinates of the output,
+// linspace(-1, 1, W) by linspace(-1, 1, H), to the normalized coordinates of
+// the source. It combines the perspective and affine maps with flip and crop. A
+// sampler of batches on a device needs only this matrix: with S = Sampling(),
+// the output pixel at (u, v) is the source at
 //
 //	x = (S[0]u + S[1]v + S[2]) / (S[6]u + S[7]v + S[8])
 //	y = (S[3]u + S[4]v + S[5]) / (S[6]u + S[7]v + S[8])
 //
-// Of a plan that does not resample it is the same map, the identity but for flip
-// and crop; copying is then exact and sampling only nearly.
+// For a plan that does not resample, the map holds only flip and crop. Copying
+// pixels is exact then, while sampling with the map has rounding errors.
 func (p *Plan) Sampling() Matrix {
-	// Output pixel i is grid pixel first+i, and lies at -1 + 2(first+i)/(n-1); a
-	// flip negates that after counting from the other end.
+	// Output pixel i is grid pixel first+i and lies at -1 + 2(first+i)/(n-1).
+	// With a flip, pixels are counted from the other end and the sign changes.
 	line := func(n, out, first int) (scale, shift float64) {
 		if n == 1 { // torch's linspace of one element is -1
 			return 0, -1

@@ -234,7 +234,7 @@ func TestWrongLengthsPanic(t *testing.T) {
 	require.NoError(t, err)
 	assert.PanicsWithError(t, "augment: image of 21 values; the plan is for a multiple of 4x5", func() { p.Image(nil, make([]float32, 21)) })
 	assert.PanicsWithError(t, "augment: mask of 40 values; the plan is for 4x5", func() { Mask(&p, nil, make([]uint8, 40)) })
-	assert.PanicsWithError(t, "augment: 7 values are no rows of 3", func() { Flip(make([]int, 7), 3) })
+	assert.PanicsWithError(t, "augment: 7 values do not fill whole rows of 3", func() { Flip(make([]int, 7), 3) })
 }
 
 func TestDestinationsAreReused(t *testing.T) {

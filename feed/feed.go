@@ -1,17 +1,17 @@
-// Package feed brings images and masks to training and prediction, as batches of
-// numbers. It is pure Go.
+// Package feed reads images and masks and makes batches of numbers of them, for
+// training and prediction. It is pure Go.
 //
-// [Images] are a set of images of one size: any number of channels, 8 or 16 bits a
-// value, masks as classes; held as bytes as far as a budget of memory allows, and
-// read again where it does not. A [Loader] makes batches of them: in order or
-// shuffled, as they are or transformed at random, on as many goroutines as there
-// are cores. What a batch holds is a function of the seed, the epoch and the
-// batch's number alone, so that a run that is stopped can go on at any batch and a
-// run on another number of cores is the same run.
+// [Images] is a set of images of one size, with any number of channels, 8 or 16
+// bits per value, and masks of classes. Images are kept in memory as bytes up to a
+// limit; the others are read again each time. A [Loader] makes batches of them, in
+// order or shuffled, unchanged or transformed at random, on one goroutine per
+// core. A batch depends only on the seed, the epoch and the number of the batch.
+// So a stopped run can continue at any batch, and the number of cores does not
+// change a run.
 //
-// Images are row-major, channel after channel; values reach the network's input as
-// float32 in [0, 1], where 1 is the highest value of the image's bits. Classes are
-// counted from 0, which is the background.
+// Images are row-major, channel after channel. A batch has their values as float32
+// in [0, 1], where 1 is the highest value of 8 or 16 bits. Classes are counted
+// from 0, which is the background.
 package feed
 
 import (
@@ -19,16 +19,16 @@ import (
 	"iter"
 )
 
-// A Batch is some images and their classes.
+// A Batch holds several images and their targets.
 type Batch struct {
 	N, C, H, W int
 	Images     []float32 // (N, C, H, W), values in [0, 1]
-	Targets    []uint8   // (N, H, W), classes; nil where they are not known
-	Indices    []int     // of the images in the source, for messages and tables; may be nil
+	Targets    []uint8   // (N, H, W), classes; nil if they are not known
+	Indices    []int     // indices of the images in the source, for messages and tables; may be nil
 }
 
-// Check returns an error if the slices do not have the sizes that the batch claims.
-// Targets may be nil unless they are wanted.
+// Check returns an error if the lengths of the slices do not match N, C, H and W.
+// Targets may be nil if targets is false.
 func (b *Batch) Check(targets bool) error {
 	if b.N < 1 || b.C < 1 || b.H < 1 || b.W < 1 || len(b.Images) != b.N*b.C*b.H*b.W {
 		return fmt.Errorf("feed: batch of %dx%dx%dx%d has %d image values", b.N, b.C, b.H, b.W, len(b.Images))
@@ -50,9 +50,9 @@ type Source interface {
 	Batches() int
 	// Name returns the name of an image, for messages and tables.
 	Name(image int) string
-	// Epoch yields the batches from, from+1 and so on of an epoch, which is counted
-	// from 0 over the whole run; those before cost nothing. A batch is valid until
-	// the next one is asked for. An error is the last that is yielded, with a nil
-	// batch.
+	// Epoch yields the batches from, from+1 and so on of an epoch. Epochs are
+	// counted from 0 over the whole run. Batches before from are not computed. A
+	// batch is valid until the next iteration. After an error, which comes with a
+	// nil batch, nothing more is yielded.
 	Epoch(epoch, from int) iter.Seq2[*Batch, error]
 }

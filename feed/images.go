@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// An Item is an image of a set before it is read.
+// An Item is an image that is not read yet.
 type Item struct {
 	Name string // for messages and tables
 
-	// Load reads the image, and its mask as classes, row-major; the mask is nil where
-	// it is not known. It is called from any goroutine, more than once if the image is
-	// not held in memory, and must return the same each time.
+	// Load reads the image and its mask of classes, row-major. The mask is nil if it
+	// is not known. Load is called from any goroutine, more than once if the image is
+	// not kept in memory, and must return the same values each time.
 	Load func() (img *picture.Image, mask []uint8, err error)
 }
 
-// Still returns the item of an image that is in memory already.
+// Still returns an Item for an image that is already in memory.
 func Still(name string, img *picture.Image, mask []uint8) Item {
 	return Item{name, func() (*picture.Image, []uint8, error) { return img, mask, nil }}
 }
 
-// Samples returns the items of samples, read as a task says.
+// Samples returns Items that read the samples for a task.
 func Samples(samples []data.Sample, task data.Task) []Item {
 	items := make([]Item, len(samples))
 	for i, s := range samples {
@@ -40,28 +40,28 @@ func Samples(samples []data.Sample, task data.Task) []Item {
 
 // ReadOptions are the choices of [Read]; nil means all defaults.
 type ReadOptions struct {
-	// Memory is how many bytes of images and masks may be held; 0 means all of them.
-	// What does not fit is read again whenever it is needed. Which images are held does
-	// not change over time: as every image is needed once an epoch, no other choice
-	// would be read less often.
+	// Memory is the number of bytes of images and masks that may be kept in memory; 0
+	// means no limit. Images that do not fit are read again whenever they are needed.
+	// The kept images never change: every image is needed once per epoch, so another
+	// choice would not save any reading.
 	Memory int64
 
-	Classes int // masks have classes below it, and data.Ignored; 0 means any
+	Classes int // masks may hold classes below this and data.Ignored; 0 means any class
 	Workers int // images read at a time; 0 means one per core
 }
 
-// Images are a set of images of one size, channels and bits, all of them with masks
-// or all without. They may be used from several goroutines.
+// Images is a set of images that have the same size, channels and bits. Either all
+// have masks or none has. It may be used from several goroutines.
 type Images struct {
 	*set
 	indices []int // of the images in the set
 }
 
-// A set is what subsets have in common.
+// A set holds what all subsets share.
 type set struct {
 	Channels, Height, Width int
 	Bits                    int  // of a value, 8 or 16
-	Masks                   bool // their classes are known
+	Masks                   bool // the classes of the pixels are known
 
 	items   []Item
 	held    []held
@@ -69,7 +69,7 @@ type set struct {
 	classes int
 }
 
-// held is an image in memory; its img is nil if it is not.
+// held is an image in memory; img is nil if the image is not kept.
 type held struct {
 	img  *picture.Image
 	mask []uint8
@@ -77,24 +77,24 @@ type held struct {
 
 func (h held) bytes() int64 { return int64(len(h.img.Pix8) + 2*len(h.img.Pix16) + len(h.mask)) }
 
-// facts are what is known of an image that is not held.
+// facts are what Read computed about each image, kept or not.
 type facts struct {
 	sum, squares []uint64 // of the values, per channel
 	pixels       []int    // of each class, up to the highest one in the mask
 	digest       uint64   // of the values
 }
 
-// Read reads every item once and returns them as a set.
+// Read reads every item once and returns the set.
 //
-// The error names the image that cannot be read, that has not the values its size
-// says, that has another size, other channels or bits than the first one, or a class
-// that there is not, or that alone has a mask or none.
+// It returns an error that names the image if an image cannot be read, has more or
+// fewer values than its size needs, differs from the first one in size, channels,
+// bits or in having a mask, or has a class that does not exist.
 func Read(ctx context.Context, items []Item, opt *ReadOptions) (*Images, error) {
 	if opt == nil {
 		opt = &ReadOptions{}
 	}
 	if opt.Memory < 0 || opt.Classes < 0 || opt.Workers < 0 {
-		return nil, fmt.Errorf("feed: %d bytes of memory, %d classes, %d workers; wanted none below 0", opt.Memory, opt.Classes, opt.Workers)
+		return nil, fmt.Errorf("feed: %d bytes of memory, %d classes, %d workers; none may be negative", opt.Memory, opt.Classes, opt.Workers)
 	}
 	n := len(items)
 	s := &set{items: items, held: make([]held, n), facts: make([]facts, n), classes: opt.Classes}
@@ -151,7 +151,8 @@ func workers(n int) int {
 	return n
 }
 
-// load calls an item's Load and checks what comes, by itself.
+// load calls the Load of an item and checks the result by itself, without
+// comparing it with other images.
 func load(it Item) (h held, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -163,7 +164,7 @@ func load(it Item) (h held, err error) {
 	case err != nil:
 		return held{}, fmt.Errorf("feed: %s: %w", it.Name, err)
 	case img == nil:
-		return held{}, fmt.Errorf("feed: %s: neither an image nor an error came", it.Name)
+		return held{}, fmt.Errorf("feed: %s: Load returned neither an image nor an error", it.Name)
 	}
 	if err := img.Check(); err != nil {
 		return held{}, fmt.Errorf("feed: %s: %w", it.Name, err)
@@ -174,7 +175,8 @@ func load(it Item) (h held, err error) {
 	return held{img, mask}, nil
 }
 
-// read loads image i of the set and compares it with what the set is.
+// read loads image i and checks that it has the size, channels, bits and
+// classes of the set.
 func (s *set) read(i int) (held, error) {
 	it := s.items[i]
 	h, err := load(it)
@@ -202,10 +204,11 @@ func (s *set) read(i int) (held, error) {
 	return h, nil
 }
 
-// A PanicError is a panic met while an image was read or transformed, as an error.
+// A PanicError is a panic that happened while an image was read or transformed,
+// returned as an error.
 type PanicError struct {
-	Value any    // of the panic
-	Stack []byte // of the goroutine
+	Value any    // the value of the panic
+	Stack []byte // the stack of the goroutine
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
@@ -263,8 +266,8 @@ func (m *Images) Len() int { return len(m.indices) }
 // Name returns the name of image i.
 func (m *Images) Name(i int) string { return m.items[m.indices[i]].Name }
 
-// Subset returns the images of the given indices, in that order. What is held in
-// memory is shared.
+// Subset returns the images with the given indices, in that order. Images in
+// memory are shared, not copied.
 func (m *Images) Subset(indices []int) *Images {
 	sub := &Images{m.set, make([]int, len(indices))}
 	for i, j := range indices {
@@ -273,8 +276,8 @@ func (m *Images) Subset(indices []int) *Images {
 	return sub
 }
 
-// At returns image i and its mask, which is nil where classes are not known. They
-// are shared and must not be changed.
+// At returns image i and its mask, which is nil if masks are not known. Both are
+// shared and must not be changed.
 func (m *Images) At(i int) (img *picture.Image, mask []uint8, err error) {
 	h := m.held[m.indices[i]]
 	if h.img == nil {
@@ -283,7 +286,7 @@ func (m *Images) At(i int) (img *picture.Image, mask []uint8, err error) {
 	return h.img, h.mask, err
 }
 
-// Held returns how many images are held in memory.
+// Held returns the number of images kept in memory.
 func (m *Images) Held() (n int) {
 	for _, i := range m.indices {
 		if m.held[i].img != nil {
@@ -293,11 +296,12 @@ func (m *Images) Held() (n int) {
 	return n
 }
 
-// Digest returns 64 bits by which image i is known again, whatever its name and file:
-// the beginning of the SHA-256 of its size and values.
+// Digest returns 64 bits that identify image i whatever its name and file: the
+// beginning of the SHA-256 of its size and values.
 func (m *Images) Digest(i int) uint64 { return m.facts[m.indices[i]].digest }
 
-// Pixels returns how many pixels of image i have a class; 0 where masks are not known.
+// Pixels returns the number of pixels of image i with that class; 0 if masks are not
+// known.
 func (m *Images) Pixels(i int, class uint8) int {
 	if p := m.facts[m.indices[i]].pixels; int(class) < len(p) {
 		return p[class]

@@ -2,19 +2,19 @@ package feed
 
 import "fmt"
 
-// Last says what becomes of the last batch of an epoch where the number of images
-// is no multiple of a batch's.
+// Last says what happens to the last batch of an epoch if the number of images is
+// not a multiple of the batch size.
 type Last int
 
 const (
-	// KeepLast yields it as it is.
+	// KeepLast yields the smaller batch.
 	KeepLast Last = iota
 
-	// DropLone leaves it out if it is a single image, which says nothing about the
-	// statistics of a batch, and yields it otherwise.
+	// DropLone leaves the last batch out if it is a single image, which gives no
+	// statistics for batch normalization, and yields it otherwise.
 	DropLone
 
-	// DropLast leaves it out, as fastai does in training.
+	// DropLast leaves the smaller batch out, as fastai does in training.
 	DropLast
 )
 
@@ -47,7 +47,7 @@ func (l *Last) UnmarshalText(b []byte) error {
 	return fmt.Errorf("feed: last batch %q; wanted keep, drop_lone or drop", b)
 }
 
-// batches returns how many batches of a size there are in n images.
+// batches returns the number of batches of that size in an epoch of n images.
 func (l Last) batches(n, size int) int {
 	full, rest := n/size, n%size
 	if rest == 0 || l == DropLast || l == DropLone && rest == 1 && full > 0 {

@@ -11,52 +11,55 @@ import (
 	"github.com/hcunet/hcunet/internal/random"
 )
 
-// LoaderOptions say how a Loader makes batches; the zero value yields the images one
-// by one, as they are and in order.
+// LoaderOptions say how a Loader makes batches. The zero value yields the images one
+// by one, unchanged and in order.
 type LoaderOptions struct {
-	Batch int // images a batch; 0 means 1, or as many as there are processes
-	Size  int // width and height of what it yields; 0 means the images' own
+	Batch int // images per batch; 0 means 1 per process
+	Size  int // width and height of the images in a batch; 0 keeps their size
 
-	Shuffle bool            // another order in each epoch
-	Augment *augment.Config // what is drawn for each image of each epoch; nil for nothing
+	Shuffle bool            // a new random order in each epoch
+	Augment *augment.Config // random transforms of each image in each epoch; nil means none
 	Last    Last
-	Seed    uint64 // of order and transforms
+	Seed    uint64 // seed of order and transforms
 
-	// Share is the part of each batch that this process of several gets; Batch is
-	// what all of them get together. Each reads the same epoch in the same order.
+	// Share is the part of each batch that this process gets, if there are
+	// several processes; Batch counts the images of all of them together. All
+	// processes go through the same epoch in the same order.
 	Share Share
 
-	Workers  int // images made at a time; 0 means one per core
-	Prefetch int // batches made ahead; 0 means 2
+	Workers  int // images prepared at a time; 0 means one per core
+	Prefetch int // batches prepared ahead; 0 means 2
 }
 
-// A Share is one of several parts of each batch. The zero Share is all of it.
+// A Share is one of several parts of each batch. The zero Share is the whole
+// batch.
 type Share struct {
 	Rank int // which part, from 0
 	Of   int // parts; 0 means 1
 }
 
-// of returns where a share of n images begins and ends: parts differ by one image
-// at most.
+// of returns where the share of n images begins and ends. The sizes of two shares
+// differ by at most one image.
 func (s Share) of(n int) (from, to int) { return s.Rank * n / s.Of, (s.Rank + 1) * n / s.Of }
 
-// A Loader is a [Source] of batches of a set of images, made by several goroutines
-// ahead of their use. It may be used from several goroutines.
+// A Loader is a [Source] of batches of a set of images. Several goroutines make
+// the batches ahead of their use. A Loader may be used from several goroutines.
 //
-// Order and transforms of an image are drawn from streams of their own, named by
-// seed, epoch and image: neither the number of workers nor where an epoch is begun
-// changes a batch. Beside the images that are held, it has in memory Prefetch+1
-// batches and an image a worker.
+// The order of an epoch and the transforms of each image come from separate random
+// streams, which depend only on seed, epoch and image. So neither the number of
+// workers nor the first batch of an epoch changes a batch. Besides the kept
+// images, a Loader has Prefetch+1 batches in memory and one image per worker.
 type Loader struct {
 	images *Images
 	opt    LoaderOptions
-	h, w   int // of a batch
+	h, w   int // size of the images in a batch
 }
 
-// NewLoader returns a loader of images; it fails on options out of range.
+// NewLoader returns a loader of images. It returns an error if an option is out
+// of range.
 func NewLoader(images *Images, opt LoaderOptions) (*Loader, error) {
 	if opt.Batch < 0 || opt.Size < 0 || opt.Workers < 0 || opt.Prefetch < 0 {
-		return nil, fmt.Errorf("feed: batches of %d images of size %d, %d workers, %d batches ahead; wanted none below 0", opt.Batch, opt.Size, opt.Workers, opt.Prefetch)
+		return nil, fmt.Errorf("feed: batches of %d images of size %d, %d workers, %d batches ahead; none may be negative", opt.Batch, opt.Size, opt.Workers, opt.Prefetch)
 	}
 	if _, err := opt.Last.MarshalText(); err != nil {
 		return nil, err
@@ -70,13 +73,13 @@ func NewLoader(images *Images, opt LoaderOptions) (*Loader, error) {
 		opt.Share.Of = 1
 	}
 	if opt.Share.Rank < 0 || opt.Share.Rank >= opt.Share.Of {
-		return nil, fmt.Errorf("feed: part %d of %d of a batch, counted from 0", opt.Share.Rank, opt.Share.Of)
+		return nil, fmt.Errorf("feed: share %d of %d of a batch; shares are counted from 0", opt.Share.Rank, opt.Share.Of)
 	}
 	if opt.Batch == 0 {
 		opt.Batch = opt.Share.Of
 	}
 	if opt.Batch < opt.Share.Of {
-		return nil, fmt.Errorf("feed: a batch of %d images for %d processes; each needs one at least", opt.Batch, opt.Share.Of)
+		return nil, fmt.Errorf("feed: a batch of %d images for %d processes; each needs at least one", opt.Batch, opt.Share.Of)
 	}
 	if opt.Prefetch == 0 {
 		opt.Prefetch = 2
@@ -92,8 +95,8 @@ func NewLoader(images *Images, opt LoaderOptions) (*Loader, error) {
 // Len returns the number of images.
 func (l *Loader) Len() int { return l.images.Len() }
 
-// Batches returns the number of batches in an epoch. A last batch that has not an
-// image for every process is left out.
+// Batches returns the number of batches in an epoch. A last batch with fewer
+// images than processes is left out.
 func (l *Loader) Batches() int {
 	n := l.images.Len()
 	batches := l.opt.Last.batches(n, l.opt.Batch)
@@ -106,12 +109,12 @@ func (l *Loader) Batches() int {
 // Name returns the name of an image.
 func (l *Loader) Name(image int) string { return l.images.Name(image) }
 
-// Epoch yields the batches of an epoch, the first one being from. When the loop
-// ends, for whatever reason, no goroutine is left.
+// Epoch yields the batches of an epoch from batch from on. However the loop
+// ends, all goroutines have ended with it.
 func (l *Loader) Epoch(epoch, from int) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		if epoch < 0 || from < 0 {
-			yield(nil, fmt.Errorf("feed: epoch %d from batch %d on; both are counted from 0", epoch, from))
+			yield(nil, fmt.Errorf("feed: epoch %d from batch %d on; neither may be negative", epoch, from))
 			return
 		}
 		p := l.start(epoch, from)
@@ -138,8 +141,9 @@ func (l *Loader) order(epoch int) []int {
 	return upTo(l.images.Len())
 }
 
-// A pipeline makes the batches of an epoch. A batch goes from free to ahead, image by
-// image through jobs, and back to free when the receiver has done with it.
+// A pipeline makes the batches of an epoch. A batch is taken from free and sent to
+// ahead, its images are made by the workers that read jobs, and it returns to free
+// when the receiver is done with it.
 type pipeline struct {
 	*Loader
 	epoch int
@@ -150,13 +154,13 @@ type pipeline struct {
 	group sync.WaitGroup
 }
 
-// making is a batch and how far it is.
+// making is a batch that is being made, and its state.
 type making struct {
 	Batch
-	wait sync.WaitGroup // for its images
+	wait sync.WaitGroup // until its images are done
 	once sync.Mutex
-	err  error // of the first image, in the batch's order, that failed
-	at   int   // that image's place
+	err  error // the error of the first image, in the order of the batch, that failed
+	at   int   // the place of that image
 }
 
 // A job is an image of a batch.
@@ -189,7 +193,7 @@ func (p *pipeline) stop() {
 	p.group.Wait()
 }
 
-// plan hands out the images of all batches.
+// plan sends the images of all batches to the workers.
 func (p *pipeline) plan(from int) {
 	defer close(p.ahead)
 	defer close(p.jobs)
@@ -204,7 +208,7 @@ func (p *pipeline) plan(from int) {
 		batch := order[b*p.opt.Batch : min((b+1)*p.opt.Batch, len(order))]
 		from, to := p.opt.Share.of(len(batch))
 		p.prepare(m, batch[from:to])
-		p.ahead <- m // has room for every batch there is
+		p.ahead <- m // never blocks: it has room for every batch
 		for i := range m.N {
 			select {
 			case p.jobs <- job{m, i}:
@@ -215,7 +219,8 @@ func (p *pipeline) plan(from int) {
 	}
 }
 
-// prepare makes room for the images of the given indices.
+// prepare gives the slices of a batch the size for the images with these
+// indices.
 func (p *pipeline) prepare(m *making, indices []int) {
 	n := len(indices)
 	m.N, m.C, m.H, m.W, m.Indices, m.err = n, p.images.Channels, p.h, p.w, indices, nil
@@ -244,8 +249,8 @@ func (p *pipeline) work() {
 	}
 }
 
-// fail notes the error of the image at a place. The one that counts does not depend
-// on which worker was faster.
+// fail keeps the error of the image with the lowest place. So the error of a batch
+// does not depend on which worker was faster.
 func (m *making) fail(at int, err error) {
 	m.once.Lock()
 	defer m.once.Unlock()
@@ -289,12 +294,12 @@ func (p *pipeline) image(j job, scratch *[]float32) (err error) {
 	return nil
 }
 
-// isPlain says that a plan leaves an image as it is.
+// isPlain returns whether a plan leaves an image unchanged.
 func isPlain(p *augment.Plan) bool {
 	return !p.Resample && !p.Lighting && !p.Flip && p.H == p.SrcH && p.W == p.SrcW
 }
 
-// Values writes an image's values in [0, 1], as batches have them.
+// Values writes the values of an image as float32 in [0, 1], as in a batch.
 func Values(to []float32, img *picture.Image) {
 	if img.Pix16 != nil {
 		for i, v := range img.Pix16 {
@@ -307,7 +312,7 @@ func Values(to []float32, img *picture.Image) {
 	}
 }
 
-// unit8 are the values of 8 bits in [0, 1].
+// unit8 maps each 8-bit value to [0, 1].
 var unit8 = func() (t [1 << 8]float32) {
 	for v := range t {
 		t[v] = float32(v) / (1<<8 - 1)

@@ -2,8 +2,8 @@ package feed
 
 import "math"
 
-// Statistics returns mean and standard deviation of all values of each channel, in
-// [0, 1]: sqrt(E[x²] - mean²).
+// Statistics returns the mean and the standard deviation, sqrt(E[x²] - mean²), of
+// all values of each channel, in units where values lie in [0, 1].
 func (m *Images) Statistics() (mean, std []float64) {
 	mean, std = make([]float64, m.Channels), make([]float64, m.Channels)
 	highest := float64(uint64(1)<<m.Bits - 1)
