@@ -20,6 +20,7 @@ import (
 	"github.com/hcunet/hcunet/ensemble"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
+	"github.com/hcunet/hcunet/train"
 	"github.com/stretchr/testify/require"
 )
 
@@ -317,6 +318,27 @@ func TestLeak(t *testing.T) {
 	c.Weights = filepath.Join(next, "fold0.safetensors")
 	_, err = ensemble.Run(context.Background(), c, ensemble.Options{Out: filepath.Join(t.TempDir(), "x"), Fold: -1})
 	require.ErrorContains(t, err, "-allow-leak")
+}
+
+// Where memory does not suffice, the error says which flags may help, and they do in
+// the same folder, unless something has been learnt there.
+func TestOutOfMemory(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "run")
+	c := small(ensemble.Default, blobs(t, 8, 2))
+	c.Network.Encoder = "greedy"
+	_, err := ensemble.Run(context.Background(), c, ensemble.Options{Out: out, Fold: -1})
+	var full *train.MemoryError
+	require.ErrorAs(t, err, &full)
+	require.Equal(t, 4, full.Images)
+	require.Regexp(t, `^fold 0: .* no memory for a batch of 4 images of 32x32; .*; try -batch 2 -accumulate 2$`, err.Error())
+	_, err = ensemble.FindRate(context.Background(), c, ensemble.Options{Out: t.TempDir()})
+	require.ErrorContains(t, err, "; try -batch 2 -accumulate 2")
+
+	c.Batch, c.Training.MicroBatches = 2, 2
+	run(t, c, ensemble.Options{Out: out, Fold: 0})
+	c.Batch = 4
+	_, err = ensemble.Run(context.Background(), c, ensemble.Options{Out: out, Fold: 1})
+	require.ErrorContains(t, err, "the run in "+out+" has another batch")
 }
 
 // A search leaves its plot.

@@ -40,7 +40,7 @@ func FindRate(ctx context.Context, cfg Config, opt Options) (*Rates, error) {
 	rates := &Rates{Plot: r.out.path("find_rate.png")}
 	nn.Scope(func() { rates.Points, err = r.findRate(ctx) })
 	if err != nil {
-		return nil, err
+		return nil, r.withAdvice(err)
 	}
 	if rates.Steepest, err = train.SteepestRate(rates.Points); err != nil {
 		return nil, err

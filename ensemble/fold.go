@@ -60,9 +60,22 @@ func (r *run) foldOnce(ctx context.Context, f int) error {
 		return err
 	}
 	if err := r.fold(ctx, f); err != nil {
-		return fmt.Errorf("fold %d: %w", f, err)
+		return r.withAdvice(fmt.Errorf("fold %d: %w", f, err))
 	}
 	return nil
+}
+
+// withAdvice adds to an error about memory which flags may help.
+func (r *run) withAdvice(err error) error {
+	var full *train.MemoryError
+	if !errors.As(err, &full) || r.cfg.Batch < 2 {
+		return err
+	}
+	where := ""
+	if begun(r.opt.Out) {
+		where = " in another folder, as this run has learnt something with its own"
+	}
+	return fmt.Errorf("%w; try -batch %d -accumulate %d%s", err, (r.cfg.Batch+1)/2, 2*r.cfg.Training.MicroBatches, where)
 }
 
 // fold trains and scores a fold, or what remains of that. All its tensors go when it

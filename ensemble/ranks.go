@@ -62,7 +62,7 @@ func (r *run) follow(ctx context.Context) error {
 		}
 		nn.Scope(func() { err = r.followFold(ctx, f) })
 		if err != nil {
-			return err
+			return r.withAdvice(err)
 		}
 	}
 	return nil

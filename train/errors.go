@@ -49,12 +49,26 @@ func outOfMemory(err error, b *feed.Batch) error {
 	if !errors.As(err, &native) || !strings.Contains(native.Msg, "out of memory") && !strings.Contains(native.Msg, "can't allocate memory") {
 		return err
 	}
-	if b.N == 1 {
-		return fmt.Errorf("no memory for one image of %dx%d; take smaller images or a smaller network: %w", b.H, b.W, err)
-	}
-	return fmt.Errorf("no memory for a batch of %d images of %dx%d; try a batch size of %d, and as many more micro-batches a step: %w",
-		b.N, b.H, b.W, b.N/2, err)
+	return &MemoryError{Images: b.N, Height: b.H, Width: b.W, Err: err}
 }
+
+// A MemoryError says that there was no memory to compute a batch.
+type MemoryError struct {
+	Images, Height, Width int // of the batch
+
+	Err error // libtorch's
+}
+
+func (e *MemoryError) Error() string {
+	what, advice := "one image", "take smaller images or a smaller network"
+	if e.Images > 1 {
+		what = fmt.Sprintf("a batch of %d images", e.Images)
+		advice = fmt.Sprintf("try batches of %d (feed.LoaderOptions.Batch) and twice as many a step (Config.MicroBatches)", (e.Images+1)/2)
+	}
+	return fmt.Sprintf("no memory for %s of %dx%d; %s: %v", what, e.Height, e.Width, advice, e.Err)
+}
+
+func (e *MemoryError) Unwrap() error { return e.Err }
 
 // item returns the value of a tensor of one element, for use inside nn.Try. On the
 // meta device there is none, and 0 stands for it.

@@ -122,7 +122,7 @@ func TestBadGradientStops(t *testing.T) {
 func TestOutOfMemory(t *testing.T) {
 	cuda := &nn.Error{Op: "conv2d", Msg: "CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 15.78 GiB total capacity)"}
 	err := outOfMemory(cuda, &feed.Batch{N: 16, H: 512, W: 256})
-	require.ErrorContains(t, err, "no memory for a batch of 16 images of 512x256; try a batch size of 8")
+	require.ErrorContains(t, err, "no memory for a batch of 16 images of 512x256; try batches of 8 (feed.LoaderOptions.Batch) and twice as many a step (Config.MicroBatches): ")
 	require.ErrorIs(t, err, cuda)
 	require.ErrorContains(t, outOfMemory(cuda, &feed.Batch{N: 1, H: 512, W: 256}), "no memory for one image of 512x256; take smaller images")
 	other := &nn.Error{Op: "conv2d", Msg: "expected 4D input"}
@@ -131,5 +131,5 @@ func TestOutOfMemory(t *testing.T) {
 
 	// A real one: a tensor of 2^60 numbers.
 	real := nn.Try(func() { nn.Scope(func() { nn.Zeros(nn.CPU, nn.Float, 1<<30, 1<<28) }) })
-	require.ErrorContains(t, outOfMemory(real, &feed.Batch{N: 4, H: 8, W: 8}), "try a batch size of 2")
+	require.ErrorContains(t, outOfMemory(real, &feed.Batch{N: 4, H: 8, W: 8}), "try batches of 2")
 }
