@@ -265,7 +265,7 @@ func TestLaunchRefuses(t *testing.T) {
 
 func TestPrefixed(t *testing.T) {
 	var out strings.Builder
-	p := &prefixed{w: &out, rank: 3}
+	p := &prefixed{w: &out, label: "rank 3"}
 	fmt.Fprint(p, "a\nb")
 	fmt.Fprint(p, "c\n\nd")
 	p.flush()

@@ -14,10 +14,11 @@ import (
 	"time"
 )
 
-// LaunchOptions are optional settings of [Launch].
+// LaunchOptions are optional settings of [Launch] and [Farm].
 type LaunchOptions struct {
 	// Stdout and Stderr take what the processes print: rank 0's as it is, the
-	// others' with "[rank N] " before each line. nil means os.Stdout and os.Stderr.
+	// others' with "[rank N] " or the job's name before each line. nil means
+	// os.Stdout and os.Stderr.
 	Stdout, Stderr io.Writer
 
 	// Grace is how long the others may go on after one has failed, or after ctx
@@ -34,19 +35,7 @@ func Launch(ctx context.Context, n int, argv []string, opt *LaunchOptions) error
 	if n < 1 || len(argv) == 0 {
 		return fmt.Errorf("dist: launch %d processes of %q, wanted at least one and a program", n, argv)
 	}
-	o := LaunchOptions{}
-	if opt != nil {
-		o = *opt
-	}
-	if o.Stdout == nil {
-		o.Stdout = os.Stdout
-	}
-	if o.Stderr == nil {
-		o.Stderr = os.Stderr
-	}
-	if o.Grace == 0 {
-		o.Grace = 10 * time.Second
-	}
+	o := opt.filled()
 	port, err := freePort()
 	if err != nil {
 		return fmt.Errorf("dist: no free port for the store: %w", err)
@@ -61,7 +50,11 @@ func Launch(ctx context.Context, n int, argv []string, opt *LaunchOptions) error
 			// goroutine keeps its thread until the child is done.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			if err := o.run(ctx, cfg, argv); err != nil {
+			p := process{name: fmt.Sprintf("rank %d of %d", rank, n), argv: argv, environ: cfg.Environ()}
+			if rank > 0 {
+				p.label = fmt.Sprintf("rank %d", rank)
+			}
+			if err := o.run(ctx, p); err != nil {
 				cancel(err) // the first cause stays
 			}
 		})
@@ -70,16 +63,40 @@ func Launch(ctx context.Context, n int, argv []string, opt *LaunchOptions) error
 	return context.Cause(ctx)
 }
 
+// A process is one that a LaunchOptions runs.
+type process struct {
+	name    string // in errors
+	label   string // before its lines; "" for none
+	argv    []string
+	environ []string // beside this process's
+}
+
+func (opt *LaunchOptions) filled() (o LaunchOptions) {
+	if opt != nil {
+		o = *opt
+	}
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
+	if o.Stderr == nil {
+		o.Stderr = os.Stderr
+	}
+	if o.Grace == 0 {
+		o.Grace = 10 * time.Second
+	}
+	return o
+}
+
 // run runs one process to its end.
-func (o *LaunchOptions) run(ctx context.Context, cfg Config, argv []string) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), cfg.Environ()...)
+func (o *LaunchOptions) run(ctx context.Context, p process) error {
+	cmd := exec.CommandContext(ctx, p.argv[0], p.argv[1:]...)
+	cmd.Env = append(os.Environ(), p.environ...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = o.Grace // then it is killed
 	dieWithParent(cmd)
 	cmd.Stdout, cmd.Stderr = o.Stdout, o.Stderr
-	if cfg.Rank > 0 {
-		out, err := &prefixed{w: o.Stdout, rank: cfg.Rank}, &prefixed{w: o.Stderr, rank: cfg.Rank}
+	if p.label != "" {
+		out, err := &prefixed{w: o.Stdout, label: p.label}, &prefixed{w: o.Stderr, label: p.label}
 		defer out.flush()
 		defer err.flush()
 		cmd.Stdout, cmd.Stderr = out, err
@@ -90,9 +107,9 @@ func (o *LaunchOptions) run(ctx context.Context, cfg Config, argv []string) erro
 	case err == nil || ctx.Err() != nil && errors.As(err, &exit):
 		return nil // ended by itself, or because of another
 	case errors.As(err, &exit):
-		return fmt.Errorf("dist: rank %d of %d ended with %s", cfg.Rank, cfg.Size, exit.ProcessState)
+		return fmt.Errorf("dist: %s ended with %s", p.name, exit.ProcessState)
 	}
-	return fmt.Errorf("dist: rank %d of %d: %w", cfg.Rank, cfg.Size, err)
+	return fmt.Errorf("dist: %s: %w", p.name, err)
 }
 
 // freePort returns a port that nobody listens at now.
@@ -105,11 +122,11 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// prefixed writes whole lines with the rank before them.
+// prefixed writes whole lines with a label before them.
 type prefixed struct {
-	w    io.Writer
-	rank int
-	line []byte
+	w     io.Writer
+	label string
+	line  []byte
 }
 
 func (p *prefixed) Write(b []byte) (int, error) {
@@ -127,7 +144,19 @@ func (p *prefixed) flush() {
 		return
 	}
 	w := bufio.NewWriter(p.w)
-	fmt.Fprintf(w, "[rank %d] %s", p.rank, p.line)
+	fmt.Fprintf(w, "[%s] %s", p.label, p.line)
 	_ = w.Flush()
 	p.line = p.line[:0]
+}
+
+// shared lets several processes' lines go to one writer.
+type shared struct {
+	mutex sync.Mutex
+	w     io.Writer
+}
+
+func (s *shared) Write(b []byte) (int, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.w.Write(b)
 }

@@ -7,7 +7,8 @@
 //	kfold -config runs/siim/config.json          the same again
 //	kfold -data data/siim-256 -out runs/siim -fold 2    one fold by itself, and after all:
 //	kfold -gather -out runs/siim
-//	kfold -data data/siim-256 -out runs/siim -nproc 4   four processes on this machine
+//	kfold -data data/siim-256 -out runs/siim -devices cuda:0,cuda:1    a fold on each at a time
+//	kfold -data data/siim-256 -out runs/siim -nproc 4   four processes train each fold together
 //	torchrun --no-python --nproc-per-node 4 kfold -data data/siim-256 -out runs/siim
 //
 // On SIIM-ACR (10,675 films at 256x256) the notebook "Hypercolumns pneumothorax
@@ -21,12 +22,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/ensemble"
 	"github.com/hcunet/hcunet/internal/passive"
 	"github.com/hcunet/hcunet/internal/usage"
+	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/report"
 )
 
@@ -52,6 +56,7 @@ var help = usage.Text{
 		"kfold -data data/siim-256 -out runs/siim -fold 2    trains one fold by itself; after all of them",
 		"kfold -gather -out runs/siim                        makes the ensemble",
 		"kfold -data data/siim-256 -find-rate -out runs/rate looks for a learning rate",
+		"kfold -data data/siim-256 -out runs/siim -devices cuda:0,cuda:1    trains two folds at a time",
 		"kfold -data data/siim-256 -out runs/siim -nproc 4   trains each network on 4 devices",
 	},
 	Groups: []usage.Group{
@@ -60,7 +65,7 @@ var help = usage.Text{
 		{Heading: "network and training", Flags: []string{"arch", "size", "batch", "accumulate", "epochs-frozen", "epochs-full", "rate", "weight-decay", "clip", "precision", "seed", "threshold"}},
 		{Heading: "folds and masks", Flags: []string{"folds", "split", "rule", "noise", "no-flip", "film-size"}},
 		{Heading: "the run", Flags: []string{"out", "resume", "fold", "gather", "find-rate", "save-every"}},
-		{Heading: "the machine", Flags: []string{"device", "threads", "nproc", "workers", "memory"}},
+		{Heading: "the machine", Flags: []string{"device", "threads", "devices", "nproc", "workers", "memory"}},
 	},
 }
 
@@ -77,6 +82,7 @@ func run(args []string) error {
 	flags.IntVar(&opt.Workers, "workers", 0, "`goroutines` that read and transform images; 0 means one per core")
 	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 so that saving costs under 2 %")
 	processes := flags.Int("nproc", 1, "`processes` to start on this machine, which train each network together; torchrun, srun and Kubernetes start their own")
+	devices := flags.String("devices", "", "`devices` of this machine, such as cuda:0,cuda:1, that train a fold each at a time, every fold as a process of its own")
 	find := flags.Bool("find-rate", false, "train with a growing rate and say where the loss falls fastest")
 	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
@@ -87,6 +93,20 @@ func run(args []string) error {
 	}
 	if *processes > 1 && !launched {
 		return launch(*processes)
+	}
+	var apart []nn.Device
+	if *devices != "" {
+		if launched || *processes > 1 || opt.Fold >= 0 || opt.Gather || *find {
+			return errors.New("-devices trains every fold, by itself; leave out -nproc, torchrun and the like, -fold, -gather and -find-rate")
+		}
+		for _, name := range strings.Split(*devices, ",") {
+			d, err := nn.ParseDevice(name)
+			if err != nil {
+				return err
+			}
+			apart = append(apart, d)
+		}
+		place.LocalSize = len(apart) // which share the cores
 	}
 	opt.Memory <<= 20
 	var base *ensemble.Config
@@ -113,6 +133,12 @@ func run(args []string) error {
 		}
 		defer opt.Group.Close()
 	}
+	if apart != nil {
+		if err := trainApart(c, opt, apart); err != nil {
+			return err
+		}
+		opt.Gather, opt.Device = true, apart[0]
+	}
 	if place.Rank == 0 {
 		opt.Progress = report.NewProgress(os.Stderr)
 	}
@@ -137,6 +163,22 @@ func run(args []string) error {
 	}
 	fmt.Printf("%s\nweights, predictions, plots and how it was made: %s\n", result, result.Out)
 	return nil
+}
+
+// trainApart trains the folds by processes of this program, one on each device at a
+// time.
+func trainApart(c ensemble.Config, opt ensemble.Options, devices []nn.Device) error {
+	ctx, stop := usage.Interruptible(nil)
+	defer stop()
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return ensemble.TrainApart(ctx, c, opt, devices, func(fold int, device nn.Device) []string {
+		argv := append([]string{program}, os.Args[1:]...) // of a flag that is given twice the last one counts
+		return append(argv, "-devices", "", "-out", opt.Out, "-device", device.String(),
+			"-threads", strconv.Itoa(nn.Threads()), "-fold", strconv.Itoa(fold))
+	})
 }
 
 // launch starts this program again, as several processes.
