@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/hcunet/hcunet/augment"
@@ -19,15 +20,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The test binary is also the program of the processes: this variable names the
-// file for what the first of them has learnt.
-const ranksVariable = "HCUNET_TEST_RANKS"
+// The test binary is also the program of the processes. The first variable names the
+// file for what the first of them has learnt, the second one the state of a run that
+// stops, after as many pauses as the third says, or goes on, if that is 0.
+const (
+	ranksVariable = "HCUNET_TEST_RANKS"
+	stateVariable = "HCUNET_TEST_RANKS_STATE"
+	stopVariable  = "HCUNET_TEST_RANKS_STOP"
+)
 
 // learnt is what a run leaves.
 type learnt struct {
 	Weights       map[string][]float64
 	Epochs        []metric.Epoch
 	Probabilities []float32 // of the last image
+	Pauses        int       // of this part of the run
 }
 
 // ranksMain is a process of TestRanks.
@@ -41,7 +48,8 @@ func ranksMain(path string) error {
 		return err
 	}
 	defer group.Close()
-	result, err := learn(group)
+	stop, _ := strconv.Atoi(os.Getenv(stopVariable))
+	result, err := learn(group, os.Getenv(stateVariable), stop)
 	if err == nil && group.First() {
 		var b []byte
 		if b, err = json.Marshal(result); err == nil {
@@ -56,8 +64,9 @@ func ranksMain(path string) error {
 }
 
 // learn trains a small network with batch norms in float64, in one process or in
-// several: 11 images in batches of 4, two batches a step.
-func learn(group *dist.Group) (*learnt, error) {
+// several: 11 images in batches of 4, two batches a step. A state to stop at or to
+// go on from may be "".
+func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 	r := rand.New(rand.NewPCG(7, 7))
 	items := make([]feed.Item, 11)
 	for i := range items {
@@ -100,11 +109,31 @@ func learn(group *dist.Group) (*learnt, error) {
 	}
 	cfg := train.Default()
 	cfg.MicroBatches, cfg.Clip, cfg.SyncBatchNorm = 2, 0.5, true
+	pauses := 0
+	stopping := train.Hook{Pause: func(l *train.Learner) error {
+		if pauses++; stop == 0 || pauses < stop {
+			return nil
+		}
+		if pauses > stop { // a run ends at the pause after it was told to
+			return train.Stop
+		}
+		if group == nil || group.First() {
+			if err := l.SaveState(state); err != nil {
+				return err
+			}
+		}
+		return train.Stop
+	}}
 	l, err := train.New(net, rgb(), cfg, &train.Parts{
-		Group: group, Metrics: []metric.Metric{metric.KernelDice(0.5, metric.Noise{})},
+		Group: group, Metrics: []metric.Metric{metric.KernelDice(0.5, metric.Noise{})}, Hooks: []train.Hook{stopping},
 	})
 	if err != nil {
 		return nil, err
+	}
+	if state != "" && stop == 0 {
+		if err := l.LoadState(state); err != nil {
+			return nil, err
+		}
 	}
 	out := &learnt{Weights: map[string][]float64{}}
 	out.Epochs, err = l.Fit(context.Background(), source, valid,
@@ -122,6 +151,7 @@ func learn(group *dist.Group) (*learnt, error) {
 		out.Probabilities = p.Prob
 		return nil
 	})
+	out.Pauses = pauses
 	return out, err
 }
 
@@ -130,32 +160,70 @@ func TestRanks(t *testing.T) {
 	if err := dist.Available(); err != nil {
 		t.Skip(err)
 	}
-	want, err := learn(nil)
+	want, err := learn(nil, "", 0)
 	require.NoError(t, err)
 	for _, n := range []int{2, 3} {
-		path := filepath.Join(t.TempDir(), "learnt.json")
-		t.Setenv(ranksVariable, path)
-		require.NoError(t, dist.Launch(t.Context(), n, []string{os.Args[0]}, nil))
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		var got learnt
-		require.NoError(t, json.Unmarshal(text, &got))
-
-		const rounding = 1e-12 // sums of some hundred numbers, over ten steps
-		require.Len(t, got.Weights, len(want.Weights))
-		for name, w := range want.Weights {
-			require.InDeltaSlice(t, w, got.Weights[name], rounding, "%s of %d processes", name, n)
-		}
-		require.Len(t, got.Epochs, len(want.Epochs))
-		for i, e := range want.Epochs {
-			require.InDelta(t, e.TrainLoss, got.Epochs[i].TrainLoss, rounding)
-			require.Len(t, got.Epochs[i].Values, len(e.Values))
-			for j, v := range e.Values {
-				require.InDelta(t, v.Value, got.Epochs[i].Values[j].Value, 1e-7, "%s of %d processes", v.Name, n) // from float32 probabilities
-			}
-		}
-		require.InDeltaSlice(t, want.Probabilities, got.Probabilities, 1e-6)
+		requireLearnt(t, want, learnByRanks(t, n, "", 0), "%d processes", n)
 	}
+}
+
+// A run that one number of processes began goes on with another one.
+func TestRanksChange(t *testing.T) {
+	if err := dist.Available(); err != nil {
+		t.Skip(err)
+	}
+	want, err := learn(nil, "", 0)
+	require.NoError(t, err)
+	for _, c := range []struct{ begin, goOn, stop int }{
+		{1, 2, 1}, // with the gradients of a batch gathered
+		{1, 2, 3}, // with those of an epoch's last batch, before their step
+		{2, 1, 4}, // at the end of an epoch
+	} {
+		state := filepath.Join(t.TempDir(), "state.safetensors")
+		learnByRanks(t, c.begin, state, c.stop)
+		ended := learnByRanks(t, c.goOn, state, 0)
+		require.Less(t, ended.Pauses, want.Pauses, "it went on, and did not begin again")
+		requireLearnt(t, want, ended, "%+v", c)
+	}
+}
+
+// learnByRanks returns what n processes learn.
+func learnByRanks(t *testing.T, n int, state string, stop int) *learnt {
+	t.Helper()
+	if n == 1 {
+		got, err := learn(nil, state, stop)
+		require.NoError(t, err)
+		return got
+	}
+	path := filepath.Join(t.TempDir(), "learnt.json")
+	t.Setenv(ranksVariable, path)
+	t.Setenv(stateVariable, state)
+	t.Setenv(stopVariable, strconv.Itoa(stop))
+	require.NoError(t, dist.Launch(t.Context(), n, []string{os.Args[0]}, nil))
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var got learnt
+	require.NoError(t, json.Unmarshal(text, &got))
+	return &got
+}
+
+func requireLearnt(t *testing.T, want, got *learnt, format string, args ...any) {
+	t.Helper()
+	by := fmt.Sprintf(format, args...)
+	const rounding = 1e-12 // sums of some hundred numbers, over ten steps
+	require.Len(t, got.Weights, len(want.Weights))
+	for name, w := range want.Weights {
+		require.InDeltaSlice(t, w, got.Weights[name], rounding, "%s, %s", name, by)
+	}
+	require.Len(t, got.Epochs, len(want.Epochs), by)
+	for i, e := range want.Epochs {
+		require.InDelta(t, e.TrainLoss, got.Epochs[i].TrainLoss, rounding, by)
+		require.Len(t, got.Epochs[i].Values, len(e.Values))
+		for j, v := range e.Values {
+			require.InDelta(t, v.Value, got.Epochs[i].Values[j].Value, 1e-7, "%s, %s", v.Name, by) // from float32 probabilities
+		}
+	}
+	require.InDeltaSlice(t, want.Probabilities, got.Probabilities, 1e-6, by)
 }
 
 func TestGroupRefuses(t *testing.T) {

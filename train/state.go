@@ -189,6 +189,12 @@ func (r *run) resume() error {
 	if err := r.optimizer.LoadState(was.optimizer); err != nil {
 		return err
 	}
+	// Several processes add up what each has gathered, when the batch comes that completes
+	// a step: the first one alone brings what is in the state. The gradients of an
+	// epoch's last batch are the sums already, and each process needs them.
+	if !r.first() && r.at.Batch < r.at.Batches {
+		return nil
+	}
 	return setGradients(r.params, was.gradients)
 }
 
