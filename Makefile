@@ -4,6 +4,7 @@
 #	make test         set up, run every test
 #	make test-long    also the tests that take minutes each, such as the whole network in float64
 #	make test-pure    the packages that need neither libtorch nor a C++ compiler
+#	make race         these under Go's race detector
 #	make portable     these compile for macOS and Windows too
 #	make golden       only the packages that check against reference vectors
 #	make bench        Go benchmarks: PKG=./rle BENCH=Decode narrow them down
@@ -38,7 +39,7 @@ endif
 native := . build/libtorch.env &&
 pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./predict/service ./predict/onnxfile ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/onnxruntime ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
 
-.PHONY: onnxruntime setup demo test test-long test-pure portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
+.PHONY: onnxruntime setup demo test test-long test-pure race portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
 
 setup:
 	@scripts/libtorch -install
@@ -51,6 +52,10 @@ test-long: setup
 
 test-pure:
 	CGO_ENABLED=0 CC=false CXX=false $(GO) test -timeout 10m $(pure)
+
+# The race detector needs a C compiler, and minutes. Two packages start no goroutine.
+race:
+	$(GO) test -race -short -timeout 20m $(filter-out ./rle ./augment,$(pure))
 
 # vet compiles everything below a package, and the package with its tests.
 portable:

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -60,18 +61,12 @@ var roles = map[string]func(*Group) error{
 
 // launch runs a role as n processes and returns what they printed.
 func launch(t *testing.T, role string, n int) (string, error) {
-	needProcesses(t)
+	golden.Processes(t, Available())
 	t.Setenv("HCUNET_TEST_ROLE", role)
 	t.Setenv("HCUNET_TIMEOUT", "1h") // a test that waits for it never ends
 	var out lockedBuffer
 	err := Launch(t.Context(), n, []string{os.Args[0]}, &LaunchOptions{Stdout: &out, Stderr: &out})
 	return out.String(), err
-}
-
-func needProcesses(t *testing.T) {
-	if err := Available(); err != nil {
-		t.Skip(err)
-	}
 }
 
 type lockedBuffer struct {
@@ -243,7 +238,7 @@ func TestAgree(t *testing.T) {
 }
 
 func TestOpenNamesTheAbsent(t *testing.T) {
-	needProcesses(t)
+	golden.Processes(t, Available())
 	port, err := freePort()
 	require.NoError(t, err)
 	cfg := Config{Size: 3, LocalSize: 1, Host: "127.0.0.1", Port: port, Serve: true, Timeout: 2 * time.Second}

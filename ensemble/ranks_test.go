@@ -11,6 +11,7 @@ import (
 
 	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/ensemble"
+	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/stretchr/testify/require"
 )
 
@@ -48,9 +49,7 @@ func runTogether(c childRun) error {
 // Two processes train every fold together; one is killed, the other stops by itself,
 // and the job that goes on leaves the bytes of one that nobody disturbed.
 func TestRanksKilled(t *testing.T) {
-	if err := dist.Available(); err != nil {
-		t.Skip(err)
-	}
+	golden.Processes(t, dist.Available())
 	c := small(ensemble.Default, blobs(t, 10, 2))
 	c.Training.MicroBatches, c.Training.SyncBatchNorm = 2, true
 	c.Phases = ensemble.NotebookPhases(2, 1, 1e-2, false)

@@ -175,6 +175,11 @@ func compare(t *testing.T, got, want []event, tolerance func(i int) float64) flo
 	return worst
 }
 
+// withinFloat64 is what the order of sums may change in float64: sums of up to 128
+// numbers, those of a batch norm, round at 11 times 1.1e-16 where errors are random,
+// and 44 batches add such errors to 8e-15. It is six times that; 1e-15 was seen.
+const withinFloat64 = 5e-14
+
 func within(tol float64) func(int) float64 { return func(int) float64 { return tol } }
 
 // kernelVariant is an option set of golden/scripts/b3.py.
@@ -230,20 +235,22 @@ func TestKernelTrajectories(t *testing.T) {
 	golden.JSON(t, "b3_optim/events.json", &all)
 	for name, v := range kernelVariants {
 		t.Run(name, func(t *testing.T) {
-			// Only the order of sums differs. Measured: 6e-16 for tensors and 9e-16 for
-			// events in float64, 8e-8 and 2e-7 in float32, through 44 batches.
-			tol := 1e-14
+			// Only the order of sums differs.
+			tol := withinFloat64
 			if v.dtype == nn.Float {
-				tol = 1e-6
+				tol = 5e-6 // as withinFloat64, with roundings of 6e-8; 2.4e-7 was seen
 			} else {
 				v.dtype = nn.Double
 			}
 			// The bias before a batch norm has no gradient but rounding noise, which
 			// Adam scales up towards the learning rate, by 1e8 or until it is reached;
-			// the norm's running mean follows it and hides it from all else.
-			noise := 1e-10
+			// the norm's running mean follows it and hides it from all else. In float64
+			// noise of 1e-17 moves it by 1e8 times the rate of 1e-2 times that, 1e-11,
+			// in each of some twenty steps: 7e-11 was seen. In float32 the noise is
+			// enough for whole steps of the rate, some of which cancel: 1e-2 was seen.
+			noise := 1e-8
 			if v.dtype == nn.Float {
-				noise = 1e-2
+				noise = 1e-1
 			}
 			want := golden.Tensors(t, "b3_optim/"+name+".safetensors")
 			worst, worstNoise, tensors := 0.0, 0.0, 0
@@ -293,7 +300,7 @@ func TestKernelExtract(t *testing.T) {
 	require.NoError(t, json.Unmarshal(b, &want))
 	v := kernelVariants["kernel11"]
 	v.dtype = nn.Double
-	compare(t, v.run(t, newTiny(t, nn.Double), func(int) {}), want, within(1e-14))
+	compare(t, v.run(t, newTiny(t, nn.Double), func(int) {}), want, within(withinFloat64))
 }
 
 // Frozen, the kernel recipe decays biases all the same, because fastai does; the

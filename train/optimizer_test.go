@@ -96,8 +96,8 @@ func TestAdamGolden(t *testing.T) {
 					got, err := nn.Slice[float64](p.Tensor)
 					require.NoError(t, err)
 					key := fmt.Sprintf("%s.step%d.%s", name, step, p.Name)
-					// Ten steps of a few roundings each.
-					worst = max(worst, golden.Close(t, key, got, golden.Float64s(t, want, key), 2e-15))
+					// Ten steps of five roundings each, if all went one way.
+					worst = max(worst, golden.Close(t, key, got, golden.Float64s(t, want, key), 50*1.2e-16))
 					compared++
 				}
 			}

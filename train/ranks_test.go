@@ -14,6 +14,7 @@ import (
 	pictures "github.com/hcunet/hcunet/data/picture"
 	"github.com/hcunet/hcunet/dist"
 	"github.com/hcunet/hcunet/feed"
+	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -157,9 +158,7 @@ func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 
 // n processes of b images are one process of n times b, to the rounding of float64.
 func TestRanks(t *testing.T) {
-	if err := dist.Available(); err != nil {
-		t.Skip(err)
-	}
+	golden.Processes(t, dist.Available())
 	want, err := learn(nil, "", 0)
 	require.NoError(t, err)
 	for _, n := range []int{2, 3} {
@@ -169,9 +168,7 @@ func TestRanks(t *testing.T) {
 
 // A run that one number of processes began goes on with another one.
 func TestRanksChange(t *testing.T) {
-	if err := dist.Available(); err != nil {
-		t.Skip(err)
-	}
+	golden.Processes(t, dist.Available())
 	want, err := learn(nil, "", 0)
 	require.NoError(t, err)
 	for _, c := range []struct{ begin, goOn, stop int }{

@@ -67,11 +67,11 @@ func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss
 // largest.
 //
 // Float64 rounds at 1.1e-16, and some hundred layers of sums of some thousands of
-// products, in any order, made up to 8e-14 of it where norm_batch divides by
+// products, in any order, made up to 9e-14 of it where norm_batch divides by
 // deviations of 16 elements; 5e-13 is six times that. A gradient crosses all layers
-// twice.
+// twice: 6e-14 was seen, and 4e-12 with norm_batch; ten times that is allowed.
 //
-// In float32 the forward pass is PyTorch's to 3e-6, or 1e-4 with norm_batch. The
+// In float32 the forward pass is PyTorch's to 6e-6, or 5e-5 with norm_batch. The
 // backward pass agrees to 1e-5 down to the first ReLU whose input is 0 to rounding,
 // where the CPU decides whether that element's gradient passes. The deep maps of
 // these inputs have 2x2 and 4x4 pixels, so one such element moved all gradients
@@ -79,12 +79,14 @@ func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss
 // where another met none. TestFloat32Gradients is strict where no element decides.
 func stepTolerances(dtype nn.DType, name string) (scores, whole, elements float64) {
 	switch {
+	case dtype == nn.Double && name == "norm_batch":
+		return 5e-13, 5e-11, 5e-11
 	case dtype == nn.Double:
 		return 5e-13, 5e-12, 5e-12
 	case name == "norm_batch":
 		return 5e-4, 5e-2, 3e-1
 	}
-	return 1e-5, 2e-2, 1e-1
+	return 3e-5, 2e-2, 1e-1
 }
 
 // trainOptions are the files of golden/b2_train.

@@ -64,9 +64,10 @@ func TestSummary(t *testing.T) {
 
 // Errors are in units of the largest logit.
 const (
-	// PyTorch's own float32 run is up to 9e-7 away from its float64 run; sums are
-	// taken in another order here.
-	tolerance32 = 5e-6
+	// PyTorch's own float32 run is up to 9e-7 away from its float64 run. Sums are
+	// taken in another order here: by vectors, or one by one as a plain BLAS does,
+	// which made up to 2.5e-6.
+	tolerance32 = 1e-5
 	// Float64 rounds at 1.1e-16; some hundred layers of sums of some thousands of
 	// products, in any order, made 1e-14 of it.
 	tolerance64 = 1e-13

@@ -20,6 +20,19 @@ import (
 // test-long` asks for: all variants of a network where a few stand for them.
 func Long() bool { return os.Getenv("HCUNET_LONG") != "" }
 
+// Processes skips a test of several processes where err says that there can be none, as
+// dist.Available does; with HCUNET_GLOO=require in the environment it fails instead.
+func Processes(t testing.TB, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if os.Getenv("HCUNET_GLOO") == "require" {
+		t.Fatalf("HCUNET_GLOO=require, but %v", err)
+	}
+	t.Skip(err)
+}
+
 // Path returns the path of a file or folder under ../shared, such as
 // "golden/b7_rle/rle.json", or skips the test.
 func Path(t testing.TB, rel string) string {
