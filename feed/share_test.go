@@ -38,7 +38,7 @@ func TestShares(t *testing.T) {
 		}
 	}
 	for message, opt := range map[string]feed.LoaderOptions{
-		"part 4 of 4":              {Batch: 8, Share: feed.Share{Rank: 4, Of: 4}},
+		"share 4 of 4":             {Batch: 8, Share: feed.Share{Rank: 4, Of: 4}},
 		"4 images for 8 processes": {Batch: 4, Share: feed.Share{Rank: 0, Of: 8}},
 	} {
 		_, err := feed.NewLoader(images, opt)
