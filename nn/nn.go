@@ -20,6 +20,11 @@
 // prediction are scopes; parameters, buffers and optimizer state are made
 // outside of one.
 //
+// On the CPU the memory of a large tensor is kept for the next one of about its size,
+// as fresh memory costs more time than most operators. Kept and used memory together
+// never exceed the most that tensors used at one time; [ReleaseMemory] gives back what
+// is kept.
+//
 // # Goroutines
 //
 // No layer remembers whether it is in training: that is an argument of Forward.
@@ -99,6 +104,11 @@ func Scope(f func()) (freed int64) { return shim.Scope(f) }
 // Keep moves tensors of the innermost scope of this thread to the scope around
 // it; where there is none around it, they live until Go's collector frees them.
 func Keep(ts ...torch.Tensor) { shim.Keep(ts...) }
+
+// ReleaseMemory gives back to the system what is kept of freed tensors' memory on the
+// CPU, and returns how many bytes it was. It is for a program that has done the largest
+// thing it will do.
+func ReleaseMemory() int64 { return shim.ReleaseMemory() }
 
 // NoGrad runs f without recording for gradients.
 func NoGrad(f func()) { shim.NoGrad(f) }

@@ -32,6 +32,36 @@ func TestScope(t *testing.T) {
 	assert.Contains(t, panicText(func() { torch.Sigmoid(lost) }), "scope")
 }
 
+// Memory of freed tensors is used again, and never more of it is kept than was used
+// at one time.
+func TestMemoryIsKept(t *testing.T) {
+	const mib = 1 << 20
+	opFull := NewOp("full")
+	make := func(n int64) { // n MiB, half and half
+		Scope(func() {
+			shape := []int64{n * mib / 8}
+			a, b := call(t, opFull, shape, 1.0), call(t, opFull, shape, 2.0)
+			assert.EqualValues(t, 1, values(t, a)[shape[0]-1])
+			assert.EqualValues(t, 2, values(t, b)[shape[0]-1])
+		})
+	}
+	ReleaseMemory()
+	make(64)
+	assert.EqualValues(t, 64*mib, ReleaseMemory())
+	assert.Zero(t, ReleaseMemory())
+	for range 10 {
+		make(64)
+		make(60) // fits where 64 were
+		make(40) // does not
+	}
+	kept := ReleaseMemory()
+	assert.LessOrEqual(t, kept, int64(64*mib))
+	assert.GreaterOrEqual(t, kept, int64(40*mib))
+
+	make(1) // half a MiB each is too small
+	assert.Zero(t, ReleaseMemory())
+}
+
 func TestScopesNest(t *testing.T) {
 	var fromInner, toTop torch.Tensor
 	Scope(func() {

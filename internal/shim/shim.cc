@@ -12,6 +12,7 @@
 
 #include "cgotorch.h"
 #include "distributed.h"
+#include "memory.h"
 #include "meta.h"
 
 #include <ATen/autocast_mode.h>
@@ -327,6 +328,7 @@ void hcunet_reducer_close(void*) {}
 
 #endif
 
+int64_t hcunet_release_memory(void) { return static_cast<int64_t>(release_memory()); }
 char* hcunet_seed(uint64_t seed) {
   return guard([&] { at::manual_seed(seed); });
 }

@@ -85,6 +85,10 @@ func Synchronize(index int) error {
 	return check("cuda synchronize", C.hcunet_cuda_synchronize(C.int(index)))
 }
 
+// ReleaseMemory returns to the system what is kept of freed tensors' memory on the
+// CPU, and says how many bytes it was.
+func ReleaseMemory() int64 { return int64(C.hcunet_release_memory()) }
+
 // Seed sets the seed of libtorch's generators on every device.
 func Seed(seed uint64) error { return check("manual_seed", C.hcunet_seed(C.uint64_t(seed))) }
 

@@ -87,6 +87,7 @@ char* hcunet_reducer_finish(void* reducer);   // they are the sums over all rank
 void hcunet_reducer_close(void* reducer);
 
 // Process-wide state.
+int64_t hcunet_release_memory(void);  // how many bytes were kept on the CPU
 char* hcunet_seed(uint64_t seed);
 void hcunet_set_threads(int n);
 int hcunet_threads(void);
