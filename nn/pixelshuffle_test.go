@@ -2,6 +2,7 @@ package nn
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -57,6 +58,6 @@ func TestPixelShuffleIsFastai(t *testing.T) {
 		// Sums of four in another order, and of ten for a gradient: float32 has 24 bits.
 		assert.InDeltaSlice(t, out[1], out[0], 1e-6)
 		assert.InDeltaSlice(t, grads[1], grads[0], 1e-5)
-		assert.NotZero(t, out[0][0])
+		assert.Greater(t, slices.Max(out[0]), float32(0.5)) // there is something to compare
 	}
 }
