@@ -3,6 +3,11 @@
 // gives for them.
 //
 //	onnx FOLDER [encoder [folds [size]]]
+//
+// For bench/speed/onnx_side.py it exports the notebook's network with given weights,
+// its two scores as sigmoids:
+//
+//	onnx -weights weights.safetensors BATCH SIZE FILE
 package main
 
 import (
@@ -16,6 +21,7 @@ import (
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
+	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/network"
 	"github.com/hcunet/hcunet/nn"
@@ -26,6 +32,10 @@ import (
 )
 
 func main() {
+	if os.Args[1] == "-weights" {
+		must(0, exported(os.Args[2], must(strconv.Atoi(os.Args[3])), must(strconv.Atoi(os.Args[4])), os.Args[5]))
+		return
+	}
 	folder, encoder, folds, size := os.Args[1], "resnet34", 1, 256
 	if len(os.Args) > 2 {
 		encoder = os.Args[2]
@@ -101,6 +111,24 @@ func run(folder, encoder string, folds, size int) error {
 	}
 	fmt.Println(string(shape))
 	return nil
+}
+
+func exported(weights string, batch, size int, to string) error {
+	w, err := checkpoint.OpenSafetensors(weights)
+	if err != nil {
+		return err
+	}
+	p := data.KernelPreparation()
+	p.Size, p.MaskScaling, p.CLAHE = size, resize.MaskNearest, false
+	a := &predict.Artifact{
+		Model: predict.Model{
+			Task:        data.Task{Classes: []string{"none", "first", "second"}, Channels: 3, Output: data.Sigmoid},
+			Preparation: p, Network: json.RawMessage(`{"encoder": "resnet34"}`), Folds: 1,
+			Point: predict.OperatingPoint{Rules: make([]metric.Rule, 2)},
+		},
+		Weights: []*checkpoint.File{w},
+	}
+	return onnxfile.Write(to, a, &onnxfile.Options{Fixed: true, Batch: batch})
 }
 
 func must[T any](v T, err ...error) T {

@@ -119,6 +119,8 @@ def load(path):
         header, data = json.loads(f.read(size)), bytearray(f.read())
     state = {}
     for k, v in header.items():
+        if k == "__metadata__":
+            continue
         at, end = v["data_offsets"]
         state[k] = torch.frombuffer(data, dtype=types[v["dtype"]], offset=at, count=(end - at) // (4 if v["dtype"] == "F32" else 8)).reshape(v["shape"]).clone()
     return state
