@@ -153,6 +153,17 @@ func (g *Graph) MaxPool(x Value, kernel, stride, padding int) Value {
 		Attr{"pads", []int{padding, padding, padding, padding}})
 }
 
+// Widen adds channels of zeros up to a number of them.
+func (g *Graph) Widen(x Value, channels int) Value {
+	more := channels - g.channels[x]
+	if more == 0 {
+		return x
+	}
+	y := g.Node("Pad", []Value{x, g.Ints(0, 0, 0, 0, 0, int64(more), 0, 0)})
+	g.channels[y] = channels
+	return y
+}
+
 // PixelShuffle makes (N, C, 2H, 2W) of (N, 4C, H, W), as torch.pixel_shuffle does.
 func (g *Graph) PixelShuffle(x Value) Value {
 	y := g.Node("DepthToSpace", []Value{x}, Attr{"blocksize", 2}, Attr{"mode", "CRD"})

@@ -196,6 +196,25 @@ func (k *Kernel) Folded(a *Affine) *Kernel {
 	return &to
 }
 
+// padded returns the convolution with zeros for more channels. A map that has fewer than
+// k takes, or 8 more, is not the one that was meant; Conv then says so.
+func (k *Kernel) padded(out, in int) *Kernel {
+	if in < k.In || in >= k.In+8 || out == k.Out && in == k.In {
+		return k
+	}
+	to := *k
+	to.Out, to.In = out, in
+	area := k.Height * k.Width
+	to.Weight = make([]float32, out*in*area)
+	for o := range k.Out {
+		copy(to.Weight[o*in*area:], k.Weight[o*k.In*area:][:k.In*area])
+	}
+	if k.Bias != nil {
+		to.Bias = append(make([]float32, 0, out), k.Bias...)[:out]
+	}
+	return &to
+}
+
 // A failure is an error on its way up through the functions that write a graph.
 type failure struct{ err error }
 
