@@ -16,15 +16,15 @@ import (
 	"github.com/hcunet/hcunet/data/picture"
 )
 
-// CheckOptions of Check; nil means all defaults.
+// CheckOptions are the options of Check; nil means all defaults.
 type CheckOptions struct {
-	Folds   int    // of the training; 0 means 4
-	Seed    uint32 // of the folds; 0 means folds.KernelSeed
+	Folds   int    // number of folds of the training; 0 means 4
+	Seed    uint32 // seed of the folds; 0 means folds.KernelSeed
 	Workers int    // images at a time; 0 means one per core
 }
 
-// Report is what a careful person wants to know of a dataset before training on
-// it. Areas are in pixels of all classes but the background.
+// Report holds the result of Check. Areas are pixels of all classes but the
+// background.
 type Report struct {
 	Dir                     string
 	Task                    Task
@@ -32,26 +32,26 @@ type Report struct {
 	Width, Height           int
 	Positive                int    // training images whose mask is not empty
 	With                    []int  // training images that show a class, for each class
-	Areas                   []int  // of the positives, ascending
-	Mean, Std               Values // of the training images' values in [0, 1], for each channel
-	StoredMean, StoredStd   Values // of the statistics file; nil without one
+	Areas                   []int  // mask areas of the positive images, ascending
+	Mean, Std               Values // of all values of the training images in [0, 1], per channel
+	StoredMean, StoredStd   Values // from the statistics file; nil without one
 	Warnings                []string
-	Patients, PatientsOfTwo int // known patients in train; those with two images or more
+	Patients, PatientsOfTwo int // known patients in train; how many of them have two images or more
 
-	preparation *Preparation // of the statistics file, however wrong its numbers are
+	preparation *Preparation // from the statistics file, even if its numbers are wrong
 
-	// Findings are what should be looked at, the gravest kind first.
+	// Findings are the suspicious cases, the most serious kind first.
 	Findings []Finding
 }
 
 // Finding is one suspicious case.
 type Finding struct {
 	Kind FindingKind
-	File string // inside the folder, "masks/a.png"; empty if it is of the whole set
+	File string // path inside the folder, such as "masks/a.png"; empty if it concerns the whole set
 	Text string
 }
 
-// FindingKind sorts findings.
+// FindingKind is the kind of a finding. Lower kinds are more serious.
 type FindingKind int
 
 // Kinds of findings.
@@ -61,15 +61,15 @@ const (
 	DuplicateInTest                     // the same picture in train and test
 	DuplicateImage                      // the same picture twice
 	PatientInFolds                      // the notebook's folds hold a patient on both sides
-	Constant                            // an image that is nearly one grey value
-	MaskOutside                         // a mask on what is not film: flat black or white
+	Constant                            // an image of nearly one grey value
+	MaskOutside                         // a mask outside the film, on flat black or white
 	MaskHuge                            // a mask of more than half the image
 	MaskTiny                            // a mask of less than 0.02 % of the image
-	MaskGrey                            // a mask that has grey pixels and none of 255, read as empty by WhiteOnly
-	FewLevels                           // an image of fewer than 32 different values
+	MaskGrey                            // a mask with grey pixels but no pixel of 255; WhiteOnly reads it as empty
+	FewLevels                           // an image with fewer than 32 different values
 	StatisticsWrong                     // the statistics file cannot be used
-	StatisticsDiffer                    // the statistics file is not of these images
-	NoPatients                          // nobody knows whose the images are
+	StatisticsDiffer                    // the statistics file belongs to other images
+	NoPatients                          // the patients of the images are not known
 )
 
 var findingNames = [...]string{
@@ -80,27 +80,27 @@ var findingNames = [...]string{
 
 func (k FindingKind) String() string { return findingNames[k] }
 
-// Bounds of what is suspicious.
+// Limits beyond which an image or a mask is suspicious.
 const (
-	constantStd   = 0.02   // of an image's values in [0, 1]: CLAHE stretches any film far beyond
-	flatShare     = 0.25   // of a mask's pixels whose neighbourhood is all one value
-	hugeShare     = 0.5    // of the image; a lung is a quarter
-	tinyShare     = 0.0002 // 13 pixels of 256x256
-	statisticsGap = 0.01   // truncation to bytes moves the mean by 0.002
+	constantStd   = 0.02   // standard deviation of values in [0, 1]; after CLAHE that of any film is far higher
+	flatShare     = 0.25   // share of the mask's pixels whose neighbourhood has one value
+	hugeShare     = 0.5    // share of the image; a lung covers a quarter
+	tinyShare     = 0.0002 // share of the image: 13 pixels at 256x256
+	statisticsGap = 0.01   // truncation to bytes changes the mean by only 0.002
 
 	// FewestLevels is the number of different values below which an image is
-	// reported: a film of fewer has lost its contrast on the way.
+	// reported: such a film has lost its contrast in some earlier step.
 	FewestLevels = 32
 )
 
-// look is what one image and its mask say.
+// look holds the facts about one image and its mask.
 type look struct {
 	sum, sumSq []float64 // of values in [0, 1], for each channel
 	levels     int
 	area       int
-	with       []bool // the classes that are there
+	with       []bool // the classes in the mask
 	flat       int    // pixels of the mask with flat surroundings
-	grey       int    // pixels that WhiteOnly makes background
+	grey       int    // pixels that WhiteOnly turns into background
 	err        error
 }
 
@@ -168,8 +168,8 @@ func deviation(sum, sumSq, n float64) float64 {
 	return math.Sqrt(max(sumSq/n-mean*mean, 0))
 }
 
-// checkStatistics compares the statistics file with the images, whether or not
-// Open has read it.
+// checkStatistics compares the statistics file with the images, even if Open
+// did not read the file.
 func (r *Report) checkStatistics(d *Dataset) {
 	st, err := ReadStatistics(filepath.Join(d.Dir, StatisticsFile))
 	r.preparation = st.Preparation
@@ -191,7 +191,8 @@ func (r *Report) checkStatistics(d *Dataset) {
 	}
 }
 
-// Statistics returns what the statistics file of these images should be.
+// Statistics returns the content that the statistics file of these images
+// should have.
 func (r *Report) Statistics() Statistics {
 	st := Statistics{Mean: r.Mean, Std: r.Std, Films: r.Train, Size: r.Width, Made: "computed from the images of the folder"}
 	if r.preparation != nil {
@@ -202,7 +203,7 @@ func (r *Report) Statistics() Statistics {
 	return st
 }
 
-// inside returns the image's path inside the dataset's folder.
+// inside returns the path of the image inside the folder.
 func inside(s Sample, test bool) string {
 	if test {
 		return TestDir + "/" + s.Name + ".png"
@@ -254,8 +255,8 @@ func lookAt(s Sample, task Task) (l look) {
 	return l
 }
 
-// flat says whether a pixel and its neighbours have one value: film has grain,
-// padding has not.
+// flat returns whether a pixel and its neighbours have one value: film has
+// grain, padding has none.
 func flat(img *picture.Image, x, y int) bool {
 	w, h := img.Width, img.Height
 	v := img.At(y*w + x)
@@ -292,7 +293,7 @@ func (r *Report) checkMask(s Sample, l look, n float64) {
 		r.find(MaskTiny, file, "%d pixels", l.area)
 	}
 	if f := float64(l.flat) / float64(l.area); f > flatShare {
-		r.find(MaskOutside, file, "%.0f %% of it lies on flat ground", 100*f)
+		r.find(MaskOutside, file, "%.0f %% of it lies where the image is flat", 100*f)
 	}
 }
 
@@ -327,7 +328,7 @@ func (r *Report) checkPatients(d *Dataset, k int, seed uint32) error {
 	}
 	r.Patients = len(of)
 	if len(of) == 0 {
-		r.find(NoPatients, "", "nobody can say whether a patient is in two folds; see the -patients flag of prepare")
+		r.find(NoPatients, "", "a patient may be in two folds; name the patients with the -patients flag of prepare")
 	}
 	for _, s := range d.Test {
 		if in := of[s.Patient]; len(in) > 0 {

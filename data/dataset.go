@@ -18,34 +18,35 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// Names inside a dataset's folder. The first three are the notebook's; the rest
-// is what Prepare and Open leave beside them.
+// Names in the folder of a dataset. The first three are the names of the
+// notebook; Prepare and Open write the others.
 const (
-	TrainDir = "train" // images, NAME.png
-	MasksDir = "masks" // a mask for each of them, NAME.png
+	TrainDir = "train" // images NAME.png
+	MasksDir = "masks" // a mask NAME.png for each training image
 	TestDir  = "test"  // images without masks
 
 	StatisticsFile = "statistics.json" // see Statistics
-	FilmsFile      = "films.csv"       // where each image came from, its patient
+	FilmsFile      = "films.csv"       // the source and the patient of each image
 	ClassesFile    = "classes.txt"     // names of the classes, see ReadClasses
-	IndexFile      = "index.csv"       // what Open has seen; may be deleted at any time
+	IndexFile      = "index.csv"       // facts that Open found; may be deleted at any time
 
-	// UnfinishedFile stands in a folder that is only partly prepared.
+	// UnfinishedFile is in a folder while it is only partly prepared.
 	UnfinishedFile = "prepare.unfinished"
 )
 
-// Options of Open; nil means all defaults.
+// Options are the options of Open; nil means all defaults.
 type Options struct {
-	// Task is what the images are about. Where it has no classes, those of the
-	// classes file are taken, or without one a background and a mask; 0 channels
-	// mean 1.
+	// Task says what the images show. Without classes, Open takes them from the
+	// classes file, or, if there is none, takes a background and a mask. 0
+	// channels mean 1.
 	Task Task
 
-	// Multiple is what width and height must be multiples of; 0 means 32, the
-	// stride of a five-stage encoder, and 1 allows any size.
+	// Multiple is the number of which width and height must be multiples. 0
+	// means 32, the stride of a five-stage encoder; 1 allows any size.
 	Multiple int
 
-	// NoStatistics leaves the statistics file unread, wrong as it may be.
+	// NoStatistics leaves the statistics file unread, so that a wrong one is no
+	// error.
 	NoStatistics bool
 
 	// NoIndex neither reads nor writes the index file.
@@ -55,20 +56,20 @@ type Options struct {
 	Workers int
 }
 
-// Dataset is a folder of images and masks that have been looked at: every file
-// decodes, every image has its mask, all have one size, and every value of a mask
-// is known to the task.
+// Dataset is a folder of images and masks that were checked: every file can be
+// decoded, every training image has a mask, all have one size, and the task
+// allows every value of the masks.
 type Dataset struct {
 	Dir           string
 	Task          Task
 	Train, Test   []Sample // sorted by Name, byte by byte
 	Width, Height int      // pixels of every image and mask
 
-	// Mean and Std are those of the training images' values in [0, 1] as the
-	// statistics file has them, for each channel; nil where there is none.
+	// Mean and Std are the statistics of the training images' values in [0, 1],
+	// for each channel, from the statistics file; nil if there is none.
 	Mean, Std Values
 
-	// Preparation is how the images were made; nil where nobody knows.
+	// Preparation says how the images were made; nil if it is not known.
 	Preparation *Preparation
 
 	// Warnings say what is lost when the images are loaded.
@@ -82,8 +83,8 @@ type Dataset struct {
 	lock  *folderlock.Lock
 }
 
-// Close lets others change the folder: until then, or until the Dataset is garbage,
-// it cannot be prepared again.
+// Close releases the folder. Before that, or before the garbage collector finds the
+// Dataset, the folder cannot be prepared again.
 func (d *Dataset) Close() error { return d.lock.Unlock() }
 
 // Sample is one image of a dataset.
@@ -91,17 +92,18 @@ type Sample struct {
 	Name    string // file name without its extension
 	Image   string // path
 	Mask    string // path; empty in the test set
-	Patient string // empty where it is not known
+	Patient string // empty if it is not known
 
-	// What the films file knows of the film that the image was made of: how it lies
-	// in the image, and its number of different values; zero where it is not known.
+	// Facts from the films file about the film of which the image was made: the
+	// place of the film in the image, and its number of different values; zero if
+	// they are not known.
 	Geometry resize.Geometry
 	Levels   int
 }
 
-// Load reads the image, with the channels that the task says and the bits that the
-// file has, and the mask as the number of each pixel's class, row-major; the mask is
-// nil for a sample without one.
+// Load reads the image and the mask. The image has the channels of the task and the
+// bits of the file. The mask holds the class of each pixel, row-major; it is nil for
+// a sample without a mask.
 func (s Sample) Load(task Task) (img *picture.Image, mask []uint8, err error) {
 	if err := task.checkFiles(); err != nil {
 		return nil, nil, err
@@ -125,7 +127,8 @@ func (s Sample) Load(task Task) (img *picture.Image, mask []uint8, err error) {
 	return img, m.Pix, nil
 }
 
-// checkFiles returns an error if the task is wrong or no picture can serve it.
+// checkFiles returns an error if the task is wrong or picture files cannot have
+// its channels.
 func (t Task) checkFiles() error {
 	if err := t.Check(); err != nil {
 		return err
@@ -136,17 +139,17 @@ func (t Task) checkFiles() error {
 	return nil
 }
 
-// Open reads the folder dir in the notebook's layout: train/, masks/ and, if there
-// is one, test/, all of PNG files. Hidden files and files that are no pictures
-// are passed over.
+// Open reads the folder dir in the notebook's layout: PNG files in train/, masks/
+// and, if it exists, test/. Hidden files and files that are not pictures are
+// ignored.
 //
-// The first Open of a folder decodes every file and writes an index; later ones
-// decode only what has another size or time than the index says.
+// The first Open of a folder decodes every file and writes an index. Later
+// calls decode only the files whose size or time differs from the index.
 //
-// The error names one file and what to do: no such folder, nothing in train/, an
-// image without a mask or the reverse, another size than the others, a size that
-// is no multiple of Options.Multiple, a picture that is no PNG or is broken, a mask
-// with values that the task does not know.
+// An error names one file and says what to do. It is returned if the folder does
+// not exist, train/ is empty, an image has no mask or a mask no image, sizes differ
+// or are not multiples of Options.Multiple, a picture is not PNG or is broken, or a
+// mask has values that the task does not allow.
 func Open(dir string, opt *Options) (*Dataset, error) {
 	if opt == nil {
 		opt = &Options{}
@@ -161,7 +164,7 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 	}
 	d, err := open(dir, opt)
 	if err != nil {
-		_ = lock.Unlock() // it has nothing to add
+		_ = lock.Unlock() // the error that is returned says more
 		return nil, err
 	}
 	d.lock = lock
@@ -171,7 +174,7 @@ func Open(dir string, opt *Options) (*Dataset, error) {
 func open(dir string, opt *Options) (*Dataset, error) {
 	d := &Dataset{Dir: dir, Task: opt.Task}
 	if _, err := os.Stat(filepath.Join(dir, UnfinishedFile)); err == nil {
-		return nil, fmt.Errorf("data: %s is only partly prepared; run the command that makes it again, it goes on where it was", dir)
+		return nil, fmt.Errorf("data: %s is only partly prepared; run the command that makes it again, it continues where it stopped", dir)
 	}
 	if err := d.completeTask(); err != nil {
 		return nil, err
@@ -230,7 +233,8 @@ func open(dir string, opt *Options) (*Dataset, error) {
 			files = append(files, dir+"/"+n)
 		}
 	}
-	// Images before masks, so that a wrong size is told of the image.
+	// Images come before masks, so that the error about a wrong size names the
+	// image.
 	slices.SortFunc(files, func(a, b string) int {
 		return cmp.Or(cmp.Compare(splitOrder(a), splitOrder(b)), cmp.Compare(a, b))
 	})
@@ -258,7 +262,8 @@ func open(dir string, opt *Options) (*Dataset, error) {
 	return d, nil
 }
 
-// completeGeometry fills in the size of the images where their films' is known.
+// completeGeometry sets the size of the image in each Geometry whose film size
+// is known.
 func (d *Dataset) completeGeometry() {
 	for _, samples := range [][]Sample{d.Train, d.Test} {
 		for i := range samples {
@@ -271,7 +276,7 @@ func (d *Dataset) completeGeometry() {
 	}
 }
 
-// completeTask fills in what the options leave to the folder.
+// completeTask takes from the folder what the options leave open.
 func (d *Dataset) completeTask() error {
 	file := filepath.Join(d.Dir, ClassesFile)
 	classes, err := ReadClasses(file)
@@ -294,7 +299,7 @@ func splitOrder(file string) int {
 	return slices.Index([]string{TrainDir, TestDir, MasksDir}, file[:strings.IndexByte(file, '/')])
 }
 
-// isDir returns a clear error if path is no folder.
+// isDir returns a clear error if path is not a folder.
 func isDir(path, remedy string) error {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -324,12 +329,12 @@ func listPNG(dir, sub string) ([]string, error) {
 		case ".png":
 			stem := strings.TrimSuffix(name, filepath.Ext(name))
 			if other, ok := stems[stem]; ok {
-				return nil, fmt.Errorf("data: %s and %s have one name; remove one of them", filepath.Join(dir, sub, other), filepath.Join(dir, sub, name))
+				return nil, fmt.Errorf("data: %s and %s have the same name; remove one of them", filepath.Join(dir, sub, other), filepath.Join(dir, sub, name))
 			}
 			stems[stem] = name
 			names = append(names, name)
 		case ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".bmp", ".gif", ".webp":
-			return nil, fmt.Errorf("data: %s is no PNG file; make the folder with examples/prepare", filepath.Join(dir, sub, name))
+			return nil, fmt.Errorf("data: %s is not a PNG file; make the folder with examples/prepare", filepath.Join(dir, sub, name))
 		}
 	}
 	slices.SortFunc(names, func(a, b string) int {
@@ -338,7 +343,8 @@ func listPNG(dir, sub string) ([]string, error) {
 	return names, nil
 }
 
-// sameNames returns an error that names the first file without its counterpart.
+// sameNames returns an error that names the first image without a mask or mask
+// without an image.
 func sameNames(dir string, train, masks []string) error {
 	stem := func(names []string, i int) (string, bool) {
 		if i == len(names) {
@@ -352,7 +358,7 @@ func sameNames(dir string, train, masks []string) error {
 		switch {
 		case haveTrain && haveMask && t == m:
 		case !haveMask || haveTrain && t < m:
-			return fmt.Errorf("data: %s has no mask; put one at %s (all black if nothing is there to be found) or remove the image",
+			return fmt.Errorf("data: %s has no mask; put one at %s (all black if there is nothing to find) or remove the image",
 				filepath.Join(dir, TrainDir, train[i]), filepath.Join(dir, MasksDir, train[i]))
 		default:
 			return fmt.Errorf("data: mask %s has no image; put one at %s or remove the mask",
@@ -362,7 +368,8 @@ func sameNames(dir string, train, masks []string) error {
 	return nil
 }
 
-// checkSizes is told the size of each file in turn.
+// checkSizes returns an error if the size of a file is wrong. It is called for
+// each file in turn.
 func (d *Dataset) checkSizes(file string, width, height int, opt *Options) error {
 	multiple := opt.Multiple
 	if multiple == 0 {
@@ -383,7 +390,7 @@ func (d *Dataset) checkSizes(file string, width, height int, opt *Options) error
 }
 
 // checkMaskValues returns an error for the first mask with a value that the task
-// does not know.
+// does not allow.
 func (d *Dataset) checkMaskValues(masks []string) error {
 	for _, m := range masks {
 		e := d.index[MasksDir+"/"+m]
@@ -394,7 +401,7 @@ func (d *Dataset) checkMaskValues(masks []string) error {
 	return nil
 }
 
-// checkColours notes which images lose their colours.
+// checkColours adds a warning that names the images that lose their colours.
 func (d *Dataset) checkColours(files []string) {
 	var coloured []string
 	for _, f := range files {
@@ -424,20 +431,20 @@ func (d *Dataset) findDuplicates(files []string) {
 	slices.SortFunc(d.Duplicates, slices.Compare)
 }
 
-// Statistics say what the values of a set of prepared images are, and how the
-// images were made.
+// Statistics holds the mean and standard deviation of a set of prepared images,
+// and how the images were made.
 type Statistics struct {
 	Mean  Values `json:"mean"`  // of all values of the training images, in [0, 1], for each channel
-	Std   Values `json:"std"`   // sqrt(E[x²] - mean²) of the same
-	Films int    `json:"films"` // training images
+	Std   Values `json:"std"`   // sqrt(E[x²] - mean²) of the same values
+	Films int    `json:"films"` // number of training images
 	Size  int    `json:"size"`  // width and height in pixels
-	Made  string `json:"made"`  // by what chain, in words
+	Made  string `json:"made"`  // how the images were made, in words
 
-	Preparation *Preparation `json:"preparation,omitempty"` // the chain itself
+	Preparation *Preparation `json:"preparation,omitempty"` // how the images were made
 }
 
-// CheckMoments returns an error if mean and standard deviation, one of each for
-// each channel, are not those of values in [0, 1].
+// CheckMoments returns an error if these cannot be the mean and standard
+// deviation, per channel, of values in [0, 1].
 func CheckMoments(mean, std Values) error {
 	if len(mean) == 0 || len(mean) != len(std) {
 		return fmt.Errorf("%d means and %d standard deviations; wanted one of each for each channel", len(mean), len(std))
@@ -450,9 +457,9 @@ func CheckMoments(mean, std Values) error {
 	return nil
 }
 
-// ReadStatistics reads a statistics file. It fails if there is none, or if its
-// numbers are not those of values in [0, 1]; what else it says comes back all the
-// same.
+// ReadStatistics reads a statistics file. It returns an error if there is none,
+// or if its numbers are not possible for values in [0, 1]; in the second case it
+// also returns the content of the file.
 func ReadStatistics(path string) (Statistics, error) {
 	var s Statistics
 	b, err := os.ReadFile(path)
@@ -463,13 +470,13 @@ func ReadStatistics(path string) (Statistics, error) {
 		return Statistics{}, fmt.Errorf("data: %s: %w; delete it, or prepare the folder again", path, err)
 	}
 	if err := CheckMoments(s.Mean, s.Std); err != nil {
-		return s, fmt.Errorf("data: %s: %w; write it anew with prepare -check -renew-statistics, or delete it", path, err)
+		return s, fmt.Errorf("data: %s: %w; write it again with prepare -check -renew-statistics, or delete it", path, err)
 	}
 	return s, nil
 }
 
-// WriteStatistics writes a statistics file, whole or not at all. It fails if
-// ReadStatistics would refuse it.
+// WriteStatistics writes a statistics file, completely or not at all. It
+// returns an error if ReadStatistics would return one.
 func WriteStatistics(path string, s Statistics) error {
 	if err := CheckMoments(s.Mean, s.Std); err != nil {
 		return fmt.Errorf("data: %s is not written: %w", path, err)

@@ -19,29 +19,30 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// index holds what is known of each file of a dataset, by its path inside the
-// folder with forward slashes.
+// index holds facts about each file of a dataset. The key is the path inside
+// the folder, with forward slashes.
 type index map[string]entry
 
-// entry is what a file's pixels say, and the size and time by which an unchanged
-// file is known again.
+// entry holds facts about the pixels of a file, and the size and time that show
+// whether the file has changed.
 type entry struct {
 	bytes, mtime  int64  // of the file; mtime in nanoseconds since 1970
 	width, height int    // pixels
 	hash          string // of the values, 32 hexadecimal digits
 
-	channels int      // of an image, 1 if all its pixels are grey
-	levels   int      // of an image: different values
-	values   valueSet // of a mask
+	channels int      // of an image; 1 if all its pixels are grey
+	levels   int      // of an image: number of different values
+	values   valueSet // of a mask: the values in it
 }
 
-// indexHeader also dates the format: a file with another header is not read.
+// indexHeader also identifies the version of the format: a file with another
+// header is ignored.
 var indexHeader = []string{"file", "bytes", "mtime_ns", "width", "height", "pixels_sha256_128", "channels", "levels", "mask_values"}
 
-// scan brings the index of a folder up to date for the given files, in three
-// passes: what the index file still vouches for; the headers of the rest, each
-// size being told to check in the order of files; the pixels of the rest, in
-// parallel.
+// scan brings the index of a folder up to date for the given files. Files that
+// are unchanged keep their entry. Of the others it first reads the headers, and
+// it calls check with the size of every file, in the order of files. Then it
+// decodes the changed files in parallel.
 func scan(dir string, files []string, opt *Options, check func(file string, width, height int, opt *Options) error) (index, error) {
 	var old index
 	if !opt.NoIndex {
@@ -80,14 +81,14 @@ func scan(dir string, files []string, opt *Options, check func(file string, widt
 		now[f] = looked[i]
 	}
 	if !opt.NoIndex {
-		// A folder that cannot be written to works as well, only not as fast.
+		// In a folder that cannot be written to, the next Open is only slower.
 		_ = now.write(filepath.Join(dir, IndexFile))
 	}
 	return now, nil
 }
 
-// lookAtAll decodes the files of dir in parallel. The error is that of the first
-// broken file in their order.
+// lookAtAll decodes the files of dir in parallel. It returns the error of the
+// first broken file, in the order of files.
 func lookAtAll(dir string, files []string, workers int) ([]entry, error) {
 	entries, errs := make([]entry, len(files)), make([]error, len(files))
 	parallel(len(files), workers, func(i int) {
@@ -125,7 +126,7 @@ func lookAtFile(path string, mask bool) (entry, error) {
 	return e, nil
 }
 
-// levels returns how many different values an image has.
+// levels returns the number of different values of an image.
 func levels(m *picture.Image) (n int) {
 	seen := make([]bool, 1<<16)
 	note := func(v int) {
@@ -152,7 +153,8 @@ func firstError(errs []error) error {
 	return nil
 }
 
-// parallel calls f for 0 to n-1 on some goroutines, one per core if workers is 0.
+// parallel calls f for 0 to n-1 on several goroutines, one per core if workers is
+// 0.
 func parallel(n, workers int, f func(i int)) {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
@@ -168,17 +170,16 @@ func parallel(n, workers int, f func(i int)) {
 	all.Wait() // no error
 }
 
-// pixelHash returns the same text for the same values of the same kind in the same
-// shape.
+// pixelHash returns a hash of the values, kind and shape of an image.
 func pixelHash[T uint8 | uint16](pix []T, kind string, width int) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s %d ", kind, width)
-	_ = binary.Write(h, binary.LittleEndian, pix) // a hash takes everything
+	_ = binary.Write(h, binary.LittleEndian, pix) // writing to a hash cannot fail
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// readIndex returns the index in a file, or nothing if there is none that can be
-// trusted: it can always be made again.
+// readIndex returns the index in a file, or nil if the file is missing or not
+// valid: the index can always be made again.
 func readIndex(path string) index {
 	f, err := os.Open(path)
 	if err != nil {
@@ -213,7 +214,7 @@ func readIndex(path string) index {
 	}
 }
 
-// write leaves the index as a CSV file, in the order of the files' names.
+// write writes the index as a CSV file, sorted by file name.
 func (x index) write(path string) error {
 	files := make([]string, 0, len(x))
 	for f := range x {

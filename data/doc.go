@@ -1,16 +1,13 @@
-// Package data says what images and masks for segmentation are about, how films
-// become such images, and reads folders of them.
+// Package data describes the task of a data set, turns films into training
+// images, and reads folders of images and masks.
+//   - [Task]: the classes, the channels, and how scores become probabilities;
+//   - [Preparation] and [Preparer]: from a film to a training image, and with resize.Geometry from a mask of the image back to the film;
+//   - [Open] reads a folder of prepared images as a [Dataset]; [Check] reports its counts, statistics and suspicious cases.
 //
-//   - [Task]: classes, channels, how scores become probabilities;
-//   - [Preparation] and [Preparer]: from a film to a training image, and with
-//     resize.Geometry the way back for masks;
-//   - [Open]: a folder of prepared images as a [Dataset], and [Check], what a careful
-//     person wants to know of it.
+// The packages below this folder depend on each other in one direction. clahe,
+// resize, folds, picture, maskcsv and dicom import none of the others; data imports
+// them; prepare makes the folder that Open reads, and phantom draws films to test
+// it with.
 //
-// The packages around it, in the order in which they know of each other: clahe,
-// resize, folds, picture, maskcsv and dicom know none of the others; data stands on
-// them; prepare makes the folder that Open reads, and phantom draws films to try it
-// with.
-//
-// What is wrong with a file is an error that names it. Nothing here needs libtorch.
+// An error about a file names the file. Nothing here needs libtorch.
 package data

@@ -16,22 +16,22 @@ import (
 	"github.com/hcunet/hcunet/data/picture"
 )
 
-// A Film is what a DICOM, PNG or JPEG file shows, and what it says of itself; the
-// texts are empty where it is silent.
+// A Film is the image in a DICOM, PNG or JPEG file, and what the file says about
+// it. A text that the file does not have is empty.
 type Film struct {
 	Image *picture.Image
 
 	PatientID, Age, Sex, View, SOPInstanceUID string
 
 	// RowSpacing and ColumnSpacing are the distances between rows and between
-	// columns in mm; 0 where they are not known.
+	// columns in mm; 0 if they are not known.
 	RowSpacing, ColumnSpacing float64
-	Spacing                   dicom.Spacing // where they hold; "" where they are not known
+	Spacing                   dicom.Spacing // where these distances were measured; "" if they are not known
 
-	Warnings []string // what was lost or odd in reading it
+	Warnings []string // what was lost or unusual when the file was read
 }
 
-// FilmKind says what a file is that may be a film.
+// FilmKind is the format of a file that may hold a film.
 type FilmKind int
 
 const (
@@ -40,8 +40,8 @@ const (
 	DICOMFilm
 )
 
-// KindOf looks at a file's first bytes, or its extension where they say nothing: a
-// broken film is to be reported, not passed over.
+// KindOf returns the format of a file, from its first bytes or, if they do not
+// tell, from its extension, so that a broken film is reported and not ignored.
 func KindOf(path string) (FilmKind, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -82,8 +82,8 @@ func (p *Preparer) Open(path string) (*Film, error) {
 	return film, nil
 }
 
-// Read reads a DICOM, PNG or JPEG file as a film with the channels and bits that
-// Image takes.
+// Read reads a DICOM, PNG or JPEG file as a film that has the channels and bits
+// that Image needs.
 func (p *Preparer) Read(r io.Reader) (*Film, error) {
 	b := bufio.NewReader(r)
 	head, err := b.Peek(8)
@@ -104,8 +104,8 @@ func (p *Preparer) Read(r io.Reader) (*Film, error) {
 	return p.film(m), nil
 }
 
-// Film returns an image of the standard library as a film with the channels and bits
-// that Image takes.
+// Film returns an image of the standard library as a film that has the channels and
+// bits that Image needs.
 func (p *Preparer) Film(img image.Image) (*Film, error) {
 	m, err := picture.Of(img, p.task.Channels)
 	if err != nil {
@@ -122,8 +122,9 @@ func (p *Preparer) film(m *picture.Image) *Film {
 	return film
 }
 
-// DICOM returns a film that package dicom has read as one with the channels and bits
-// that Image takes. A Preparation with VOI wants it read with Options.ApplyVOI.
+// DICOM converts a film that package dicom has read into one that has the channels
+// and bits that Image needs. With a Preparation with VOI, it must have been read
+// with Options.ApplyVOI.
 func (p *Preparer) DICOM(d *dicom.Film) (*Film, error) {
 	if n := len(d.Pix8) + len(d.Pix16); d.Rows < 1 || d.Columns < 1 || n != d.Rows*d.Columns {
 		return nil, fmt.Errorf("data: a DICOM film of %dx%d pixels has %d values; read it with its pixels", d.Columns, d.Rows, n)
@@ -147,7 +148,7 @@ func (p *Preparer) DICOM(d *dicom.Film) (*Film, error) {
 	return film, nil
 }
 
-// depth returns an image with the bits that the preparation says.
+// depth returns the image with the bits of the preparation.
 func (p *Preparer) depth(m *picture.Image) *picture.Image {
 	if m.Bits() == p.p.Bits {
 		return m
@@ -164,7 +165,8 @@ func (p *Preparer) depth(m *picture.Image) *picture.Image {
 	return &to
 }
 
-// bare takes off a package's name where another one stands in front already.
+// bare removes the name of a package from an error, for an error that gets
+// another package name in front.
 func bare(err error) error {
 	for _, name := range []string{"data: ", "picture: "} {
 		if text, ok := strings.CutPrefix(err.Error(), name); ok {
@@ -182,16 +184,16 @@ type bareError struct {
 func (e *bareError) Error() string { return e.text }
 func (e *bareError) Unwrap() error { return e.error }
 
-// FileName returns an image's id as the name of a file without its extension. Ids
-// come from strangers' files: one that could leave a folder or be lost in it is an
-// error.
+// FileName returns the id of an image as the name of a file, without the
+// extension. Ids come from files that cannot be trusted: it returns an error for
+// an id that could lead out of the folder or make a hidden file.
 func FileName(id string) (string, error) {
-	const most = 200 // bytes: a file system takes 255, and an extension follows
+	const most = 200 // bytes; a file system allows 255, extension included
 	switch {
 	case id == "" || len(id) > most:
-		return "", fmt.Errorf("data: the id %.40q has %d bytes; a file's name takes 1 to %d", id, len(id), most)
+		return "", fmt.Errorf("data: the id %.40q has %d bytes; a file name may have 1 to %d", id, len(id), most)
 	case strings.ContainsAny(id, `/\`) || id[0] == '.' || strings.ContainsFunc(id, unicode.IsControl) || !filepath.IsLocal(id+".png"):
-		return "", fmt.Errorf("data: the id %.80q cannot name a file: it has a slash, a control character or a dot in front; rename it", id)
+		return "", fmt.Errorf("data: the id %.80q cannot be a file name: it has a slash, a control character or a dot in front; rename it", id)
 	}
 	return id, nil
 }

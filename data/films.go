@@ -14,19 +14,21 @@ import (
 	"github.com/hcunet/hcunet/data/resize"
 )
 
-// filmFacts is what the films file says of one image.
+// filmFacts holds what the films file says about one image.
 type filmFacts struct {
 	patient  string
 	levels   int
 	geometry resize.Geometry // without the size of the image
 }
 
-// maxFilmSide bounds what the file may say: no more pixels are read of any film.
+// maxFilmSide is the largest side that the file may have: films with more pixels
+// are never read.
 const maxFilmSide = 1 << 27
 
-// readFilms reads the films file: what is known of each image, by "train/NAME" or
-// "test/NAME". No file is no facts. The columns width, height, fit and levels may
-// be missing, in a file that was made by hand.
+// readFilms reads the films file and returns the facts of each image, with the
+// key "train/NAME" or "test/NAME". Without a file it returns none. The columns
+// width, height, fit and levels may be missing, for example in a file made by
+// hand.
 func readFilms(path string) (map[string]filmFacts, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

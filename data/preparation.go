@@ -12,34 +12,34 @@ import (
 	"github.com/hcunet/hcunet/data/resize"
 )
 
-// A Preparation says how a film becomes a training image. It is part of what
-// describes a model, and goes to JSON and back: a network is shown films that were
-// prepared as those were that it has learned from.
+// A Preparation says how a film becomes a training image. It is part of the
+// description of a model, in JSON, because a network must see films that were
+// prepared in the same way as its training images.
 type Preparation struct {
 	Size        int                `json:"size"` // width and height in pixels
-	Fit         resize.Fit         `json:"fit"`  // of films that are not square
+	Fit         resize.Fit         `json:"fit"`  // how films that are not square are fitted
 	MaskScaling resize.MaskScaling `json:"mask_scaling"`
-	CLAHE       bool               `json:"clahe"`     // equalizes the contrast, as the notebook
-	VOI         bool               `json:"voi"`       // applies a DICOM file's window first
-	Stretch16   bool               `json:"stretch16"` // spreads the values of a 16-bit picture over the bytes, see picture.Options
+	CLAHE       bool               `json:"clahe"`     // equalizes the contrast, as in the notebook
+	VOI         bool               `json:"voi"`       // first applies the window of a DICOM file
+	Stretch16   bool               `json:"stretch16"` // stretches the values of a 16-bit picture to the range of bytes, see picture.Options
 	Bits        int                `json:"bits"`      // of the image: 8, or 16 without CLAHE
 
-	// Mean and Std are those of the training images' values in [0, 1], for each
-	// channel; nil where they are not known yet.
+	// Mean and Std are the statistics of the training images' values in [0, 1],
+	// for each channel; nil if they are not known yet.
 	Mean Values `json:"mean,omitempty"`
 	Std  Values `json:"std,omitempty"`
 }
 
-// DefaultPreparation returns the notebook's chain, but for pictures of 16 bits:
-// their values are spread over the bytes, so that 12-bit data does not come out
-// black.
+// DefaultPreparation returns the notebook's preparation, except for 16-bit
+// pictures: their values are stretched to the range of bytes, so that 12-bit
+// data does not become black.
 func DefaultPreparation() Preparation {
 	p := KernelPreparation()
 	p.Stretch16 = true
 	return p
 }
 
-// KernelPreparation returns the notebook's chain, for 256x256 pixels.
+// KernelPreparation returns the notebook's preparation, for 256x256 pixels.
 func KernelPreparation() Preparation { return Preparation{Size: 256, CLAHE: true, Bits: 8} }
 
 // Check returns an error that says what is wrong with a preparation for a task.
@@ -63,7 +63,7 @@ func (p Preparation) Check(task Task) error {
 	case p.CLAHE && task.Channels > 1:
 		return fmt.Errorf("data: CLAHE is for grey images, but the task has %d channels; leave it out", task.Channels)
 	case p.MaskScaling == resize.MaskLinear && (len(task.Classes) > 2 || task.Ignore):
-		return fmt.Errorf("data: mask scaling %s is for two classes, as it mixes the values of neighbours; take %s", p.MaskScaling, resize.MaskNearest)
+		return fmt.Errorf("data: mask scaling %s is only for two classes, because it mixes the values of neighbours; use %s", p.MaskScaling, resize.MaskNearest)
 	}
 	if p.Mean != nil || p.Std != nil {
 		if err := CheckMoments(p.Mean, p.Std); err != nil {
@@ -76,11 +76,11 @@ func (p Preparation) Check(task Task) error {
 	return nil
 }
 
-// A Preparer prepares one film after another for a task, and keeps its buffers in
-// between. It serves one goroutine at a time.
+// A Preparer prepares one film after another for a task and reuses its buffers.
+// It must not be used by several goroutines at once.
 type Preparer struct {
-	// MaxPixels bounds width times height of the films that Open and Read read; 0
-	// means 1<<27.
+	// MaxPixels is the largest width times height of a film that Open and Read
+	// accept; 0 means 1<<27.
 	MaxPixels int
 
 	p        Preparation
@@ -88,8 +88,8 @@ type Preparer struct {
 	contrast clahe.Equalizer
 }
 
-// NewPreparer returns a Preparer; it fails on a preparation or a task that cannot
-// be.
+// NewPreparer returns a Preparer. It returns an error if the preparation or the
+// task is not valid.
 func NewPreparer(p Preparation, task Task) (*Preparer, error) {
 	if err := p.Check(task); err != nil {
 		return nil, err
@@ -97,15 +97,15 @@ func NewPreparer(p Preparation, task Task) (*Preparer, error) {
 	return &Preparer{p: p, task: task}, nil
 }
 
-// A Prepared is a film that has become a training image.
+// A Prepared is a training image that was made of a film.
 type Prepared struct {
 	Image    *picture.Image
-	Geometry resize.Geometry // where the film lies in it
+	Geometry resize.Geometry // where the film lies in the image
 	Levels   int             // number of different values in the film
-	Sums     []clahe.Stats   // of the values in [0, 1], before CLAHE's became bytes, for each channel
+	Sums     []clahe.Stats   // sums of the values in [0, 1], per channel; with CLAHE before they became bytes
 }
 
-// Image prepares a film, whose pixels it leaves as they are.
+// Image prepares a film. It does not change the pixels of the film.
 func (p *Preparer) Image(film *Film) (*Prepared, error) {
 	if err := film.Image.Check(); err != nil {
 		return nil, err
@@ -166,9 +166,9 @@ func sums[T uint8 | uint16](pix []T, top float64) (s clahe.Stats) {
 	return s
 }
 
-// Mask prepares the mask of a film, values of a mask file in the film's size: it
-// returns the classes in the size of the image, and how many pixels of the film are
-// neither background nor ignored.
+// Mask prepares the mask of a film. mask has the values of a mask file and the size
+// of the film. Mask returns the classes in the size of the image, and the number of
+// pixels of the film that are neither background nor ignored.
 func (p *Preparer) Mask(mask *image.Gray, g resize.Geometry) (small *image.Gray, drawn int, err error) {
 	if len(mask.Pix) != g.FilmWidth*g.FilmHeight || mask.Stride != g.FilmWidth {
 		return nil, 0, fmt.Errorf("data: a mask of %d values, %d from row to row, for a film of %dx%d", len(mask.Pix), mask.Stride, g.FilmWidth, g.FilmHeight)

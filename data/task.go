@@ -11,35 +11,37 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// A Task says what the images and masks of a data set are about. It is part of what
-// describes a model, and goes to JSON and back.
+// A Task says what the images and masks of a data set show. It is part of the
+// description of a model, in JSON.
 type Task struct {
-	// Classes are the names of what a pixel can be, the background first; at least
-	// two and at most 255. The number of a class is its index here.
+	// Classes are the names of the classes, the background first; at least two and
+	// at most 255. The number of a class is its index here.
 	Classes []string `json:"classes"`
 
-	Channels int    `json:"channels"` // of an image: 1 for grey, 3 for colours
+	Channels int    `json:"channels"` // channels of an image: 1 for grey, 3 for colours
 	Output   Output `json:"output"`
 
 	Masks MaskRule `json:"masks"`
 
-	// Ignore says that the value 255 of a mask stands for pixels of which nobody
-	// knows the class: they count neither in training nor in scores. A mask of two
-	// classes then has the values 0, 1 and 255.
+	// Ignore says that the value 255 of a mask marks pixels of unknown class. They
+	// count neither in training nor in scores. A mask of two classes then has the
+	// values 0, 1 and 255.
 	Ignore bool `json:"ignore,omitempty"`
 
-	// NoMirror says that a mirror image has other classes, as where a left and a right
-	// lung are told apart: neither training nor prediction may mirror images.
+	// NoMirror says that mirroring changes the classes, for example if the left and
+	// the right lung are different classes. Then neither training nor prediction may
+	// mirror images.
 	NoMirror bool `json:"no_mirror,omitempty"`
 }
 
-// Ignored stands in a target for a pixel of unknown class, where Task.Ignore
-// allows it.
+// Ignored is the value of a target for a pixel of unknown class, if Task.Ignore
+// is set.
 const Ignored = 255
 
 const maxClasses = 255
 
-// Binary returns the task of telling one thing from the background in grey images.
+// Binary returns the task of separating one class from the background in grey
+// images.
 func Binary(name string) Task {
 	return Task{Classes: []string{"background", name}, Channels: 1}
 }
@@ -48,20 +50,21 @@ func Binary(name string) Task {
 type Output int
 
 const (
-	Softmax Output = iota // a pixel is one of the classes: softmax over all of them
-	Sigmoid               // each class but the background by itself: a sigmoid for each
+	Softmax Output = iota // a pixel has exactly one class: softmax over all classes
+	Sigmoid               // classes are independent: a sigmoid for each class but the background
 )
 
 // MaskRule says how the values of a mask file become classes.
 type MaskRule int
 
 const (
-	// Exact takes each value as it is: the number of a class; of two classes 0 and
-	// 255 are understood as well. Any other value is an error.
+	// Exact takes each value as the number of a class. With two classes, 255 is
+	// also accepted for class 1. Any other value is an error.
 	Exact MaskRule = iota
 
-	// WhiteOnly is the notebook's rule, for two classes: 255 is the second one,
-	// everything else background, such as the grey edge that resizing leaves.
+	// WhiteOnly is the notebook's rule, for two classes: 255 is class 1, and
+	// every other value is background, such as the grey edge that resizing
+	// makes.
 	WhiteOnly
 )
 
@@ -88,7 +91,7 @@ func (m MaskRule) MarshalText() ([]byte, error) { return maskWords.Marshal(m) }
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (m *MaskRule) UnmarshalText(b []byte) (err error) { *m, err = maskWords.Parse(b); return err }
 
-// Check returns an error that says what is wrong with the task.
+// Check returns an error if the task is not valid.
 func (t Task) Check() error {
 	if n := len(t.Classes); n < 2 || n > maxClasses {
 		return fmt.Errorf("data: a task of %d classes; wanted 2 to %d, the background being the first", n, maxClasses)
@@ -105,7 +108,7 @@ func (t Task) Check() error {
 	case t.Channels < 1 || t.Channels > 1<<10:
 		return fmt.Errorf("data: a task of images with %d channels; wanted 1 to %d", t.Channels, 1<<10)
 	case t.Masks == WhiteOnly && (len(t.Classes) != 2 || t.Ignore):
-		return fmt.Errorf("data: mask rule %s with %d classes, ignore %t; it is for two classes and none that is ignored", t.Masks, len(t.Classes), t.Ignore)
+		return fmt.Errorf("data: mask rule %s with %d classes, ignore %t; it needs two classes and no ignored pixels", t.Masks, len(t.Classes), t.Ignore)
 	}
 	if _, err := t.Output.MarshalText(); err != nil {
 		return fmt.Errorf("data: %w", err)
@@ -116,8 +119,8 @@ func (t Task) Check() error {
 	return nil
 }
 
-// Outputs returns the number of scores that a network has for each pixel: one a
-// class, or with sigmoids one for each but the background.
+// Outputs returns the number of scores of a network for each pixel: one per
+// class, or with Sigmoid one per class but the background.
 func (t Task) Outputs() int {
 	if t.Output == Sigmoid {
 		return len(t.Classes) - 1
@@ -125,8 +128,9 @@ func (t Task) Outputs() int {
 	return len(t.Classes)
 }
 
-// Targets turns the values of a mask file into the numbers of classes, in place. An
-// error names the values that the task does not know, and nothing is changed.
+// Targets turns the values of a mask file into class numbers, in place. If the task
+// does not allow some values, it returns an error that names them and changes
+// nothing.
 func (t Task) Targets(mask []uint8) error {
 	var seen valueSet
 	for _, v := range mask {
@@ -152,8 +156,8 @@ func (t Task) targets(mask []uint8, seen *valueSet) error {
 	return nil
 }
 
-// checkValues returns an error if a mask file with these values has one that the
-// task does not know.
+// checkValues returns an error if the task does not allow one of these values of
+// a mask file.
 func (t Task) checkValues(seen *valueSet) error {
 	if t.Masks == WhiteOnly {
 		return nil
@@ -178,7 +182,7 @@ func (t Task) checkValues(seen *valueSet) error {
 		if seen[v] && !known[v] {
 			remedy := ""
 			if n == 2 && seen[255] {
-				remedy = "; prepare the masks again, or count 255 alone with the mask rule white_only, if the grey is an edge that resizing left"
+				remedy = "; prepare the masks again, or, if the grey values are edges made by resizing, count only 255 with the mask rule white_only"
 			}
 			return fmt.Errorf("it has the values %s; a mask of %s has %s%s", seen, words.Some(t.Classes, 3), wanted, remedy)
 		}
@@ -186,8 +190,8 @@ func (t Task) checkValues(seen *valueSet) error {
 	return nil
 }
 
-// Values turns the numbers of classes into the values of a mask file that any
-// program understands, in place: those of two classes into 0 and 255.
+// Values turns class numbers into the values of a mask file, in place. With two
+// classes they become 0 and 255, which any program can show.
 func (t Task) Values(targets []uint8) {
 	if len(t.Classes) != 2 || t.Ignore {
 		return
@@ -197,7 +201,7 @@ func (t Task) Values(targets []uint8) {
 	}
 }
 
-// A valueSet says which values a mask has.
+// A valueSet is the set of values in a mask.
 type valueSet [256]bool
 
 // String returns the values as "0, 64, 200-255".
@@ -230,7 +234,7 @@ func (s *valueSet) encode() string {
 	return b.String()
 }
 
-// decodeValues is the inverse of encode. It reports false for anything else.
+// decodeValues is the inverse of encode. ok is false if text is something else.
 func decodeValues(text string) (s valueSet, ok bool) {
 	for _, f := range strings.Fields(text) {
 		var first, last int
@@ -249,8 +253,8 @@ func decodeValues(text string) (s valueSet, ok bool) {
 	return s, s.encode() == text
 }
 
-// ReadClasses reads the names of classes from a text file, one a line, the
-// background first. Empty lines are passed over.
+// ReadClasses reads the names of classes from a text file, one per line, the
+// background first. Empty lines are ignored.
 func ReadClasses(path string) ([]string, error) {
 	f, err := text.Open(path)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Values are numbers of each channel of an image. In JSON a single one stands by
-// itself.
+// Values holds a number for each channel of an image. In JSON, a single value is
+// a plain number, not a list.
 type Values []float64
 
 // MarshalJSON implements json.Marshaler.

@@ -1,16 +1,16 @@
 // Package clahe equalizes the contrast of grey images by contrast limited
-// adaptive histogram equalization, and gives to the last bit what scikit-image
-// 0.19.3 gives, for every image size.
+// adaptive histogram equalization. For every image size the result equals that
+// of scikit-image 0.19.3 to the last bit.
 //
-// The image is cut into tiles, an eighth of each side by default. Every tile
-// gets its own grey-level mapping: the cumulated histogram of its pixels, with
-// the bins cut off at a limit and the excess spread over the others. A pixel's
-// value is the bilinear mean of the mappings of the four nearest tiles. The
-// result is stretched to [0, 1].
+// The image is cut into tiles, by default an eighth of each side. Every tile
+// has its own mapping of grey levels: the cumulative histogram of its pixels,
+// in which bins are cut off at a limit and the excess is spread over the other
+// bins. The value of a pixel is the bilinear mean of the mappings of the four
+// nearest tiles. The result is stretched to [0, 1].
 //
-// Values travel through the reference's 14-bit scale, [0, 16383], on which the
-// mappings and their means are truncated to whole numbers; the package does the
-// same arithmetic in the same order.
+// As in scikit-image, values are computed on a 14-bit scale, [0, 16383], on
+// which the mappings and their means are truncated to whole numbers. The
+// package does the same arithmetic in the same order.
 //
 // Sources: K. Zuiderveld, "Contrast Limited Adaptive Histogram Equalization",
 // Graphics Gems IV (1994); scikit-image 0.19.3, exposure.equalize_adapthist.
@@ -29,32 +29,34 @@ const (
 	maxKernel = 1 << 14
 )
 
-// Options of an Equalizer; the zero value is scikit-image's defaults.
+// Options are the options of an Equalizer. The zero value means the defaults of
+// scikit-image.
 type Options struct {
-	// KernelRows and KernelCols are the size of a tile in pixels; 0 means an
-	// eighth of the image's rows or columns, and at least 1; at most 16384.
+	// KernelRows and KernelCols are the size of a tile in pixels, at most
+	// 16384; 0 means an eighth of the rows or columns of the image, but at
+	// least 1.
 	KernelRows, KernelCols int
 
 	// ClipLimit is the highest share of a tile's pixels that one bin may hold,
-	// in (0, 1]; 0 means 0.01, and 1 means no limit.
+	// in (0, 1]. 0 means 0.01; 1 means no limit.
 	ClipLimit float64
 
 	// Bins is the number of histogram bins, up to 16384; 0 means 256.
 	Bins int
 }
 
-// An Equalizer equalizes one image after another and keeps its buffers in
-// between. It serves one goroutine at a time; the zero value has the default
-// options.
+// An Equalizer equalizes one image after another and reuses its buffers. It
+// must not be used by several goroutines at once. The zero value has the
+// default options.
 type Equalizer struct {
 	opt Options
 
 	levels   []uint16        // the result on the inner scale, rows*cols
-	lo, hi   uint16          // its extremes
+	lo, hi   uint16          // the lowest and the highest level
 	maps     [][grey]float64 // per tile: the level of each grey value
 	hist     []int           // one tile's histogram over bins
-	bin      [grey]uint16    // grey value -> bin
-	rowAt    []int           // row of the padded image -> row of the image
+	bin      [grey]uint16    // the bin of each grey value
+	rowAt    []int           // for each row of the padded image, the row of the image
 	colAt    []int
 	weights  []float64 // the four weights of each column of a block, in one row
 	toByte   [top + 1]uint8
@@ -65,8 +67,8 @@ type Equalizer struct {
 	colShare []float64
 }
 
-// New returns an Equalizer; nil means the default options. It fails on options
-// out of range.
+// New returns an Equalizer; nil means the default options. It returns an error
+// if an option is out of range.
 func New(opt *Options) (*Equalizer, error) {
 	if opt == nil {
 		return &Equalizer{}, nil
@@ -82,18 +84,19 @@ func New(opt *Options) (*Equalizer, error) {
 	return &Equalizer{opt: *opt}, nil
 }
 
-// Equalize returns img with its contrast equalized under the default options:
-// row-major values in [0, 1], the highest 1 and the lowest 0. An image of one
-// grey value becomes all 0 or all 1, and an empty one an empty slice.
+// Equalize returns img with its contrast equalized with the default options, as
+// row-major values in [0, 1]. The highest value is 1 and the lowest 0. An image
+// of one grey value becomes all 0 or all 1; an empty image gives an empty
+// slice.
 //
-// It fails if the image has not the pixels that it says.
+// It returns an error if Pix is too short for the size of the image.
 func Equalize(img *image.Gray) ([]float64, error) {
 	var e Equalizer
 	return e.Float64s(nil, img)
 }
 
-// Float64s is [Equalize] under the Equalizer's options. The values are written
-// to dst if it has the capacity, else to a new slice.
+// Float64s is [Equalize] with the options of the Equalizer. The values are
+// written to dst if it has the capacity, else to a new slice.
 func (e *Equalizer) Float64s(dst []float64, img *image.Gray) ([]float64, error) {
 	if err := e.run(img); err != nil {
 		return nil, err
@@ -116,9 +119,9 @@ func (e *Equalizer) Float64s(dst []float64, img *image.Gray) ([]float64, error) 
 }
 
 // Gray equalizes img to bytes: the values of [Equalize] times 255, truncated.
-// The statistics are those of the values before they became bytes. The bytes
-// are written to dst if it has img's size, else to a new image; dst may be nil,
-// and it may be img. It fails as Equalize does.
+// The statistics are those of the values before they become bytes. The bytes
+// are written to dst if it has the size of img, else to a new image. dst may be
+// nil, and it may be img. Errors are those of Equalize.
 func (e *Equalizer) Gray(dst, img *image.Gray) (*image.Gray, Stats, error) {
 	if err := e.run(img); err != nil {
 		return nil, Stats{}, err
@@ -130,14 +133,14 @@ func (e *Equalizer) Gray(dst, img *image.Gray) (*image.Gray, Stats, error) {
 		return dst, Stats{}, nil
 	}
 	lo, span := float64(e.lo), float64(e.hi)-float64(e.lo)
-	if span == 0 { // all levels are equal: 0 stays 0, others become 1
+	if span == 0 { // all levels are equal: 0 stays 0, any other level becomes 1
 		lo, span = 0, max(lo, 1)
 	}
 	for v := int(e.lo); v <= int(e.hi); v++ {
 		e.toByte[v] = uint8((float64(v) - lo) / span * 255)
 	}
 	first := uint64(lo)
-	var sum, sumSq uint64 // of whole numbers below 2^14: exact for 2^36 pixels
+	var sum, sumSq uint64 // sums of whole numbers below 2^14: exact for 2^36 pixels
 	for y := range e.rows {
 		from := e.levels[y*e.cols:][:e.cols]
 		to := dst.Pix[y*dst.Stride:][:e.cols]
@@ -156,7 +159,7 @@ func (e *Equalizer) Gray(dst, img *image.Gray) (*image.Gray, Stats, error) {
 	}, nil
 }
 
-// run fills levels, lo and hi.
+// run equalizes img into levels, lo and hi.
 func (e *Equalizer) run(img *image.Gray) error {
 	e.rows, e.cols = img.Rect.Dy(), img.Rect.Dx()
 	if !img.Rect.Empty() && !whole(img) {
@@ -184,15 +187,16 @@ func (e *Equalizer) run(img *image.Gray) error {
 	return nil
 }
 
-// whole says whether an image has the pixels that it says.
+// whole returns whether Pix is long enough for the size of the image.
 func whole(img *image.Gray) bool {
 	w, h := img.Rect.Dx(), img.Rect.Dy()
 	return img.Stride >= w && len(img.Pix) >= w && h-1 <= (len(img.Pix)-w)/img.Stride
 }
 
-// layout settles tile size and count, and where the padded rows and columns
-// come from: half a tile before the image, and after it as much as completes
-// the last tile and half a tile more, mirrored about the edge pixels.
+// layout computes the size and number of tiles, and which rows and columns of
+// the image the padding shows. The image is mirrored about its edge pixels: by
+// half a tile before the image, and after it by what completes the last tile
+// plus half a tile.
 func (e *Equalizer) layout() {
 	e.kr, e.kc = e.opt.KernelRows, e.opt.KernelCols
 	if e.kr == 0 {
@@ -207,8 +211,8 @@ func (e *Equalizer) layout() {
 	e.colAt = mirror(e.colAt[:0], e.cols, e.nc*e.kc)
 }
 
-// mirror appends, for each of the positions 0..n-1, the position below size
-// that it shows when the line is reflected about its end elements.
+// mirror appends, for each position from 0 to n-1 of a line of size elements
+// that is reflected about its end elements, the index of the element there.
 func mirror(at []int, size, n int) []int {
 	period := max(2*(size-1), 1)
 	for i := range n {
@@ -239,7 +243,8 @@ func (e *Equalizer) quantize(img *image.Gray, bins int) {
 			first, last := float64(lo)*257, float64(hi)*257
 			u = (u - first) / (last - first) * top
 		}
-		// Grey values outside the image's range have no meaning, but a bin.
+		// Grey values outside the image's range do not occur, but need a valid
+		// bin.
 		level := min(max(math.RoundToEven(u), 0), top)
 		e.bin[v] = uint16(int(level) / binSize)
 	}

@@ -2,13 +2,15 @@ package clahe
 
 import "image"
 
-// interpolate gives every pixel the mean of its four nearest tiles' mappings.
+// interpolate sets every pixel to the weighted mean of the mappings of the four
+// nearest tiles.
 //
-// Blocks of a tile's size lie half a tile before the tiles, so that a block's
-// corners are the centres of four tiles. The weight of a corner is the product,
-// in float64, of a share along the columns and one along the rows, each a
-// multiple of 1/size; the four products with the levels are rounded to float32
-// and summed in float32, in the order of the reference, and the sum truncated.
+// The image is divided into blocks of the size of a tile, shifted by half a
+// tile, so that the corners of a block are the centres of four tiles. The
+// weight of a corner is the product, in float64, of a share along the columns
+// and a share along the rows, each a multiple of 1/size. The products of the
+// four weights with the levels are rounded to float32 and summed in float32, in
+// the order of scikit-image, and the sum is truncated.
 func (e *Equalizer) interpolate(img *image.Gray) {
 	if cap(e.weights) < 4*e.kc {
 		e.weights = make([]float64, 4*e.kc)
@@ -45,8 +47,8 @@ func (e *Equalizer) interpolate(img *image.Gray) {
 	e.lo, e.hi = lo, hi
 }
 
-// blend maps the pixels of one row of one block, and returns the extremes of
-// what it wrote; w holds four weights for each pixel.
+// blend maps the pixels of one row of one block and returns the lowest and the
+// highest level that it wrote; w holds four weights for each pixel.
 func blend(to []uint16, from []uint8, w []float64, a, b, c, d *[grey]float64) (lo, hi uint16) {
 	lo = top
 	to = to[:len(from)]

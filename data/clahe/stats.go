@@ -2,16 +2,16 @@ package clahe
 
 import "math"
 
-// Stats are sums over the values of one or more equalized images, from which the
-// mean and the standard deviation of the whole set follow. The zero value is an
+// Stats holds sums over the values of one or more equalized images. They give
+// the mean and the standard deviation of the whole set. The zero value is an
 // empty set.
 type Stats struct {
-	N     int64   // values
-	Sum   float64 // of the values
-	SumSq float64 // of their squares
+	N     int64   // number of values
+	Sum   float64 // sum of the values
+	SumSq float64 // sum of their squares
 }
 
-// Add counts values.
+// Add adds values to the sums.
 func (s *Stats) Add(values []float64) {
 	var sum, sumSq float64
 	for _, v := range values {
@@ -21,18 +21,18 @@ func (s *Stats) Add(values []float64) {
 	s.Merge(Stats{int64(len(values)), sum, sumSq})
 }
 
-// Merge counts all that other has counted.
+// Merge adds the sums of other.
 func (s *Stats) Merge(other Stats) {
 	s.N += other.N
 	s.Sum += other.Sum
 	s.SumSq += other.SumSq
 }
 
-// Mean returns the mean value; that of an empty set is NaN.
+// Mean returns the mean value; NaN for an empty set.
 func (s Stats) Mean() float64 { return s.Sum / float64(s.N) }
 
 // Std returns the population standard deviation, sqrt(E[x²] - mean²), as the
-// notebook's data preparation computes it; that of an empty set is NaN.
+// notebook's data preparation computes it; NaN for an empty set.
 func (s Stats) Std() float64 {
 	mean := s.Mean()
 	return math.Sqrt(max(s.SumSq/float64(s.N)-mean*mean, 0))

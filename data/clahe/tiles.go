@@ -2,7 +2,7 @@ package clahe
 
 import "image"
 
-// mapTiles makes every tile's mapping from grey value to level.
+// mapTiles computes the mapping from grey value to level of every tile.
 func (e *Equalizer) mapTiles(img *image.Gray, bins int) {
 	if cap(e.maps) < e.nr*e.nc {
 		e.maps = make([][grey]float64, e.nr*e.nc)
@@ -40,8 +40,9 @@ func (e *Equalizer) mapTiles(img *image.Gray, bins int) {
 	}
 }
 
-// count adds the grey values of the tile whose first pixel is at row y, column
-// x of the image; what sticks out of the image is its reflection.
+// count counts the grey values of the tile whose first pixel is at row y,
+// column x of the image. Outside the image the tile shows the reflection of the
+// image.
 func (e *Equalizer) count(count *[grey]int, img *image.Gray, y, x int) {
 	inside := max(min(e.kc, e.cols-x), 0)
 	for _, r := range e.rowAt[y : y+e.kr] {
@@ -55,9 +56,9 @@ func (e *Equalizer) count(count *[grey]int, img *image.Gray, y, x int) {
 	}
 }
 
-// clip cuts the bins off at limit and hands the excess out again: first in equal
-// parts, where bins that come within a part of the limit are filled up to it,
-// then one by one to bins spread evenly over the histogram.
+// clip cuts the bins off at limit and distributes the excess: first in equal
+// parts, where a bin that comes closer to the limit than one part is filled up
+// to the limit; then one by one to bins spread evenly over the histogram.
 func clip(hist []int, limit int) {
 	excess := 0
 	for b, n := range hist {
@@ -73,7 +74,7 @@ func clip(hist []int, limit int) {
 		if grown < limit-part {
 			grown += part
 		}
-		if grown >= limit-part { // not else: scikit-image looks again
+		if grown >= limit-part { // not "else": scikit-image compares the grown bin again
 			grown = limit
 			full++
 		}

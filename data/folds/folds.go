@@ -1,6 +1,6 @@
 // Package folds divides the items of a data set into folds for cross-validation: at
-// random as the notebook does, alike in mask area, or so that all of a group stay
-// together.
+// random as the notebook does, with similar mask areas in all folds, or with all
+// items of a group in one fold.
 package folds
 
 import (
@@ -13,11 +13,11 @@ import (
 // KernelSeed is the seed of the notebook's folds.
 const KernelSeed = 2019
 
-// Folds divide the items 0 to n-1: Folds[f] are those held out for validation in
-// fold f, ascending, and every item is held out once.
+// Folds divide the items 0 to n-1: Folds[f] are the items held out for
+// validation in fold f, ascending. Every item is held out exactly once.
 type Folds [][]int
 
-// Train returns the items that fold f trains on, ascending: all but Folds[f].
+// Train returns the items on which fold f trains, ascending: all but Folds[f].
 func (folds Folds) Train(f int) []int {
 	var train []int
 	for g, items := range folds {
@@ -29,10 +29,11 @@ func (folds Folds) Train(f int) []int {
 	return train
 }
 
-// KFold divides n items at random into k folds whose sizes differ by at most 1,
-// exactly as the notebook does with scikit-learn's
-// KFold(k, shuffle=True, random_state=seed), for every n. The notebook numbers
-// its files in the order the file system lists them; sort yours.
+// KFold divides n items at random into k folds whose sizes differ by at most 1.
+// For every n the folds equal those of the notebook, which uses scikit-learn's
+// KFold(k, shuffle=True, random_state=seed). The notebook numbers its files in
+// the order in which the file system lists them, which may vary; sort your
+// files.
 //
 // It returns an error if k is less than 2 or there are fewer items than folds.
 //
@@ -54,10 +55,10 @@ func KFold(n, k int, seed uint32) (Folds, error) {
 	return folds, nil
 }
 
-// ByArea divides items at random so that the folds are alike in mask area:
-// for every area, the numbers of items with at most that area differ by at most 1
-// between any two folds. So do the numbers of empty masks, of masks that are not,
-// and the sizes. An area is in whatever unit.
+// ByArea divides items at random into folds with similar mask areas: for every
+// area, the numbers of items with at most that area differ by at most 1 between
+// any two folds. The numbers of empty masks, of other masks and of all items also
+// differ by at most 1. Areas may have any unit.
 //
 // It returns an error as KFold does, or if an area is negative or not a number.
 func ByArea(areas []float64, k int, seed uint32) (Folds, error) {
@@ -69,8 +70,8 @@ func ByArea(areas []float64, k int, seed uint32) (Folds, error) {
 			return nil, fmt.Errorf("folds: item %d has the mask area %v; want 0 or more", i, a)
 		}
 	}
-	// In the order of areas, equal ones shuffled, each k neighbours go to the k
-	// folds.
+	// Sort items by area, with equal areas in random order; of each k
+	// neighbours, every fold gets one.
 	random := newLegacyRandom(seed)
 	order := random.permutation(len(areas))
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(areas[i], areas[j]) })
@@ -84,17 +85,19 @@ func ByArea(areas []float64, k int, seed uint32) (Folds, error) {
 	return folds.sorted(), nil
 }
 
-// ByGroup divides items at random so that all items of a group, such as the
-// films of one patient, are in one fold: else a network is scored on people it
-// has learned. groups names the group of each item. With areas, nil if there are
-// none, items with a mask are dealt out evenly first, then the others; each group
-// goes to the fold that has the fewest so far, the largest groups first.
+// ByGroup divides items at random so that all items of a group, such as the films
+// of one patient, are in one fold. Otherwise a network would be scored on
+// patients on which it was trained. groups holds the name of each item's group.
+// areas may be nil. With areas, items with a mask are spread evenly first, then
+// the others. The largest groups come first, and each goes to the fold that has
+// the fewest items so far.
 //
-// No two folds differ by more items than the largest group has, if there are no
-// areas; with areas, by more items with a mask than any one group has.
+// Without areas, the sizes of two folds differ by at most the size of the
+// largest group. With areas, their numbers of items with a mask differ by at
+// most the largest such number in one group.
 //
-// It returns an error if k is less than 2, if there are fewer groups than folds,
-// if an item has no group, or if areas has another length, a negative value or
+// It returns an error if k is less than 2, there are fewer groups than folds, an
+// item has no group, areas is not as long as groups, or an area is negative or
 // not a number.
 func ByGroup(groups []string, areas []float64, k int, seed uint32) (Folds, error) {
 	if areas != nil && len(areas) != len(groups) {
@@ -108,7 +111,7 @@ func ByGroup(groups []string, areas []float64, k int, seed uint32) (Folds, error
 	byName := map[string]*group{}
 	for i, name := range groups {
 		if name == "" {
-			return nil, fmt.Errorf("folds: item %d has no group; give an item of unknown patient one of its own", i)
+			return nil, fmt.Errorf("folds: item %d has no group; if the patient is unknown, give the item a group of its own", i)
 		}
 		g := byName[name]
 		if g == nil {

@@ -2,19 +2,19 @@ package folds
 
 import "gonum.org/v1/gonum/mathext/prng"
 
-// A legacyRandom draws what numpy's RandomState draws: the Mersenne Twister
-// MT19937, seeded by one 32-bit number.
+// A legacyRandom draws the same numbers as numpy's RandomState: the Mersenne
+// Twister MT19937, seeded with one 32-bit number.
 type legacyRandom struct{ *prng.MT19937 }
 
-// newLegacyRandom is np.random.RandomState(seed).
+// newLegacyRandom returns the generator of np.random.RandomState(seed).
 func newLegacyRandom(seed uint32) legacyRandom {
 	r := prng.NewMT19937()
 	r.Seed(uint64(seed))
 	return legacyRandom{r}
 }
 
-// interval returns a number in [0, most], most < 2^32: it masks draws to as many
-// bits as most has, until one is not over it.
+// interval returns a number in [0, most]. It draws numbers with as many bits as
+// most has, until one is not above most.
 //
 // Source: numpy/random/src/distributions/distributions.c, random_interval.
 func (r legacyRandom) interval(most uint32) uint32 {
@@ -32,7 +32,8 @@ func (r legacyRandom) interval(most uint32) uint32 {
 	}
 }
 
-// permutation returns 0 to n-1 as RandomState.shuffle leaves np.arange(n).
+// permutation returns the numbers 0 to n-1 in the order in which
+// RandomState.shuffle puts np.arange(n).
 //
 // Source: numpy/random/mtrand.pyx, RandomState.shuffle.
 func (r legacyRandom) permutation(n int) []int {

@@ -21,7 +21,7 @@ import (
 type RowError struct {
 	File   string // "" if it was read from an io.Reader
 	Line   int    // from 1
-	Column int    // in bytes from 1, a byte-order mark not counted
+	Column int    // in bytes from 1, without the byte-order mark
 	Err    error
 }
 
@@ -31,20 +31,21 @@ func (e *RowError) Error() string {
 
 func (e *RowError) Unwrap() error { return e.Err }
 
-// What a row of a mask CSV may be suspected of. The row is read all the same.
+// Warnings about a row of a mask CSV. The row is used nevertheless.
 var (
 	ErrDuplicateRow = errors.New("the same image and the same runs as an earlier row")
 	ErrEmptyAndNot  = errors.New("the image has a row without runs and one with runs")
 )
 
-// Options say how a mask CSV is read; nil means all defaults, the official
+// Options say how a mask CSV is read; nil means all defaults, for the official
 // training file of the SIIM-ACR challenge.
 type Options struct {
 	ID, Runs string      // names of the columns; "" means ImageId and EncodedPixels
 	RLE      rle.Options // format of the runs; Kernel is not allowed
 
-	// Width and Height are the pixels of every image. Where they are known, runs
-	// outside the image are found on reading; else only when the mask is drawn.
+	// Width and Height are the size of every image in pixels. If they are set,
+	// runs outside the image are found when the file is read; otherwise only
+	// when the mask is drawn.
 	Width, Height int
 }
 
@@ -53,7 +54,7 @@ type Options struct {
 type Row struct {
 	ID   string // of the image
 	Runs string // run-length text; "" if there is no mask, whatever the file says
-	Line int    // in the file, from 1; 0 for a row that comes from none
+	Line int    // in the file, from 1; 0 for a row that was not read from a file
 
 	column int // of Runs
 }
@@ -62,8 +63,8 @@ type Row struct {
 type Table struct {
 	IDs []string // of the images, in the order of their first rows
 
-	// Warnings are rows that are suspicious but not wrong, in order: each wraps
-	// ErrDuplicateRow or ErrEmptyAndNot.
+	// Warnings are about rows that are suspicious but not wrong, in the order
+	// of the file. Each wraps ErrDuplicateRow or ErrEmptyAndNot.
 	Warnings []*RowError
 
 	file string
@@ -84,13 +85,13 @@ func Open(path string, opt *Options) (*Table, error) {
 // Read reads a CSV of run-length masks, one or more rows per image, such as
 // the official train-rle.csv or a submission.
 //
-// The first line may be a header, in any order of columns and with other columns
-// beside the two; if it names neither column, and its second field is text that
-// cannot be runs, that is an error. Without a header a row is id and runs. Spaces
-// around fields and a UTF-8 byte-order mark are passed over; "-1" and nothing
-// both mean no mask. A gzipped file is unpacked. A file without rows is an error, and
-// so is UTF-16. Wrong rows are a *RowError, which wraps an *rle.SyntaxError
-// where it is about runs, with the column of the very number.
+// The first line may be a header, with the columns in any order and with additional
+// columns. It is an error if the first line names neither column and its second field
+// cannot be runs. Without a header, a row is id and runs. Spaces around fields and a
+// UTF-8 byte-order mark are ignored. "-1" and an empty field both mean no mask. A
+// gzipped file is unpacked. A file without rows is an error, and so is UTF-16. The
+// error for a wrong row is a *RowError; if the runs are wrong, it wraps an
+// *rle.SyntaxError and gives the column of the wrong number.
 func Read(r io.Reader, opt *Options) (*Table, error) { return read(r, "", opt) }
 
 func read(r io.Reader, file string, opt *Options) (*Table, error) {
@@ -115,7 +116,7 @@ func read(r io.Reader, file string, opt *Options) (*Table, error) {
 	for first := true; ; first = false {
 		record, err := in.Read()
 		if err == io.EOF && len(t.IDs) == 0 {
-			return nil, fmt.Errorf("maskcsv: %sno row of an image and its runs", prefix(file))
+			return nil, fmt.Errorf("maskcsv: %sthere is no row with an image and its runs", prefix(file))
 		} else if err == io.EOF {
 			return t, nil
 		} else if err != nil {
@@ -151,8 +152,9 @@ func read(r io.Reader, file string, opt *Options) (*Table, error) {
 	}
 }
 
-// checkID refuses what is no image id. A line break in quotes would be legal CSV,
-// but readers change it, and a file cannot well be named by it.
+// checkID returns an error if id cannot be the id of an image. A line break in
+// quotes is legal CSV, but CSV readers change it, and it should not be in a file
+// name.
 func checkID(id string) error {
 	switch {
 	case id == "":
@@ -163,10 +165,10 @@ func checkID(id string) error {
 	return nil
 }
 
-// complete fills in the defaults and returns the pixels that runs may count.
+// complete sets the defaults and returns the number of pixels of an image.
 func (o *Options) complete() (pixels int, err error) {
 	if o.RLE.Kernel {
-		return 0, errors.New("maskcsv: a mask CSV is not read with rle.Options.Kernel, which hides what is wrong with runs")
+		return 0, errors.New("maskcsv: a mask CSV cannot be read with rle.Options.Kernel, because it hides errors in runs")
 	}
 	if o.ID == "" {
 		o.ID = "ImageId"
@@ -183,10 +185,12 @@ func (o *Options) complete() (pixels int, err error) {
 	return o.Width * o.Height, nil
 }
 
-// columns is where a row holds what, and how many fields it has.
+// columns holds the indices of the id and of the runs in a row, and the number
+// n of fields.
 type columns struct{ id, runs, n int }
 
-// header returns the columns that the first line names, nil if it is a row.
+// header returns the columns that the first line names, or nil if the line is a
+// row.
 func (t *Table) header(record []string) (*columns, error) {
 	c := columns{-1, -1, len(record)}
 	for i, field := range record {
@@ -207,7 +211,7 @@ func (t *Table) header(record []string) (*columns, error) {
 		t.opt.ID, t.opt.Runs, strings.Join(record, ","))
 }
 
-// add appends a row and notes what is suspicious about it.
+// add appends a row, and a warning if the row is suspicious.
 func (t *Table) add(row Row) {
 	earlier := t.rows[row.ID]
 	if earlier == nil {
@@ -230,7 +234,7 @@ func (t *Table) add(row Row) {
 	t.rows[row.ID] = append(earlier, row)
 }
 
-// wrong is an error about a field of the row just read.
+// wrong returns an error about a field of the last row read.
 func (t *Table) wrong(in *csv.Reader, field, offset int, err error) error {
 	line, column := in.FieldPos(field)
 	return &RowError{t.file, line, column + offset, err}
@@ -245,7 +249,8 @@ func (t *Table) wrongRuns(row Row, err error) error {
 	return &RowError{t.file, row.Line, column, fmt.Errorf("image %s: %w", row.ID, err)}
 }
 
-// readError gives an error of encoding/csv our type, and any other our prefix.
+// readError turns an error of encoding/csv into a *RowError, and puts the name
+// of the package in front of any other error.
 func (t *Table) readError(err error) error {
 	var parse *csv.ParseError
 	if errors.As(err, &parse) {
@@ -260,7 +265,7 @@ func (t *Table) readError(err error) error {
 // Rows returns the rows of an image, nil if it has none.
 func (t *Table) Rows(id string) []Row { return t.rows[id] }
 
-// Positive tells whether an image has any runs.
+// Positive returns whether an image has any runs.
 func (t *Table) Positive(id string) bool {
 	for _, r := range t.rows[id] {
 		if r.Runs != "" {
@@ -270,9 +275,9 @@ func (t *Table) Positive(id string) bool {
 	return false
 }
 
-// Mask returns the mask of an image of that size, 0 and 255: the union of its
-// rows. It returns an error if there is no row, and a *RowError if one leaves the
-// image.
+// Mask returns the mask of an image of that size, with the values 0 and 255. It
+// is the union of the image's rows. It returns an error if there is no row, and a
+// *RowError if a row leaves the image.
 func (t *Table) Mask(id string, width, height int) (*image.Gray, error) {
 	rows := t.rows[id]
 	if rows == nil {
@@ -297,10 +302,10 @@ func prefix(file string) string {
 	return file + ": "
 }
 
-// WriteSubmission writes rows as the challenge wants them: the header
-// "ImageId,EncodedPixels", one line per image, "-1" where Runs is "". It returns
-// an error if an id is missing, comes twice, or has spaces around it or control
-// characters in it, or if runs are no SIIM-ACR text.
+// WriteSubmission writes rows in the format of the challenge: the header
+// "ImageId,EncodedPixels", then one line per image, with "-1" if Runs is "". It
+// returns an error if an id is missing, occurs twice, has spaces around it or
+// contains control characters, or if the runs are not in the SIIM-ACR format.
 func WriteSubmission(w io.Writer, rows []Row) error {
 	out := csv.NewWriter(w)
 	if err := out.Write([]string{"ImageId", "EncodedPixels"}); err != nil {
@@ -334,8 +339,8 @@ func WriteSubmission(w io.Writer, rows []Row) error {
 	return nil
 }
 
-// SaveSubmission writes rows to a file as WriteSubmission does; the file appears
-// whole or not at all.
+// SaveSubmission writes rows to a file as WriteSubmission does. The file is
+// written completely or not at all.
 func SaveSubmission(path string, rows []Row) error {
 	return atomicfile.Write(path, func(w io.Writer) error { return WriteSubmission(w, rows) })
 }

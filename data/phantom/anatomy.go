@@ -5,33 +5,33 @@ import (
 	"math/rand/v2"
 )
 
-// patient holds the numbers that make one film differ from the next. Lengths are
-// fractions of the film's width, amounts are radiographic densities: what they
-// add to the exponent of the film's blackening curve (see tone in draw.go).
+// patient holds the numbers that differ from film to film. Lengths are fractions
+// of the film's width. Amounts are radiographic densities: they are added to the
+// exponent of the film's blackening curve (see develop in draw.go).
 type patient struct {
 	age       int
 	sex, view string
 
 	cx, cy, zoom    float64 // place of the body on the film
-	sin, cos        float64 // of the angle it leans by
+	sin, cos        float64 // of the angle by which the body leans
 	exposure, grain float64 // of the film
 
 	tissue, abdomen float64       // density of the chest wall and below the diaphragm
-	girth           float64       // of the torso, 1 is usual
+	girth           float64       // of the torso; 1 is normal
 	heart           [4]float64    // centre x, y, half width, half height
 	spine           float64       // density
 	breast          float64       // density, 0 for most
 	ribs            float64       // density
-	ribGap, ribTop  float64       // distance of two ribs, height of the first
-	ribDrop         float64       // how far a rib falls on its way to the side
+	ribGap, ribTop  float64       // distance between ribs, height of the first
+	ribDrop         float64       // how far a rib falls from the spine to the side
 	clavicle        float64       // height at the shoulder
 	vessels         int           // of each lung
 	lungs           [2]lung       // 0 on the left of the picture: the patient's right
 	shade           [2][3]float64 // two soft shadows: x, y, density
 }
 
-// lung is one lung field: above the widest level a quarter of an ellipse, below
-// it a column that ends on the dome of the diaphragm.
+// lung is one lung field. Above the widest level it is a quarter of an ellipse;
+// below, it is a column that ends on the dome of the diaphragm.
 type lung struct {
 	side   float64 // -1 left of the spine, +1 right of it
 	medial float64 // distance of its inner border from the midline
@@ -40,25 +40,25 @@ type lung struct {
 	height float64 // from the widest level up to the apex
 	base   float64 // y of the top of the diaphragm
 	dome   float64 // how far the diaphragm falls towards the side
-	air    float64 // density that the air takes away
+	air    float64 // density that the air removes
 	flare  float64 // how much wider the base is
 
 	gap *gap // nil for a lung that fills its field
 }
 
-// gap is a pneumothorax: the collapsed lung is its field with the outer border
-// moved inwards and the apex moved down.
+// gap is a pneumothorax. The collapsed lung has the shape of its field with the
+// outer border moved inwards and the apex moved down.
 type gap struct {
 	side, top float64 // share of width and of height that the lung has lost
 	end       float64 // y below which the lung touches the wall again
-	air       float64 // extra density that air without vessels takes away
+	air       float64 // additional density that air without vessels removes
 	line      float64 // density of the visceral pleura
 	collapse  float64 // density that the lung gains by holding less air
 }
 
 func between(r *rand.Rand, lo, hi float64) float64 { return lo + (hi-lo)*r.Float64() }
 
-// newPatient draws the anatomy: what two films of a patient have in common.
+// newPatient draws the anatomy, which all films of a patient share.
 func newPatient(r *rand.Rand) *patient {
 	p := &patient{
 		age:      18 + r.IntN(72),
@@ -94,7 +94,8 @@ func newPatient(r *rand.Rand) *patient {
 	return p
 }
 
-// place draws what changes from film to film: position, exposure, shadows.
+// place draws what differs between films of one patient: position, exposure,
+// shadows.
 func (p *patient) place(r *rand.Rand) {
 	p.view = "PA"
 	if r.IntN(3) == 0 {
@@ -113,7 +114,7 @@ func (p *patient) place(r *rand.Rand) {
 }
 
 // collapse gives one lung a pneumothorax: at the apex, along the side, or large.
-// Its area comes to one to ten percent of the film.
+// Its area is one to ten percent of the film.
 func (p *patient) collapse(r *rand.Rand) {
 	l := &p.lungs[r.IntN(2)]
 	g := &gap{

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// grid is the side of the array in which the anatomy is drawn; it is then
-// doubled to the film, and the grain is added at the film's own resolution.
+// grid is the side of the array in which the anatomy is drawn. The array is
+// then enlarged to the size of the film, and grain is added at that resolution.
 const grid = Size / 2
 
-// smooth is Perlin's step: 0 for x <= 0, 1 for x >= 1, without a corner between.
+// smooth is Perlin's step: 0 for x <= 0, 1 for x >= 1, and smooth between.
 func smooth(x float64) float64 {
 	if x <= 0 {
 		return 0
@@ -26,8 +26,8 @@ func smooth(x float64) float64 {
 	return x * x * (3 - 2*x)
 }
 
-// outline holds the half width of a torso at some heights; the shoulders leave
-// the film.
+// outline holds pairs of height and half width of a torso; the shoulders reach
+// beyond the film.
 var outline = [...][2]float64{{-0.2, 0.11}, {0.02, 0.12}, {0.20, 0.47}, {0.28, 0.49}, {0.50, 0.45}, {0.75, 0.455}, {1.2, 0.48}}
 
 func halfWidth(y float64) float64 {
@@ -40,9 +40,9 @@ func halfWidth(y float64) float64 {
 }
 
 // field returns how deep a point lies inside the lung field: its distance from
-// the chest wall, about right near it, negative outside. a is the point's
-// distance from the midline on the lung's side. side and top make the field of
-// a lung that has lost that share of its width and height.
+// the chest wall, which is approximate except near the wall, and negative
+// outside. a is the distance of the point from the midline, on the side of the
+// lung. side and top are the shares of width and height that the lung has lost.
 func (l *lung) field(a, y, side, top float64) float64 {
 	w := l.width * (1 - side)
 	if y >= l.widest {
@@ -63,33 +63,35 @@ func (l *lung) field(a, y, side, top float64) float64 {
 	return (1 - math.Sqrt(u*u+v*v)) * (w*u + h*v) / (u + v)
 }
 
-// floor returns how far above the diaphragm a point lies.
+// floor returns the height of a point above the diaphragm.
 func (l *lung) floor(a, y float64) float64 {
 	t := (a-l.medial)/l.width - 0.35
 	return l.base + l.dome*t*math.Abs(t)*2.2 - y
 }
 
-// inner returns field for the collapsed lung: positive inside it.
+// inner is field for the collapsed lung; it is positive inside the lung.
 func (l *lung) inner(a, y float64) float64 {
 	fade := 1 - smooth((y-(l.gap.end-0.16))/0.16)
 	return l.field(a, y, l.gap.side*fade, l.gap.top)
 }
 
-// heartAt is positive inside the heart's shadow; x is measured from the midline.
+// heartAt returns a positive number inside the shadow of the heart; x is
+// measured from the midline.
 func (p *patient) heartAt(x, y float64) float64 {
 	dx, dy := (x-p.heart[0])/p.heart[2], (y-p.heart[1])/p.heart[3]
 	dx += 0.45 * dy * 0.5 // its axis points down and to the patient's left
 	return 1 - math.Sqrt(dx*dx+dy*dy)
 }
 
-// body turns a place on the film into one in the body's own axes: x from the
+// body converts a point on the film to the axes of the body: x from the
 // midline, y down.
 func (p *patient) body(fx, fy float64) (x, y float64) {
 	dx, dy := (fx-p.cx)/p.zoom, (fy-0.5-p.cy)/p.zoom
 	return p.cos*dx + p.sin*dy, 0.5 - p.sin*dx + p.cos*dy
 }
 
-// density returns the film's density at a place in body axes, vessels aside.
+// density returns the density at a point in the axes of the body, without
+// vessels.
 func (p *patient) density(x, y float64) float64 {
 	hw := halfWidth(y) * p.girth
 	q := 1 - (x/hw)*(x/hw)
@@ -118,7 +120,8 @@ func (p *patient) density(x, y float64) float64 {
 		}
 	}
 
-	// The mediastinum: spine, heart's great vessels, a dark trachea.
+	// The mediastinum: the spine, the great vessels of the heart, a dark
+	// trachea.
 	t += p.spine * (1 - smooth((a-0.030)/0.022))
 	t += 0.30 * (1 - smooth((a-0.035)/0.035)) * smooth((y-0.18)/0.1)
 	if a < 0.05 { // vertebrae
@@ -127,7 +130,8 @@ func (p *patient) density(x, y float64) float64 {
 	}
 	t -= 0.34 * (1 - smooth((a-0.012)/0.012)) * smooth((0.33-y)/0.06)
 
-	// Ribs: behind from the spine outwards and down, in front back inwards.
+	// Ribs: at the back from the spine outwards and down, at the front inwards
+	// again.
 	if cage := l.field(a, y, -0.07, -0.05); cage > -0.01 && a > 0.03 {
 		s := (a - 0.03) / (l.width + l.medial)
 		edge := smooth((cage + 0.01) / 0.02)
@@ -156,14 +160,15 @@ func (p *patient) density(x, y float64) float64 {
 	return max(t, 0)
 }
 
-// band is the profile across a rib: f in [0, 1) is the place between two ribs,
-// width the share that bone fills; its two borders are denser than its middle.
+// band returns the density across a rib. f in [0, 1) is the position in one
+// period of ribs, width the share of it that is bone. The two borders are
+// denser than the middle.
 func band(f, width float64) float64 {
 	d := math.Abs(f-0.5) / (width / 2) // 0 in the middle, 1 at the border
 	return (1 - smooth((d-0.85)/0.3)) * (0.7 + 0.45*smooth((d-0.45)/0.4))
 }
 
-// draw makes the film and its mask.
+// draw returns the film and its mask.
 func (p *patient) draw(r *rand.Rand) (img, mask *image.Gray) {
 	t := make([]float32, grid*grid)
 	for j := range grid {
@@ -180,11 +185,11 @@ func (p *patient) draw(r *rand.Rand) (img, mask *image.Gray) {
 	return img, p.truth()
 }
 
-// branch draws the lung's vessels: crooked lines from the hilum outwards that
-// thin out and end before they reach the border of the lung.
+// branch draws the vessels of a lung: curved lines that start at the hilum,
+// become thinner outwards, and end before the border of the lung.
 func (p *patient) branch(r *rand.Rand, t []float32, l *lung) {
 	for range p.vessels {
-		angle := between(r, -1.35, 1.25) // from straight up to steeply down
+		angle := between(r, -1.35, 1.25) // from nearly straight up to steeply down
 		a, y := l.medial+between(r, -0.01, 0.05), between(r, 0.40, 0.56)
 		length := between(r, 0.12, 0.34)
 		const step = 0.5 / grid
@@ -203,7 +208,7 @@ func (p *patient) branch(r *rand.Rand, t []float32, l *lung) {
 			if in < 0.010 || l.floor(a, y) < 0.01 {
 				break
 			}
-			// Back from body axes to the film.
+			// Convert from the axes of the body back to the film.
 			x := a * l.side
 			dx, dy := x*p.zoom, (y-0.5)*p.zoom
 			fx, fy := p.cx+p.cos*dx-p.sin*dy, 0.5+p.cy+p.sin*dx+p.cos*dy
@@ -228,8 +233,8 @@ func stamp(t []float32, x, y, radius float64, amount float32) {
 	}
 }
 
-// develop turns densities into grey values: brightness 255·(1-exp(-t)), as
-// photons die out on their way, doubled in size and with grain.
+// develop turns densities into grey values, 255·(1-exp(-t)), like photons that
+// are absorbed on their way. It doubles the size and adds grain.
 func (p *patient) develop(r *rand.Rand, t []float32) *image.Gray {
 	k := 0.98 * p.exposure
 	for i, v := range t {
@@ -242,7 +247,8 @@ func (p *patient) develop(r *rand.Rand, t []float32) *image.Gray {
 	img := image.NewGray(image.Rect(0, 0, Size, Size))
 	row := make([]float32, grid)
 	for y := range Size {
-		// Pixel centres of the film lie a quarter and three quarters into a cell.
+		// The centres of the film's pixels lie at one quarter and three quarters
+		// of a cell.
 		near := y / 2
 		far := min(max(near-1+2*(y%2), 0), grid-1)
 		for i := range row {
@@ -261,8 +267,8 @@ func (p *patient) develop(r *rand.Rand, t []float32) *image.Gray {
 
 func grey(v float32) uint8 { return uint8(min(max(v+0.5, 0), 255)) }
 
-// truth returns the mask: the part of the lung field that the lung has left,
-// seen beside the heart and above the diaphragm.
+// truth returns the mask: the part of the lung field that the collapsed lung
+// does not fill, as far as heart and diaphragm do not cover it.
 func (p *patient) truth() *image.Gray {
 	mask := image.NewGray(image.Rect(0, 0, Size, Size))
 	for i := range p.lungs {

@@ -22,8 +22,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Names inside the folder that Write makes: those of the SIIM-ACR download, and
-// the truth of the test films, which the challenge kept to itself.
+// Names in the folder that Write makes. They are those of the SIIM-ACR
+// download, plus the runs of the test films, which the challenge did not
+// publish.
 const (
 	TrainDir   = "dicom-images-train"
 	TestDir    = "dicom-images-test"
@@ -32,40 +33,42 @@ const (
 	ReadmeFile = "README.txt"
 )
 
-// mostFilms have names of five digits.
+// mostFilms is the largest number of films: their numbers have five digits.
 const mostFilms = 99999
 
-// Options of Write; nil means those of DefaultOptions.
+// Options are the options of Write; nil means DefaultOptions.
 type Options struct {
 	Train   int    // films with rows in train-rle.csv, at least one
-	Test    int    // films without
+	Test    int    // films without rows in train-rle.csv
 	Seed    uint64 // the same seed draws the same films
 	Workers int    // films at a time; 0 means one per core
 
-	// Progress, if not nil, is called after each film, from one goroutine at a
-	// time.
+	// Progress, if not nil, is called after each film, never by two goroutines
+	// at once.
 	Progress func(done, total int)
 }
 
-// DefaultOptions returns 120 training films and no test films, of seed 0.
+// DefaultOptions returns options for 120 training films and no test films, with
+// seed 0.
 func DefaultOptions() *Options { return &Options{Train: 120} }
 
 // Summary counts what Write has written.
 type Summary struct {
-	Train, Test, Positive int // Positive of Train
+	Train, Test, Positive int // Positive counts only training films
 }
 
-// Write draws a series of phantoms into dir: DICOM files (JPEG baseline), CSVs of
-// runs in the official format, and a README that says what they are. Some
-// positives have two rows whose runs overlap, as in the official file. dir must be
-// new or empty. It stops with ctx's error when ctx is done.
+// Write draws a series of phantoms and writes them to dir: DICOM files (JPEG
+// baseline), CSV files of runs in the official format, and a README that says what
+// they are. Some positive films have two rows whose runs overlap, as in the
+// official file. dir must be new or empty. When ctx is done, it returns the error
+// of ctx.
 func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
 	if opt == nil {
 		opt = DefaultOptions()
 	}
 	o := *opt
 	if o.Train < 1 || o.Test < 0 || o.Train > mostFilms || o.Test > mostFilms-o.Train {
-		return nil, fmt.Errorf("phantom: %d training and %d test films; wanted at least one to train with, and %d at most together", o.Train, o.Test, mostFilms)
+		return nil, fmt.Errorf("phantom: %d training and %d test films; wanted at least one training film and at most %d films together", o.Train, o.Test, mostFilms)
 	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -82,7 +85,8 @@ func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
 			return nil, fmt.Errorf("phantom: %w", err)
 		}
 	}
-	// The README comes first: no film lies there for a moment without it.
+	// The README is written first, so that no film is ever in the folder
+	// without it.
 	if err := atomicfile.WriteFile(filepath.Join(dir, ReadmeFile), []byte(readme(&o))); err != nil {
 		return nil, fmt.Errorf("phantom: %w", err)
 	}
@@ -106,7 +110,7 @@ func Write(ctx context.Context, dir string, opt *Options) (*Summary, error) {
 	return sum, nil
 }
 
-// drawAll writes the films, in parallel, and returns the rows of each.
+// drawAll writes the films in parallel and returns the rows of each film.
 func drawAll(ctx context.Context, dir string, opt *Options) ([][]maskcsv.Row, error) {
 	total := opt.Train + opt.Test
 	rows := make([][]maskcsv.Row, total)
@@ -157,8 +161,8 @@ func (c *Case) writeDICOM(path string, seed uint64, index int) error {
 	return atomicfile.WriteFile(path, b.Bytes())
 }
 
-// uid returns a UID under 2.25, the arc of UIDs that are random 128-bit numbers;
-// this one is the same for the same arguments.
+// uid returns a UID below 2.25, the root of UIDs made of random 128-bit numbers.
+// The same arguments give the same UID.
 //
 // Source: DICOM PS3.5, B.2.
 func uid(seed uint64, index, part int) string {
@@ -171,8 +175,8 @@ func uid(seed uint64, index, part int) string {
 	return "2.25." + n.String()
 }
 
-// rows returns the film's rows in the CSV. Each third positive has two, of its
-// upper and its lower part, with a strip in both.
+// rows returns the rows of a film in the CSV. Every third positive film has two
+// rows, for the upper and the lower part of its mask; a strip is in both.
 func (c *Case) rows(index int) []maskcsv.Row {
 	whole := rle.Encode(c.Mask, nil)
 	row := func(runs string) maskcsv.Row { return maskcsv.Row{ID: c.Name, Runs: runs} }
@@ -194,7 +198,7 @@ func (c *Case) rows(index int) []maskcsv.Row {
 	return []maskcsv.Row{part(0, middle+8), part(middle-8, Size)}
 }
 
-// writeRows writes a CSV with the official header and the official spaces.
+// writeRows writes a CSV with the same header and spaces as the official file.
 func writeRows(w io.Writer, films [][]maskcsv.Row) error {
 	if _, err := io.WriteString(w, "ImageId, EncodedPixels\n"); err != nil {
 		return err

@@ -8,22 +8,23 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// Fit says how a film of one shape becomes an image of another.
+// Fit says how a film becomes an image with other proportions.
 type Fit int
 
 const (
-	Stretch Fit = iota // to the new width and height, as the notebook does
-	Pad                // black is added right and left or above and below, then as Stretch
+	Stretch Fit = iota // it is stretched to the new width and height, as in the notebook
+	Pad                // black is added left and right or above and below, then it is scaled
 )
 
-// MaskScaling says how a mask changes its size.
+// MaskScaling says how a mask is resized.
 type MaskScaling int
 
 const (
-	// MaskLinear is the notebook's: bilinear, and what is not quite 255 afterwards
-	// becomes 0, so that an object loses a thin rim. It is for masks of 0 and 255.
+	// MaskLinear is the method of the notebook: bilinear, and then every value
+	// below 255 becomes 0, so that an object loses a thin rim. It is for masks of
+	// 0 and 255.
 	MaskLinear  MaskScaling = iota
-	MaskNearest             // each pixel has the value of the nearest one
+	MaskNearest             // each pixel takes the value of the nearest source pixel
 )
 
 var (
@@ -52,22 +53,22 @@ func (m *MaskScaling) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// A Geometry says how a film lies in an image that was made of it, and brings masks
-// from one to the other.
+// A Geometry says where a film lies in the image that was made of it, and converts
+// masks between the two.
 type Geometry struct {
 	FilmWidth, FilmHeight int // pixels of the film
 	Width, Height         int // pixels of the image
 	Fit                   Fit
 }
 
-// maxSide and maxPadded bound sizes, so that no product overflows and a film of one
-// row does not become a square.
+// maxSide and maxPadded limit sizes, so that no product overflows and padding a
+// film of one row to a square does not take huge memory.
 const (
 	maxSide   = 1 << 27
 	maxPadded = 1 << 28
 )
 
-// Check returns an error that says what cannot be.
+// Check returns an error if a size is out of range.
 func (g Geometry) Check() error {
 	for _, side := range []int{g.FilmWidth, g.FilmHeight, g.Width, g.Height} {
 		if side < 1 || side > maxSide {
@@ -78,15 +79,15 @@ func (g Geometry) Check() error {
 		return fmt.Errorf("resize: %w", err)
 	}
 	if w, h, _, _ := g.padded(); g.Width > maxPadded/g.Height || w > maxPadded/h {
-		return fmt.Errorf("resize: a film of %dx%d pixels for an image of %dx%d takes %dx%d pixels with its padding; at most %d are made",
+		return fmt.Errorf("resize: a film of %dx%d pixels for an image of %dx%d takes %dx%d pixels with its padding; at most %d are allowed",
 			g.FilmWidth, g.FilmHeight, g.Width, g.Height, w, h, maxPadded)
 	}
 	return nil
 }
 
-// padded returns the size of the film with its padding, and where in it the film
-// lies: that of the film itself, or as little larger as whole pixels allow to have
-// the proportions of the image.
+// padded returns the size of the film with its padding, and where the film lies in
+// it. With Pad it is the smallest size in whole pixels that has the proportions of
+// the image; otherwise it is the size of the film.
 func (g Geometry) padded() (w, h, left, top int) {
 	w, h = g.FilmWidth, g.FilmHeight
 	if g.Fit == Pad {
@@ -96,8 +97,8 @@ func (g Geometry) padded() (w, h, left, top int) {
 	return w, h, (w - g.FilmWidth) / 2, (h - g.FilmHeight) / 2
 }
 
-// Image returns the film as the image, bilinear as cv2.resize. It fails if the film
-// has another size than the Geometry says.
+// Image returns the image that is made of the film, bilinearly as cv2.resize. It
+// returns an error if the film does not have the size in the Geometry.
 func (g Geometry) Image(film *image.Gray) (*image.Gray, error) {
 	if err := g.check(film, g.FilmWidth, g.FilmHeight, "film"); err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func (g Geometry) Image(film *image.Gray) (*image.Gray, error) {
 	return Linear(g.pad(film), g.Width, g.Height)
 }
 
-// Image16 is Image for a film of 16 bits, row-major; see Linear16.
+// Image16 is Image for a 16-bit film, row-major; see Linear16.
 func (g Geometry) Image16(film []uint16) ([]uint16, error) {
 	if err := g.Check(); err != nil {
 		return nil, err
@@ -117,7 +118,7 @@ func (g Geometry) Image16(film []uint16) ([]uint16, error) {
 	return Linear16(padded(film, g.FilmWidth, g.FilmWidth, w, h, left, top), w, h, g.Width, g.Height)
 }
 
-// Mask returns the mask of a film as that of the image, where Image puts the film.
+// Mask turns the mask of a film into the mask of its image.
 func (g Geometry) Mask(mask *image.Gray, scaling MaskScaling) (*image.Gray, error) {
 	if err := g.check(mask, g.FilmWidth, g.FilmHeight, "mask"); err != nil {
 		return nil, err
@@ -136,11 +137,11 @@ func (g Geometry) Mask(mask *image.Gray, scaling MaskScaling) (*image.Gray, erro
 	return small, nil
 }
 
-// Back is the way back: it returns the mask of an image as that of its film, each
-// pixel the nearest one, and what lies on the padding is cut off.
+// Back turns the mask of an image into the mask of its film. Each pixel takes the
+// value of the nearest one, and the padding is cut off.
 //
-// Where the image has no more pixels than the padded film, Mask with MaskNearest
-// undoes it exactly.
+// If the image has no more pixels than the padded film, Mask with MaskNearest
+// inverts Back exactly.
 func (g Geometry) Back(mask *image.Gray) (*image.Gray, error) {
 	if err := g.check(mask, g.Width, g.Height, "mask"); err != nil {
 		return nil, err
@@ -170,7 +171,8 @@ func (g Geometry) pad(img *image.Gray) *image.Gray {
 	return &image.Gray{Pix: padded(img.Pix, g.FilmWidth, img.Stride, w, h, left, top), Stride: w, Rect: image.Rect(0, 0, w, h)}
 }
 
-// padded returns rows of width pixels inside w x h pixels that are otherwise 0.
+// padded returns w x h pixels that hold the rows of pix, each of width pixels,
+// with the first at left, top. All other pixels are 0.
 func padded[T uint8 | uint16](pix []T, width, stride, w, h, left, top int) []T {
 	if w == width && left == 0 && w*h == len(pix) {
 		return pix
@@ -182,8 +184,8 @@ func padded[T uint8 | uint16](pix []T, width, stride, w, h, left, top int) []T {
 	return out
 }
 
-// Linear16 returns row-major 16-bit values of width x height pixels at w x h
-// pixels: bilinear as Linear, in float64, rounded half to even.
+// Linear16 resizes width x height row-major 16-bit pixels to w x h pixels:
+// bilinearly like Linear, but in float64, rounded half to even.
 func Linear16(pix []uint16, width, height, w, h int) ([]uint16, error) {
 	if err := check(image.Pt(width, height), w, h); err != nil {
 		return nil, err
@@ -208,7 +210,8 @@ func Linear16(pix []uint16, width, height, w, h int) ([]uint16, error) {
 	return out, nil
 }
 
-// checkImage returns an error if an image has not the pixels that it says.
+// checkImage returns an error if an image is empty or Pix is too short for its
+// size.
 func checkImage(img *image.Gray) error {
 	switch w, h := img.Rect.Dx(), img.Rect.Dy(); {
 	case w < 1 || h < 1:

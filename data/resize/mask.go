@@ -5,11 +5,11 @@ import (
 	"math"
 )
 
-// Mask returns a mask, values 0 to 255, at a size of w x h pixels, as the
-// notebook's data preparation makes them: cv2.resize on float64, then rounded to
-// bytes, half to even. A pixel on the border of an object gets a value in
-// between: 64, 128 or 191 where 1024 becomes 256. The notebook counts only 255
-// as object. It fails if mask is empty or a side is below 1.
+// Mask resizes a mask with values 0 to 255 to w x h pixels, as the notebook's
+// data preparation does: cv2.resize on float64, then rounding half to even to
+// bytes. A pixel on the border of an object gets a value between 0 and 255: 64,
+// 128 or 191 if 1024 becomes 256. The notebook counts only 255 as object. It
+// returns an error if mask is empty or a side is below 1.
 func Mask(mask *image.Gray, w, h int) (*image.Gray, error) {
 	if err := checkImage(mask); err != nil {
 		return nil, err

@@ -2,13 +2,13 @@ package resize
 
 import "image"
 
-// Nearest returns m at a size of w x h pixels by taking the nearest pixel, as
-// Pillow's NEAREST does, to the bit: a mask predicted at 256x256 goes to the
-// 1024x1024 of the film as blocks of 4x4 and stays 0 and 255. It fails if m is
-// empty or a side is below 1.
+// Nearest resizes m to w x h pixels. Each pixel takes the value of the nearest
+// source pixel, exactly as in Pillow's NEAREST. Each pixel of a mask predicted
+// at 256x256 becomes a block of 4x4 pixels of a 1024x1024 film, and the values
+// stay 0 and 255. It returns an error if m is empty or a side is below 1.
 //
-// The source coordinate is accumulated step by step as Pillow does, so that for
-// factors that are not whole it can differ from floor((i+0.5)*s/d) in ties.
+// The source coordinate is accumulated step by step as in Pillow. So if the
+// factor is not a whole number, ties can differ from floor((i+0.5)*s/d).
 func Nearest(m *image.Gray, w, h int) (*image.Gray, error) {
 	if err := checkImage(m); err != nil {
 		return nil, err
@@ -19,8 +19,8 @@ func Nearest(m *image.Gray, w, h int) (*image.Gray, error) {
 	return sampled(m, nearest(m.Rect.Dx(), w), nearest(m.Rect.Dy(), h)), nil
 }
 
-// sampled returns the pixels of m in the given columns and rows, counted from its
-// corner.
+// sampled returns the pixels of m at the given columns and rows, counted from the
+// corner of m.
 func sampled(m *image.Gray, xs, ys []int) *image.Gray {
 	w := len(xs)
 	out := image.NewGray(image.Rect(0, 0, w, len(ys)))
@@ -38,7 +38,8 @@ func sampled(m *image.Gray, xs, ys []int) *image.Gray {
 	return out
 }
 
-// nearest returns the source pixel of each of d pixels over s.
+// nearest returns, for each of d output pixels, its nearest one of s source
+// pixels.
 //
 // Source: Pillow, src/libImaging/Geometry.c, ImagingScaleAffine.
 func nearest(s, d int) []int {

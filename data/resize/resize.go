@@ -1,12 +1,12 @@
-// Package resize resizes grey images and masks: bilinearly with exactly the bytes of
-// OpenCV's cv2.resize and its default interpolation, INTER_LINEAR, or by the
-// nearest pixel as Pillow. A [Geometry] knows how a film lies in an image that was
-// made of it, and leads masks back to the film.
+// Package resize resizes grey images and masks, either bilinearly with exactly the
+// result of OpenCV's cv2.resize with its default INTER_LINEAR, or by the nearest
+// pixel as Pillow does. A [Geometry] says where a film lies in the image that was
+// made of it, and turns masks of the image into masks of the film.
 //
 // Pixel i of n covers [i, i+1) and is sampled at its centre, so an output centre
 // lies at (i+0.5)*source/target - 0.5 in the source; beyond the outermost
-// centres the edge pixel repeats. There is no smoothing before a reduction:
-// only the two nearest pixels along each axis count, however large the step.
+// centres the edge pixel repeats. A reduction does not smooth first: only the
+// two nearest pixels along each axis count, however large the factor is.
 //
 // Source: OpenCV 4.6.0, imgproc/src/resize.cpp.
 package resize
@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	fractionBits = 11 // of a weight: OpenCV's INTER_RESIZE_COEF_BITS
+	fractionBits = 11 // fraction bits of a weight: OpenCV's INTER_RESIZE_COEF_BITS
 	one          = 1 << fractionBits
 )
 
-// Linear returns img at a size of w x h pixels, as cv2.resize does on uint8: the
-// weights are rounded to 11 bits, and the two passes round and truncate as
-// OpenCV's whole-number arithmetic does. An image that has the size already is
-// copied. It fails if img is empty or a side is below 1.
+// Linear resizes img to w x h pixels, as cv2.resize does on uint8: the weights
+// are rounded to 11 bits, and the two passes round and truncate like OpenCV's
+// integer arithmetic. An image that already has the size is copied. It returns
+// an error if img is empty or a side is below 1.
 func Linear(img *image.Gray, w, h int) (*image.Gray, error) {
 	if err := checkImage(img); err != nil {
 		return nil, err
@@ -42,9 +42,9 @@ func Linear(img *image.Gray, w, h int) (*image.Gray, error) {
 
 	cols, rows := pairs(taps(size.X, w), size.X-1), taps(size.Y, h)
 	var lines [2]line
-	from := make([]uint8, size.X+1) // a pixel more, for the neighbour of the last
+	from := make([]uint8, size.X+1) // one more pixel, as the neighbour of the last one
 	at := func(y int) []uint32 {
-		l := &lines[y&1] // neighbours have different parity
+		l := &lines[y&1] // neighbouring rows have different parity
 		if l.pix == nil {
 			*l = line{y: -1, pix: make([]uint32, w)}
 		}
@@ -77,7 +77,7 @@ func across(to []uint32, from []uint8, cols []pair) {
 	}
 }
 
-// down mixes two lines.
+// down mixes two lines into one output row.
 func down(to []uint8, a, b []uint32, wa, wb uint32) {
 	a, b = a[:len(to)], b[:len(to)]
 	for x := range to {
@@ -91,9 +91,9 @@ const (
 	halfUp   = 1
 )
 
-// reduce divides both sides by k, to the size of out, which is faster than the
-// general way and gives the same: an output centre lies on a pixel if k is odd,
-// and else midway between four.
+// reduce divides both sides by k, to the size of out. It is faster than the
+// general method and gives the same result: an output centre lies on a source
+// pixel if k is odd, and otherwise midway between four.
 func reduce(out, img *image.Gray, k int, half uint) {
 	w := out.Rect.Dx()
 	first := (k - 1) / 2
@@ -115,10 +115,11 @@ func reduce(out, img *image.Gray, k int, half uint) {
 	}
 }
 
-// A tap says from which two source pixels, at and at+1, an output pixel is mixed,
-// and with which weights; fa and fb are the weights before rounding. At the edges
-// one of the pixels lies outside: along x the other then has the weight 1; along
-// y it stands for both, which is truncated differently.
+// A tap says that an output pixel is mixed from the source pixels at and at+1
+// with the weights wa and wb; fa and fb are the weights before rounding. At the
+// edges one of the two pixels lies outside. Along x the other one then has the
+// weight 1; along y the other one is used twice, with both weights, which is
+// truncated differently.
 type tap struct {
 	at     int
 	wa, wb uint32
@@ -144,14 +145,14 @@ func taps(source, target int) []tap {
 	return t
 }
 
-// A pair is a tap along x for bytes: of the pixels at and at+1.
+// A pair is a tap along x for bytes, with the pixels at and at+1.
 type pair struct {
 	at     uint32
 	wa, wb uint16
 }
 
-// pairs returns the taps, with the weight 1 for the pixel that remains where the
-// other lies outside.
+// pairs returns the taps as pairs. If one pixel of a tap lies outside, the other
+// one has the weight 1.
 func pairs(taps []tap, last int) []pair {
 	out := make([]pair, len(taps))
 	for i, t := range taps {
