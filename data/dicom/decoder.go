@@ -6,39 +6,40 @@ import (
 	"sync"
 )
 
-// A Frame is the coded frame that a registered decoder is given, and what the
-// file's header says of it.
+// A Frame is the coded frame that a registered decoder gets, and what the
+// header of the file says about it.
 type Frame struct {
 	Syntax        Syntax
-	Data          []byte // the code stream; not to be changed
+	Data          []byte // the code stream; must not be changed
 	Rows, Columns int
 	Samples       int  // per pixel, 1 or 3
-	Allocated     int  // bits a sample has in the output: 8, 16 or 32
-	Stored        int  // bits a sample uses
+	Allocated     int  // bits of a sample in the output: 8, 16 or 32
+	Stored        int  // bits that a sample uses
 	Signed        bool // two's complement
 }
 
-// A Decoder decodes one frame to Rows*Columns*Samples samples, row-major, the
-// samples of a pixel together, little endian, Allocated bits each. It must
-// check the code stream's own size against the Frame before it allocates. Its
-// errors mean that the code stream is broken, unless they are
+// A Decoder decodes one frame to Rows*Columns*Samples samples of Allocated
+// bits: row-major, the samples of a pixel together, little endian. It must
+// check the size in the code stream against the Frame before it allocates
+// memory. An error means that the code stream is broken, unless it is an
 // *UnsupportedError.
 type Decoder func(*Frame) ([]byte, error)
 
 var decoders sync.Map // Syntax -> Decoder
 
-// RegisterDecoder has Read use d for compressed pixels of a transfer syntax
-// that this package does not decode itself. The last registration counts. It is
-// meant for the init function of a package imported for its side effect.
+// RegisterDecoder makes Read use d for compressed pixels of a transfer syntax
+// that this package does not decode. The last registration for a syntax counts.
+// Call it in the init function of a package that is imported for its side
+// effect.
 func RegisterDecoder(s Syntax, d Decoder) { decoders.Store(s, d) }
 
-// pixelsPerByte bounds what a code stream may claim to hold before it is given
-// to a registered decoder. JPEG 2000 codes even areas in next to nothing, so that
-// there is no limit in principle; no real film comes near this one.
+// pixelsPerByte limits the size of a frame by the length of its code stream,
+// before a registered decoder gets it. JPEG 2000 has no such limit, because it
+// codes flat areas in almost no bytes, but no real film comes near this one.
 const pixelsPerByte = 1 << 14
 
 // registered decodes a frame with the decoder registered for its syntax; at is
-// its place in the file.
+// the offset of the frame in the file.
 func (st *study) registered(data []byte, at int) ([]byte, error) {
 	d, ok := decoders.Load(st.syntax)
 	if !ok {

@@ -4,17 +4,17 @@
 //	film, err := dicom.Open("1.dcm", nil)
 //	img := film.Gray() // 8 bits, black is 0
 //
-// Files come from strangers. Read checks the structure of a file and each of
-// its lengths against the bytes that are there before anything is parsed
-// (by github.com/suyashkumar/dicom, which sees only what was checked), it
-// allocates no more than the input and the pixels that the input can code
-// justify, and a file that is broken, unsupported or too large is an error of
-// its own kind: *FormatError, *UnsupportedError, ErrLimit, ErrNoPixels, ErrFrame.
+// Files need not be trusted. Read first checks the structure of a file and
+// compares every length with the bytes in the file. Only then are elements
+// parsed, by github.com/suyashkumar/dicom, which gets only what was checked. Read
+// allocates no more memory than the input, and the pixels that the input can
+// code, justify. Broken, unsupported and too large files give different errors:
+// *FormatError, *UnsupportedError, ErrLimit, ErrNoPixels, ErrFrame.
 //
-// Uncompressed (little endian, big endian, deflated), RLE, JPEG with 8 and 12
-// bits (baseline, extended, progressive), lossless JPEG and JPEG-LS are decoded in
-// Go. JPEG 2000 needs package codec, imported for its side effect. The table of
-// what is read is docs/dicom.md in the repository.
+// Uncompressed (little endian, big endian, deflated), RLE, JPEG with 8 and 12 bits
+// (baseline, extended, progressive), lossless JPEG and JPEG-LS are decoded in Go.
+// JPEG 2000 needs package codec, imported for its side effect. docs/dicom.md in
+// the repository lists what can be read.
 //
 // Sources: DICOM PS3.3, PS3.5, PS3.6, PS3.10; ITU-T T.81 and T.87.
 package dicom
@@ -28,9 +28,10 @@ import (
 	"os"
 )
 
-// Options says what Read does beyond the stored pixels. Nil means all defaults.
+// Options are the options of Read. Nil means all defaults.
 type Options struct {
-	// Frame is the frame to read of a multi-frame file, counted from 0.
+	// Frame is the number of the frame to read in a multi-frame file, counted
+	// from 0.
 	Frame int
 
 	// ApplyModality turns stored values into the units of the modality
@@ -38,16 +39,16 @@ type Options struct {
 	// modality LUT, if the file has them. See Film.Scale.
 	ApplyModality bool
 
-	// ApplyVOI applies the file's first VOI LUT or window, so that the pixels
-	// are what a viewer shows. It implies ApplyModality. Films without either
-	// are left as they are.
+	// ApplyVOI applies the first VOI LUT or window of the file, so that the
+	// pixels are what a viewer shows. It implies ApplyModality. Without a LUT
+	// or window it has no effect.
 	ApplyVOI bool
 
-	// HeaderOnly leaves out the pixels: the Film has everything else, and its
-	// Bits, Scale and Offset are those of stored pixels without a sign.
+	// HeaderOnly does not read the pixels. The Film has everything else; its
+	// Bits, Scale and Offset are those of unsigned stored pixels.
 	HeaderOnly bool
 
-	MaxBytes  int64 // largest file, also once inflated; 0 means 1 GiB
+	MaxBytes  int64 // largest file, also after inflating; 0 means 1 GiB
 	MaxPixels int   // largest Rows*Columns; 0 means 1<<27
 }
 
@@ -65,7 +66,7 @@ func Open(path string, opt *Options) (*Film, error) {
 	return film, nil
 }
 
-// Read reads one film from r, to the end of r.
+// Read reads one film from r. It reads r to its end.
 //
 // Errors are those of r, *FormatError, *UnsupportedError, or wrap ErrLimit,
 // ErrNoPixels or ErrFrame.
@@ -75,15 +76,15 @@ func Read(r io.Reader, opt *Options) (f *Film, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { // the last wall: no file is known to reach it
+	defer func() { // a last safeguard: no file is known that needs it
 		if p := recover(); p != nil {
-			f, err = nil, &FormatError{Offset: -1, Msg: fmt.Sprintf("the file confuses the reader: %v", p)}
+			f, err = nil, &FormatError{Offset: -1, Msg: fmt.Sprintf("the file makes the reader panic: %v", p)}
 		}
 	}()
 	return read(b, &o)
 }
 
-// defaults returns o with its zero limits filled in; o may be nil.
+// defaults returns o with the defaults for limits of 0; o may be nil.
 func (o *Options) defaults() Options {
 	var d Options
 	if o != nil {

@@ -5,23 +5,24 @@ import (
 	"fmt"
 )
 
-// ErrNoPixels is what Read returns, wrapped, for a sound file that holds no
-// image: a report, a plan, a presentation state.
+// ErrNoPixels is wrapped by the error for a valid file without an image: a
+// report, a plan, a presentation state.
 var ErrNoPixels = errors.New("no pixel data")
 
 // ErrLimit is wrapped by the errors for files larger than Options.MaxBytes and
 // images larger than Options.MaxPixels.
 var ErrLimit = errors.New("over the limit")
 
-// ErrFrame is wrapped by the error for an Options.Frame the file does not have.
+// ErrFrame is wrapped by the error for an Options.Frame that the file does not
+// have.
 var ErrFrame = errors.New("no such frame")
 
-// A FormatError reports a file that breaks the standard: not DICOM at all, cut
-// off, or contradicting itself.
+// A FormatError reports a file that breaks the standard: it is not DICOM, is
+// cut off, or contradicts itself.
 type FormatError struct {
-	// Offset is the place in the file, in bytes from 0; in a deflated file, in
-	// the inflated stream once the file meta information is over. It is -1 where
-	// the parts are sound and only their sum is not.
+	// Offset is the position in the file, in bytes from 0. In a deflated file,
+	// after the file meta information, it is the position in the inflated
+	// stream. It is -1 if each part is valid and only their combination is not.
 	Offset int64
 	Msg    string
 	Err    error // the decoder's own error, if it had one
@@ -37,7 +38,7 @@ func (e *FormatError) Error() string {
 // Unwrap returns e.Err.
 func (e *FormatError) Unwrap() error { return e.Err }
 
-// An UnsupportedError reports a sound file in a form this package does not
+// An UnsupportedError reports a valid file in a form that this package does not
 // read.
 type UnsupportedError struct {
 	Syntax Syntax // the file's transfer syntax

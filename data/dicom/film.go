@@ -9,53 +9,55 @@ import (
 	"github.com/hcunet/hcunet/data/internal/grey"
 )
 
-// A Film is one grey image in display polarity, 0 the darkest, with what the
-// file says about it. Text fields are empty where the file is silent.
+// A Film is one grey image, in which 0 is the darkest, with facts from the file
+// about it. Text fields are empty if the file does not have them.
 type Film struct {
 	Rows, Columns int
 
-	// Bits is the number of significant bits: pixels lie in 0..1<<Bits-1.
+	// Bits is the number of significant bits: pixels are in 0..1<<Bits-1.
 	Bits int
 	// Exactly one of Pix8 (Bits <= 8) and Pix16 holds the pixels, row-major,
 	// unless only the header was read.
 	Pix8  []uint8
 	Pix16 []uint16
 
-	// Black and White are the pixels that Gray and Gray16 make black and white. They
-	// are the ends of the bits, 0 and 1<<Bits-1, for films of up to 8 bits and where
-	// the file says how its values are to be shown (Options.ApplyVOI, a palette).
-	// Otherwise the pixels say it: Black is the least that occurs and White the
-	// greatest, padding (0028,0120) aside. Nothing that is there is cut off, no
-	// number has to be chosen, and what a film is stored in does not matter: 0 to 278
-	// in 16 bits give the same picture as in 9.
+	// Black and White are the pixel values that Gray and Gray16 make black and white.
+	// They are 0 and 1<<Bits-1 for films of up to 8 bits, and if the file says how to
+	// display its values (Options.ApplyVOI, a palette). Otherwise Black is the lowest
+	// and White the highest value among the pixels, without padding (0028,0120). So
+	// no value is cut off, and the number of stored bits does not matter: values 0 to
+	// 278 in 16 bits give the same picture as in 9.
 	Black, White uint16
 
-	// Scale and Offset lead from a pixel to the value it stands for,
-	// Offset + Scale*pixel: the stored value, or with Options.ApplyModality the
-	// modality's. Scale is -1 for an inverted film, and 0 where there is no way
-	// back: after a VOI window or LUT, and for films that were colour.
+	// Scale and Offset give the original value of a pixel, Offset +
+	// Scale*pixel: the stored value, or with Options.ApplyModality the value in
+	// the units of the modality. Scale is -1 for an inverted film. It is 0 if
+	// the original value cannot be computed: after a VOI window or LUT, and for
+	// films in colour.
 	Scale, Offset float64
 
 	// Frames is the number of frames in the file, Frame the one read.
 	Frames, Frame int
 
 	// RowSpacing and ColumnSpacing are the distances between rows and between
-	// columns in mm, and Spacing says where; 0 if the file does not tell.
+	// columns in mm; 0 if the file does not have them. Spacing says where they
+	// were measured.
 	RowSpacing, ColumnSpacing float64
 	Spacing                   Spacing
 
-	SliceThickness float64 // in mm, 0 where there is none
+	SliceThickness float64 // in mm; 0 if there is none
 
-	// Position of the first pixel in mm and directions of a row and a column in
-	// the frame of reference, three numbers and six; nil where there are none, as in
-	// radiographs.
+	// Position holds the position of the first pixel in mm, three numbers, and
+	// Orientation the directions of a row and a column, six numbers, in the frame of
+	// reference. They are nil if there are none, as in radiographs.
 	Position, Orientation []float64
 	FrameOfReferenceUID   string
 	PositionReference     string
-	PatientOrientation    string // directions of a row and a column by letter: L\F
+	PatientOrientation    string // directions of a row and a column as letters: L\F
 
-	// Texts are as strangers wrote them. An identifier that is no UID has a
-	// warning, and any of them wants a check before it becomes a file's name.
+	// Texts are returned as they are in the file. If an identifier is not a
+	// UID, there is a warning. Check any of them before you use it as a file
+	// name.
 	PatientID      string
 	Sex            string // M, F or O
 	Age            string // as in the file: 038Y, or 38 in the SIIM set
@@ -68,7 +70,7 @@ type Film struct {
 	View           string // PA, AP, LL, ...
 	ConversionType string // of secondary captures: WSD, DI, SYN, ...
 
-	// What objects made from the film carry on, beside the identifiers.
+	// Besides the identifiers, objects made from the film contain these too.
 	PatientName                  Private
 	BirthDate                    Private
 	ReferringPhysician           Private
@@ -79,33 +81,34 @@ type Film struct {
 	Syntax      Syntax // the transfer syntax of the file
 	Photometric string // photometric interpretation of the file
 
-	// Lossy says that the pixels have been compressed with loss at some time,
-	// LossyMethod and LossyRatio how and how much, as far as the file tells; several
-	// times are set apart by backslashes.
+	// Lossy says that the pixels were compressed with loss at some time. LossyMethod
+	// and LossyRatio say how and how much, if the file says it; several values are
+	// separated by backslashes.
 	Lossy                   bool
 	LossyMethod, LossyRatio string
-	// BurnedIn is YES or NO where the file says whether its pixels show who the
-	// patient is.
+	// BurnedIn is YES or NO if the file says whether the pixels show who the
+	// patient is, else empty.
 	BurnedIn string
 
-	// Warnings name, in sentences, faults of the file that leave its pixels in no
-	// doubt.
+	// Warnings are sentences about faults of the file that do not affect its
+	// pixels.
 	Warnings []string
 }
 
-// A Spacing is the attribute that pixel spacing was read from.
+// A Spacing is the attribute from which the pixel spacing was read.
 type Spacing string
 
 const (
 	PixelSpacing   Spacing = "PixelSpacing"               // at the patient, or calibrated (0028,0030)
-	ImagerSpacing  Spacing = "ImagerPixelSpacing"         // at the detector, so larger than the patient (0018,1164)
+	ImagerSpacing  Spacing = "ImagerPixelSpacing"         // at the detector, where the image is larger than the patient (0018,1164)
 	NominalSpacing Spacing = "NominalScannedPixelSpacing" // on a scanned film (0018,2010)
 )
 
-// A Private text tells who the patient is. It does not print: string(p) is the text.
+// A Private text says who the patient is. It does not print as text; string(p) is
+// the text.
 type Private string
 
-// String returns what is printed instead.
+// String returns a placeholder, which is printed instead of the text.
 func (p Private) String() string {
 	if p == "" {
 		return ""
@@ -113,7 +116,7 @@ func (p Private) String() string {
 	return "(withheld)"
 }
 
-// GoString returns what %#v prints instead.
+// GoString returns the placeholder for %#v.
 func (p Private) GoString() string { return strconv.Quote(p.String()) }
 
 // film fills a Film from the header, without pixels.
@@ -184,9 +187,10 @@ func (f *Film) ends() (black, white uint64) {
 	return 0, 1<<f.Bits - 1
 }
 
-// Gray returns the film with 8 bits: Black becomes 0 and White 255; where one is
-// not less than the other, as in a Film made by hand, 0 and 1<<Bits-1 do. A film
-// of 8 bits that is not changed by it shares its pixels with the image.
+// Gray returns the film with 8 bits: Black becomes 0 and White 255. If Black is
+// not less than White, as in a Film made by hand, 0 and 1<<Bits-1 are used. If
+// this changes no pixel of an 8-bit film, the image shares the pixels of the
+// film.
 func (f *Film) Gray() *image.Gray {
 	img := &image.Gray{Pix: f.Pix8, Stride: f.Columns, Rect: image.Rect(0, 0, f.Columns, f.Rows)}
 	black, white := f.ends()
@@ -203,7 +207,7 @@ func (f *Film) Gray() *image.Gray {
 	return img
 }
 
-// Gray16 returns the film with 16 bits, with 65535 where Gray has 255.
+// Gray16 returns the film with 16 bits, like Gray with 65535 in place of 255.
 func (f *Film) Gray16() *image.Gray16 {
 	img := image.NewGray16(image.Rect(0, 0, f.Columns, f.Rows))
 	black, white := f.ends()
@@ -226,14 +230,14 @@ func level(v, black, white, most uint64) uint64 {
 	return ((v-black)*most + (white-black)/2) / (white - black)
 }
 
-// Levels returns the number of different grey levels of Gray. A film that has
-// fewer than some 32 is hardly a picture: its file tells neither by its values nor
-// by a window how it is to be shown.
+// Levels returns the number of different grey levels of Gray. A film with fewer
+// than about 32 has almost no contrast: neither its values nor a window in its
+// file say how to display it.
 func (f *Film) Levels() int { return grey.Levels(f.Gray()) }
 
-// AgeYears returns the patient's age in years, from the standard's form (038Y,
-// 018M, 006W, 010D) or a bare number of years as in the SIIM set. It reports
-// false if Age is neither.
+// AgeYears returns the patient's age in years. Age may have the form of the
+// standard (038Y, 018M, 006W, 010D) or be a number of years, as in the SIIM
+// set. It returns false if Age is neither.
 func (f *Film) AgeYears() (float64, bool) {
 	s, per := strings.TrimSpace(f.Age), 1.0
 	if s == "" {

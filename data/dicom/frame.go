@@ -10,9 +10,9 @@ import (
 	"github.com/hcunet/hcunet/data/internal/jpeg"
 )
 
-// frame decodes frame i to samples as the reference decoders have them:
-// row-major, the samples of a pixel together, little endian, one byte a sample
-// for 1 and 8 bits allocated, and the colour space of the file.
+// frame decodes frame i to samples in the layout of the reference decoders:
+// row-major, the samples of a pixel together, little endian, one byte per
+// sample for 1 and 8 bits allocated, and in the colour space of the file.
 func (st *study) frame(i, maxPixels int) ([]byte, error) {
 	s := st.shape
 	if st.syntax.native() {
@@ -47,7 +47,7 @@ func (st *study) decodable() bool {
 	return ok || st.syntax.native()
 }
 
-// nativeFrame cuts frame i out of uncompressed pixels.
+// nativeFrame returns frame i of uncompressed pixels.
 func (st *study) nativeFrame(i int) ([]byte, error) {
 	s, v := st.shape, st.native
 	px := s.rows * s.columns
@@ -55,13 +55,13 @@ func (st *study) nativeFrame(i int) ([]byte, error) {
 	if s.photometric == "YBR_FULL_422" {
 		bits = px * 2 * s.allocated
 	}
-	// Frames follow each other without padding, by bits if there is one a pixel.
+	// Frames follow each other without padding, also with one bit per pixel.
 	if s.frames > v.n*8/bits {
 		return nil, broken(v.off, "pixel data have %d bytes, %d frames of %dx%d with %d samples of %d bits need %d each",
 			v.n, s.frames, s.columns, s.rows, s.samples, s.allocated, (bits+7)/8)
 	}
 	if need := (s.frames*bits + 7) / 8; st.bare && v.n > need+1 {
-		return nil, broken(v.off, "pixel data have %d bytes, %d are needed, and no meta information says how they are coded", v.n, need)
+		return nil, broken(v.off, "pixel data have %d bytes, %d are needed, and there is no meta information that says how they are coded", v.n, need)
 	}
 	all := st.stream[v.off : v.off+v.n]
 	if st.bigOW && s.allocated <= 8 {
@@ -120,8 +120,8 @@ func (s *shape) widen422(b []byte) []byte {
 	return append(out, make([]byte, s.bytes()-len(out))...)
 }
 
-// encapsulated returns the coded bytes of frame i and where they begin in the
-// file, or -1 if they are put together from several fragments.
+// encapsulated returns the coded bytes of frame i and their offset in the file,
+// or -1 if they are joined from several fragments.
 func (st *study) encapsulated(i int) ([]byte, int, error) {
 	parts, err := st.parts(i)
 	if err != nil {
@@ -138,8 +138,8 @@ func (st *study) encapsulated(i int) ([]byte, int, error) {
 	return b, -1, nil
 }
 
-// parts returns the fragments of frame i. Which they are, the offset table
-// says; without one, a frame is a fragment, or begins where a fragment begins
+// parts returns the fragments of frame i, as the offset table says. Without an
+// offset table each fragment is a frame, or a frame begins at each fragment
 // with a start marker.
 func (st *study) parts(i int) ([]span, error) {
 	frames, all := st.shape.frames, st.fragments
@@ -164,8 +164,8 @@ func (st *study) parts(i int) ([]span, error) {
 	return all[first[i]:append(first, len(all))[i+1]], nil
 }
 
-// partsByOffset returns the fragments of frame i by the basic offset table,
-// whose entries count from the first fragment's item.
+// partsByOffset returns the fragments of frame i, as the basic offset table
+// says. Its entries count from the item of the first fragment.
 func (st *study) partsByOffset(i int) ([]span, error) {
 	t := st.stream[st.offsets.off : st.offsets.off+st.offsets.n]
 	base := st.offsets.off + st.offsets.n
@@ -189,7 +189,8 @@ func (st *study) partsByOffset(i int) ([]span, error) {
 	return parts, nil
 }
 
-// jpeg decodes a JPEG stream whose frame header must say what the file's does.
+// jpeg decodes a JPEG stream. Its frame header must match the header of the
+// file.
 func (st *study) jpeg(data []byte, maxPixels int) ([]byte, error) {
 	s := st.shape
 	img, err := jpeg.Decode(data, jpeg.Limits{
@@ -199,7 +200,7 @@ func (st *study) jpeg(data []byte, maxPixels int) ([]byte, error) {
 		return nil, err
 	}
 	if img.Open {
-		st.warn("the JPEG stream ends without its end marker; its pixels are whole")
+		st.warn("the JPEG stream ends without its end marker; its pixels are complete")
 	}
 	if !img.Lossless && !s.signed && img.Precision > s.stored {
 		clip(img.Pix8, 1<<s.stored-1)
@@ -225,16 +226,17 @@ func (st *study) jpeg(data []byte, maxPixels int) ([]byte, error) {
 	return out, nil
 }
 
-// clip brings what lossy coding threw past white back to white: masked to the
-// bits stored, as some readers do, 1024 of 10 bits would become black.
+// clip sets values that lossy coding has moved above white back to white.
+// Masking them to the stored bits, as some readers do, would make 1024 of 10
+// bits black.
 func clip[T uint8 | uint16](pix []T, white T) {
 	for i, v := range pix {
 		pix[i] = min(v, white)
 	}
 }
 
-// locate turns a decoder's error into one of this package, at its place in the
-// file.
+// locate turns the error of a decoder into an error of this package with an
+// offset in the file.
 func locate(err error, at int, syntax Syntax) error {
 	var format *jpeg.FormatError
 	var unsupported jpeg.UnsupportedError

@@ -5,7 +5,8 @@ import (
 	"math"
 )
 
-// grey puts the samples of one frame, as frame returns them, into f.
+// grey sets the pixels of f from the samples of one frame, as frame returns
+// them.
 func (st *study) grey(f *Film, pix []byte, o *Options) error {
 	s := st.shape
 	switch {
@@ -34,7 +35,7 @@ func luma(r, g, b uint32) uint32 {
 	return uint32((19595*uint64(r) + 38470*uint64(g) + 7471*uint64(b) + 1<<15) >> 16)
 }
 
-// at returns sample i of pix, its unused bits removed.
+// at returns sample i of pix without its unused bits.
 func (s *shape) at(pix []byte, i int) uint32 {
 	var v uint32
 	switch s.allocated {
@@ -48,7 +49,8 @@ func (s *shape) at(pix []byte, i int) uint32 {
 	return v >> (s.high + 1 - s.stored) & (1<<s.stored - 1)
 }
 
-// colour makes grey of pixels of three samples.
+// colour sets f to the grey values of pixels of three samples, as mix computes
+// them.
 func (s *shape) colour(f *Film, pix []byte, mix func(a, b, c uint32) uint32) {
 	f.Scale, f.Offset = 0, 0
 	drop := max(0, s.stored-16)
@@ -58,7 +60,8 @@ func (s *shape) colour(f *Film, pix []byte, mix func(a, b, c uint32) uint32) {
 	}
 }
 
-// make gives f pixels of so many bits and returns the function that sets one.
+// make allocates the pixels of f with that many bits and returns a function
+// that sets one pixel.
 func (f *Film) make(bits int) func(i int, v uint16) {
 	f.Bits, f.Black, f.White = bits, 0, 1<<bits-1
 	if bits <= 8 {
@@ -69,7 +72,7 @@ func (f *Film) make(bits int) func(i int, v uint16) {
 	return func(i int, v uint16) { f.Pix16[i] = v }
 }
 
-// palette looks pixels up in the palette and makes grey of the colours.
+// palette looks up pixels in the palette and converts the colours to grey.
 func (st *study) palette(f *Film, pix []byte) error {
 	if st.head.raw[0x00281221] != nil {
 		return &UnsupportedError{st.syntax, "a segmented palette"}
@@ -106,7 +109,7 @@ type lut struct {
 	v     []uint16
 }
 
-// newLUT reads a table; signed says that the first value is.
+// newLUT reads a table; signed says whether the first value is signed.
 func newLUT(name string, t table, signed bool) (*lut, error) {
 	d := t.descriptor
 	if len(d) != 6 {
@@ -140,7 +143,8 @@ func newLUT(name string, t table, signed bool) (*lut, error) {
 	return l, nil
 }
 
-// at returns the entry for v; values outside the table get its ends.
+// at returns the entry for v, or the first or last entry if v is outside the
+// table.
 func (l *lut) at(v int) uint16 { return l.v[min(max(v-l.first, 0), len(l.v)-1)] }
 
 // monochrome fills f with grey pixels.
@@ -190,8 +194,8 @@ func (st *study) monochrome(f *Film, pix []byte, o *Options) error {
 	return nil
 }
 
-// contrast sets Black and White of a film of more than 8 bits to the least and
-// the greatest of its pixels, padding aside. Of fewer bits no level can be gained.
+// contrast sets Black and White of a film of more than 8 bits to its lowest and
+// highest pixel, without padding. With fewer bits this would not give more levels.
 func (st *study) contrast(f *Film, pix []byte) {
 	padded := st.padding()
 	lo, hi := uint16(math.MaxUint16), uint16(0)
@@ -205,8 +209,8 @@ func (st *study) contrast(f *Film, pix []byte) {
 	}
 }
 
-// padding returns the function that tells which pixels fill up the image's
-// rectangle (DICOM PS3.3, C.7.5.1.1.2), or nil if the file names none.
+// padding returns the function that says which pixels are padding around the
+// image (DICOM PS3.3, C.7.5.1.1.2), or nil if the file has no padding value.
 func (st *study) padding() func(pix []byte, i int) bool {
 	s := st.shape
 	value := func(t uint32) (v float64, ok bool) {
@@ -235,8 +239,8 @@ func (st *study) padding() func(pix []byte, i int) bool {
 	}
 }
 
-// linear stores the pixels as they are, but for their offset, their polarity
-// and, beyond 16 bits, their step.
+// linear stores the pixels, changed only in their offset, their polarity and,
+// above 16 bits, their scale.
 func (s *shape) linear(f *Film, pix []byte, invert bool) {
 	if s.stored == 8 && s.allocated == 8 && !s.signed {
 		f.Pix8 = pix
@@ -254,7 +258,7 @@ func (s *shape) linear(f *Film, pix []byte, invert bool) {
 		hi += lo
 	}
 	step := 1.0
-	if s.stored > 16 { // spread what occurs over 16 bits
+	if s.stored > 16 { // scale the values that occur to 16 bits
 		lo, hi = s.extremes(pix)
 		step = math.Max(1, (hi-lo)/65535)
 		hi, bits = lo+65535*step, 16
@@ -268,7 +272,7 @@ func (s *shape) linear(f *Film, pix []byte, invert bool) {
 	})
 }
 
-// value returns sample i as a number with its sign.
+// value returns sample i as a signed number.
 func (s *shape) value(pix []byte, i int) float64 {
 	v := int64(s.at(pix, i))
 	if s.signed && v >= 1<<(s.stored-1) {
@@ -277,7 +281,7 @@ func (s *shape) value(pix []byte, i int) float64 {
 	return float64(v)
 }
 
-// extremes returns the least and the greatest value.
+// extremes returns the lowest and the highest value.
 func (s *shape) extremes(pix []byte) (lo, hi float64) {
 	lo, hi = math.Inf(1), math.Inf(-1)
 	for i := range s.rows * s.columns {
@@ -287,8 +291,8 @@ func (s *shape) extremes(pix []byte) (lo, hi float64) {
 	return lo, hi
 }
 
-// fill gives f pixels of so many bits: curve of each stored value. Where a
-// table of all values is smaller than the image it makes one.
+// fill gives f pixels of that many bits, each the curve of its stored value. If
+// a table of all values is smaller than the image, it uses one.
 func (s *shape) fill(f *Film, pix []byte, bits int, curve func(stored float64) uint16) {
 	set := f.make(bits)
 	n := s.rows * s.columns
@@ -311,7 +315,7 @@ func (s *shape) fill(f *Film, pix []byte, bits int, curve func(stored float64) u
 	}
 }
 
-// A modality turns stored values into the modality's units.
+// A modality converts stored values to the units of the modality.
 type modality struct {
 	slope, intercept float64
 	lut              *lut
@@ -324,7 +328,8 @@ func (m *modality) value(stored float64) float64 {
 	return m.slope*stored + m.intercept
 }
 
-// modality returns the transform o asks for, the identity if none.
+// modality returns the transform for the options, the identity if there is
+// none.
 func (st *study) modality(o *Options) (*modality, error) {
 	m := &modality{slope: 1}
 	if !o.ApplyModality && !o.ApplyVOI {
@@ -355,9 +360,9 @@ func (st *study) modality(o *Options) (*modality, error) {
 	return m, nil
 }
 
-// voi returns the function from modality values to display values in [0, 1]
-// that the file gives, or nil if none is asked for or given
-// (DICOM PS3.3, C.11.2).
+// voi returns the function in the file that maps modality values to display
+// values in [0, 1] (DICOM PS3.3, C.11.2), or nil if the options do not ask for
+// it or the file has none.
 func (st *study) voi(o *Options, m *modality) (func(x float64) float64, error) {
 	if !o.ApplyVOI {
 		return nil, nil
@@ -384,7 +389,8 @@ func (st *study) voi(o *Options, m *modality) (func(x float64) float64, error) {
 	return window(st.head.text(0x00281056), centre[0], width[0])
 }
 
-// window returns the VOI function of that name (C.11.2.1.2 and C.11.2.1.3).
+// window returns the VOI function with that name, for center c and width w
+// (C.11.2.1.2 and C.11.2.1.3).
 func window(name string, c, w float64) (func(x float64) float64, error) {
 	switch name {
 	case "", "LINEAR":

@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// The guard walks a file's elements before any parser sees them. It checks
-// every length against the bytes that are there, remembers where the few
-// elements a film needs lie, and where the pixels are. Only those elements,
-// rewritten in explicit little endian with lengths the guard has verified, go
-// on to the parser (header.go); pixels never do.
+// The guard goes through the elements of a file before any parser sees them. It
+// compares every length with the bytes in the file, and records the few
+// elements that a film needs and the position of the pixels. Only these
+// elements go to the parser (header.go), rewritten in explicit little endian
+// with lengths that the guard has checked. Pixels never go to the parser.
 
 // A span is a part of the stream, in bytes.
 type span struct{ off, n int }
@@ -22,19 +22,19 @@ type span struct{ off, n int }
 // An element is one that the guard keeps.
 type element struct {
 	tag     uint32    // group<<16 | element
-	vr      string    // as the wanted table says, not as the file does
+	vr      string    // from the table wanted, not from the file
 	val     []byte    // little endian; empty for a sequence
 	hasItem bool      // a sequence that is not empty
-	item    []element // the first one, each tag once
-	again   bool      // not the first of its tag
+	item    []element // the elements of the first item, each tag once
+	again   bool      // not the first element with this tag
 }
 
-// A layout is what the guard found in a file.
+// A layout holds what the guard found in a file.
 type layout struct {
 	syntax   Syntax
-	bare     bool      // a data set alone, its syntax a guess
+	bare     bool      // a data set without meta information; its syntax is a guess
 	kept     []element // each tag once
-	stream   []byte    // where spans point: the file, or its inflated rest
+	stream   []byte    // the bytes to which spans refer: the file, or its inflated rest
 	warnings []string
 
 	hasPixels bool
@@ -55,16 +55,17 @@ const (
 
 	undefined = 0xFFFFFFFF
 
-	// maxDepth bounds the nesting of sequences; real files stay below ten.
+	// maxDepth is the deepest nesting of sequences; real files stay below ten.
 	maxDepth = 32
-	// maxValue bounds a value that is kept. The longest, a palette or look-up
-	// table of 65536 entries, has 128 KiB.
+	// maxValue is the longest value that is kept: a palette or look-up table of
+	// 65536 entries has 128 KiB.
 	maxValue = 1 << 17
-	// maxWarnings bounds what is said of one file.
+	// maxWarnings is the largest number of warnings about one file.
 	maxWarnings = 32
 )
 
-// warn notes a fault that does not touch the pixels, once.
+// warn adds a warning about a fault that does not affect the pixels, unless it
+// is there already.
 func (l *layout) warn(format string, a ...any) {
 	w := fmt.Sprintf(format, a...)
 	if len(l.warnings) < maxWarnings && !slices.Contains(l.warnings, w) {
@@ -72,8 +73,8 @@ func (l *layout) warn(format string, a ...any) {
 	}
 }
 
-// wanted gives the VR of each element a film needs. Tables are kept as OB, in
-// little-endian words, whatever the file calls them.
+// wanted has the VR of each element that a film needs. Tables are kept as OB,
+// in little-endian words, whatever VR they have in the file.
 var wanted = map[uint32]string{
 	0x00020010: "UI", // transfer syntax
 	0x00080005: "CS", // character set
@@ -132,8 +133,8 @@ var wanted = map[uint32]string{
 	0x00281203: "OB",
 	0x00281221: "OB", // segmented palette data
 	0x00282110: "CS", // lossy image compression
-	0x00282112: "DS", // its ratio
-	0x00282114: "CS", // its method
+	0x00282112: "DS", // lossy image compression ratio
+	0x00282114: "CS", // lossy image compression method
 	0x00283000: "SQ", // modality LUT
 	0x00283002: "OB", // LUT descriptor
 	0x00283006: "OB", // LUT data
@@ -150,14 +151,14 @@ type guard struct {
 
 // A head is an element's tag, VR and length.
 type head struct {
-	at  int // where the element begins
+	at  int // offset of the element
 	tag uint32
 	vr  string // empty in implicit encoding and for items
 	n   uint32
 }
 
-// survey checks file, a whole DICOM file, and says where everything is.
-// It inflates at most maxBytes.
+// survey checks a whole DICOM file and returns where its parts are. It inflates
+// at most maxBytes.
 func survey(file []byte, maxBytes int64) (*layout, error) {
 	g := &guard{b: file}
 	l := &layout{stream: file}
@@ -200,21 +201,22 @@ func survey(file []byte, maxBytes int64) (*layout, error) {
 	return l, g.dataset(l)
 }
 
-// HeadBytes is how much of a file's beginning Is looks at: the preamble and "DICM".
+// HeadBytes is the number of bytes at the beginning of a file that Is needs: the
+// preamble and "DICM".
 const HeadBytes = 132
 
-// Is reports whether a file that begins like this looks like DICOM. head is its first
-// HeadBytes, or all of a shorter file.
+// Is reports whether a file looks like DICOM. head is its first HeadBytes, or all of
+// a shorter file.
 func Is(head []byte) bool {
 	return len(head) >= HeadBytes && string(head[128:HeadBytes]) == "DICM" || beginning(head) != ""
 }
 
-// metaInformation stands for a file that begins with its group 2.
+// metaInformation marks a file that begins with its group 2.
 const metaInformation Syntax = "group 2"
 
-// beginning says what a file without preamble begins with: group 2, a data set of
-// the syntax returned, or, if it is empty, nothing that looks like DICOM. A data set
-// begins with group 8, of which the first elements are few and short.
+// beginning returns metaInformation if a file without preamble begins with group 2,
+// its syntax if it begins with a data set, and "" if it does not look like DICOM. A
+// data set begins with group 8, whose first elements are few and short.
 func beginning(file []byte) Syntax {
 	if len(file) < 8 {
 		return ""
@@ -240,9 +242,9 @@ func knownVR(vr []byte) bool {
 	return strings.Contains(" AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV ", " "+string(vr)+" ")
 }
 
-// correct sees to data sets that are implicit where the transfer syntax says
-// explicit, or the reverse; there are writers that forget to say so. The first
-// element decides.
+// correct handles data sets that are implicit although the transfer syntax says
+// explicit, or the reverse; some writers make this error. The first element
+// decides.
 func (g *guard) correct() {
 	if len(g.b)-g.pos < 8 || g.big {
 		return
@@ -257,10 +259,10 @@ func (g *guard) correct() {
 	}
 }
 
-// inflate returns the inflated stream, or as much of it as came before an
-// error: whether anything is missing, the elements will tell. It stops at
-// maxBytes, and at 32 MiB and 200 bytes for each of b: deflate can put a thousand
-// zeros in a byte, and real films do not.
+// inflate returns the inflated stream, or the part of it before an error; reading
+// the elements shows whether anything is missing. It stops at maxBytes, and at 32
+// MiB plus 200 bytes for each byte of b: deflate can put a thousand zeros in a
+// byte, but real films do not.
 func inflate(b []byte, maxBytes int64) ([]byte, error) {
 	maxBytes = min(maxBytes, 32<<20+200*int64(len(b)))
 	var out bytes.Buffer
@@ -298,8 +300,8 @@ func (g *guard) meta(l *layout) error {
 	return nil
 }
 
-// dataset reads elements up to and with the pixels. What follows the pixels is
-// not looked at.
+// dataset reads elements up to and including the pixels. What follows the
+// pixels is not read.
 func (g *guard) dataset(l *layout) error {
 	for g.pos < len(g.b) {
 		h, err := g.head()
@@ -332,8 +334,9 @@ func (g *guard) dataset(l *layout) error {
 	return nil
 }
 
-// add puts e, which begins at byte at, into list. A tag that is there already is an
-// error where the two could make other pixels, otherwise the last counts.
+// add puts e, which begins at byte at, into list. If the tag is there already, it
+// is an error if the difference could change the pixels; otherwise the last one
+// counts.
 func (l *layout) add(list []element, e element, at int) ([]element, error) {
 	i := slices.IndexFunc(list, func(o element) bool { return o.tag == e.tag })
 	if i < 0 {
@@ -341,10 +344,10 @@ func (l *layout) add(list []element, e element, at int) ([]element, error) {
 	}
 	group, number := e.tag>>16, e.tag&0xFFFF
 	if same := e.vr != "SQ" && bytes.Equal(list[i].val, e.val); !same && (group == 0x0028 || e.vr == "SQ") {
-		return nil, broken(at, "element (%04X,%04X) is there twice, with different values", group, number)
+		return nil, broken(at, "element (%04X,%04X) occurs twice, with different values", group, number)
 	}
 	if !list[i].again {
-		l.warn("element (%04X,%04X) is there more than once", group, number)
+		l.warn("element (%04X,%04X) occurs more than once", group, number)
 	}
 	e.again = true
 	list[i] = e
@@ -390,7 +393,8 @@ func (g *guard) head() (head, error) {
 	return h, nil
 }
 
-// value returns the bytes of an element of defined length and moves past them.
+// value returns the bytes of an element of defined length and advances past
+// them.
 func (g *guard) value(h head) ([]byte, error) {
 	if h.n == undefined {
 		return nil, broken(h.at, "element (%04X,%04X) may not have undefined length", h.tag>>16, h.tag&0xFFFF)
@@ -403,7 +407,7 @@ func (g *guard) value(h head) ([]byte, error) {
 	return v, nil
 }
 
-// skip moves past the element h.
+// skip advances past the element h.
 func (g *guard) skip(h head, depth int) error {
 	if h.n != undefined {
 		_, err := g.value(h)
@@ -418,9 +422,9 @@ func (g *guard) skip(h head, depth int) error {
 	return err
 }
 
-// sequence walks the items of the sequence h, whose length may be undefined,
-// calls each, if there is one, for every wanted element of the first item, and
-// returns the number of items.
+// sequence goes through the items of the sequence h, whose length may be
+// undefined. If each is not nil, it is called for every wanted element of the
+// first item. sequence returns the number of items.
 func (g *guard) sequence(h head, depth int, each func(e head) error) (items int, err error) {
 	if depth >= maxDepth {
 		return 0, broken(h.at, "sequences nest deeper than %d", maxDepth)
@@ -457,7 +461,7 @@ func (g *guard) sequence(h head, depth int, each func(e head) error) (items int,
 	return items, nil
 }
 
-// item walks the elements of an item of a sequence.
+// item goes through the elements of an item of a sequence.
 func (g *guard) item(it head, depth int, each func(e head) error) error {
 	b, end, err := g.enter(it)
 	if err != nil {
@@ -495,7 +499,7 @@ func (g *guard) item(it head, depth int, each func(e head) error) error {
 }
 
 // enter narrows g.b to the value of h if its length is defined (then end is
-// true) and returns the old one.
+// true) and returns the old g.b.
 func (g *guard) enter(h head) (old []byte, end bool, err error) {
 	old = g.b
 	if h.n == undefined {
@@ -508,7 +512,7 @@ func (g *guard) enter(h head) (old []byte, end bool, err error) {
 	return old, true, nil
 }
 
-// keep reads the element h, one that is wanted.
+// keep reads the wanted element h.
 func (g *guard) keep(h head, depth int) (element, error) {
 	e := element{tag: h.tag, vr: wanted[h.tag]}
 	if e.vr == "SQ" {
@@ -552,8 +556,8 @@ func swap16(b []byte) []byte {
 	return out
 }
 
-// items counts the items of defined length from here on, at most as many as there
-// is room for.
+// items counts the items of defined length from here on, as far as they fit in
+// the rest of the file.
 func (g *guard) items() (n int) {
 	for b := g.b[g.pos:]; len(b) >= 8 && binary.LittleEndian.Uint32(b) == 0xE000FFFE; n++ {
 		b = b[min(uint64(len(b)), 8+uint64(binary.LittleEndian.Uint32(b[4:]))):]
@@ -561,7 +565,7 @@ func (g *guard) items() (n int) {
 	return n
 }
 
-// pixels notes where the value of the pixel data element h lies.
+// pixels records where the value of the pixel data element h lies.
 func (g *guard) pixels(h head, l *layout) error {
 	if l.syntax.native() {
 		if h.n == undefined {

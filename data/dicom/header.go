@@ -25,8 +25,9 @@ type header struct {
 // A table is an item of a LUT sequence.
 type table struct{ descriptor, data []byte }
 
-// parse has github.com/suyashkumar/dicom read the elements that the guard kept,
-// rewritten as a small file in explicit little endian.
+// parse reads the elements that the guard kept with
+// github.com/suyashkumar/dicom. They are rewritten as a small file in explicit
+// little endian.
 func (l *layout) parse() (*header, error) {
 	var b bytes.Buffer
 	b.Write(make([]byte, 128))
@@ -125,9 +126,9 @@ func (h *header) decimals(t uint32) ([]float64, error) {
 	return out, nil
 }
 
-// positives returns the n positive numbers of a decimal string element that says
-// nothing of the pixels, or nil: then, or where the numbers have a decimal comma,
-// it warns.
+// positives returns the n positive numbers of a decimal string element, or nil
+// with a warning if they are not valid. A decimal comma is read as a point, with
+// a warning. It is for elements that do not affect the pixels.
 func (h *header) positives(l *layout, name string, t uint32, n int) []float64 {
 	all := h.str[t]
 	if strings.Join(all, "") == "" {
@@ -160,8 +161,9 @@ func (h *header) positives(l *layout, name string, t uint32, n int) []float64 {
 	return out
 }
 
-// vector returns the n numbers of a decimal string element that says nothing of
-// the pixels, or nil; then it warns.
+// vector returns the n numbers of a decimal string element, or nil with a
+// warning if they are not valid. It is for elements that do not affect the
+// pixels.
 func (h *header) vector(l *layout, name string, t uint32, n int) []float64 {
 	v, err := h.decimals(t)
 	if len(v) == n && err == nil {
@@ -173,7 +175,7 @@ func (h *header) vector(l *layout, name string, t uint32, n int) []float64 {
 	return nil
 }
 
-// uid returns the value of a UID element, and warns if it is none.
+// uid returns the value of a UID element, with a warning if it is not a UID.
 func (h *header) uid(l *layout, name string, t uint32) string {
 	s := h.text(t)
 	if s != "" && !IsUID(s) {
@@ -196,7 +198,7 @@ func IsUID(s string) bool {
 	return true
 }
 
-// A shape is what the header says of the pixels.
+// A shape holds what the header says about the pixels.
 type shape struct {
 	rows, columns int
 	samples       int // per pixel
@@ -234,7 +236,7 @@ func (h *header) shape(l *layout) (*shape, error) {
 		s.high = n
 	}
 	if f := h.text(0x00280008); f != "" {
-		n, err := strconv.ParseInt(strings.TrimSpace(f), 10, 32) // as PS3.5 bounds it
+		n, err := strconv.ParseInt(strings.TrimSpace(f), 10, 32) // the range of IS in PS3.5
 		if err != nil || n < 0 {
 			return nil, broken(-1, "number of frames (0028,0008) is %.64q", f)
 		}

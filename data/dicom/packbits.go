@@ -3,7 +3,7 @@ package dicom
 import "encoding/binary"
 
 // packbits decodes a frame of RLE Lossless (DICOM PS3.5, annex G). base is the
-// frame's place in the file, or -1.
+// offset of the frame in the file, or -1.
 func (s *shape) packbits(b []byte, base int) ([]byte, error) {
 	px, word := s.rows*s.columns, max(s.allocated, 8)/8
 	n := s.samples * word
@@ -11,7 +11,7 @@ func (s *shape) packbits(b []byte, base int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, seg := range segments { // nothing is allocated before all are whole
+	for i, seg := range segments { // nothing is allocated before all segments are checked
 		if got := unpacked(seg); got < px {
 			return nil, broken(base, "RLE: segment %d of the frame holds %d bytes, want %d", i, got, px)
 		}
@@ -24,8 +24,8 @@ func (s *shape) packbits(b []byte, base int) ([]byte, error) {
 	return out, nil
 }
 
-// split returns the n segments of run-length coded bytes in a frame: for each
-// sample one for each of its bytes, the most significant first.
+// split returns the n segments of run-length coded bytes in a frame: one for
+// each byte of each sample, the most significant byte first.
 func split(b []byte, base, n int) ([][]byte, error) {
 	le := binary.LittleEndian
 	if len(b) < 64 {
@@ -48,7 +48,7 @@ func split(b []byte, base, n int) ([][]byte, error) {
 	return segments, nil
 }
 
-// unpacked returns the number of bytes that the runs in src stand for.
+// unpacked returns the number of bytes that the runs in src give.
 func unpacked(src []byte) int {
 	n := 0
 	for len(src) > 1 {
@@ -68,7 +68,7 @@ func unpacked(src []byte) int {
 	return n
 }
 
-// unpack writes the first px bytes of the runs in src, step apart.
+// unpack writes the first px bytes of the runs in src to dst, step apart.
 func unpack(dst []byte, step, px int, src []byte) {
 	for n := 0; n < px; {
 		c := int(int8(src[0]))

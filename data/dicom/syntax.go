@@ -4,7 +4,8 @@ package dicom
 // are encoded.
 type Syntax string
 
-// The transfer syntaxes this package knows by name (DICOM PS3.6, table A-1).
+// The transfer syntaxes that this package treats specially (DICOM PS3.6, table
+//
 const (
 	ImplicitLittleEndian Syntax = "1.2.840.10008.1.2"
 	ExplicitLittleEndian Syntax = "1.2.840.10008.1.2.1"
@@ -59,7 +60,7 @@ var syntaxNames = map[Syntax]string{
 	"1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
 }
 
-// Name returns the standard's name of s, or "unknown".
+// Name returns the name of s in the standard, or "unknown".
 func (s Syntax) Name() string {
 	if n, ok := syntaxNames[s]; ok {
 		return n
@@ -67,8 +68,9 @@ func (s Syntax) Name() string {
 	return "unknown"
 }
 
-// lossy returns the name of the compression with loss that s stands for (DICOM
-// PS3.3, C.7.6.1.1.5.1), "" if there is none. JPEG2000 may be without loss.
+// lossy returns the name of the lossy compression of s (DICOM PS3.3,
+// C.7.6.1.1.5.1), or "" if s is lossless. JPEG2000 gives "" too, because it may
+// be lossless.
 func (s Syntax) lossy() string {
 	switch s {
 	case JPEGBaseline, JPEGExtended, JPEGSpectral, JPEGProgressive:
@@ -79,7 +81,7 @@ func (s Syntax) lossy() string {
 	return ""
 }
 
-// native reports whether pixels of s lie in the file uncompressed.
+// native reports whether the pixels of a file in s are uncompressed.
 func (s Syntax) native() bool {
 	return s == ImplicitLittleEndian || s == ExplicitLittleEndian || s == ExplicitBigEndian || s == Deflated
 }

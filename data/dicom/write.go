@@ -14,15 +14,15 @@ import (
 
 const secondaryCapture = "1.2.840.10008.5.1.4.1.1.7"
 
-// Write writes f as a DICOM file of one frame in MONOCHROME2. The syntax is ExplicitLittleEndian, with
-// pixels of 8 or 16 bits, or JPEGBaseline, with 8 bits at JPEG quality 95.
+// Write writes f as a DICOM file with one frame in MONOCHROME2. The syntax must be
+// ExplicitLittleEndian, with pixels of 8 or 16 bits, or JPEGBaseline, with 8 bits at JPEG
+// quality 95.
 //
-// Rows, Columns, Bits and Pix8 or Pix16 of f are needed, and
-// SOPInstanceUID, StudyUID and SeriesUID; the other text fields, spacing, position
-// and orientation are written where they are set. Empty SOPClassUID, Modality,
-// ConversionType and PatientName become secondary capture, OT, WSD and PatientID.
-// Scale, Offset, Black and White are not written. Write returns an error for a Film that does not fit together, and the
-// errors of w.
+// f must have Rows, Columns, Bits, Pix8 or Pix16, SOPInstanceUID, StudyUID and SeriesUID.
+// The other text fields, spacing, position and orientation are written if they are set.
+// Empty SOPClassUID, Modality, ConversionType and PatientName become secondary capture,
+// OT, WSD and PatientID. Scale, Offset, Black and White are not written. Write returns an
+// error if the fields of f contradict each other, and the errors of w.
 func Write(w io.Writer, f *Film, syntax Syntax) error {
 	if err := f.check(syntax); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (f *Film) spacing() string {
 	return part10.Decimals([]float64{f.RowSpacing, f.ColumnSpacing})
 }
 
-// check reports what keeps f from being written.
+// check returns an error if f cannot be written.
 func (f *Film) check(syntax Syntax) error {
 	if syntax != ExplicitLittleEndian && syntax != JPEGBaseline {
 		return fmt.Errorf("dicom: cannot write transfer syntax %s (%s), only %s and %s", syntax, syntax.Name(), ExplicitLittleEndian, JPEGBaseline)

@@ -6,9 +6,9 @@ import (
 	"image"
 )
 
-// Orientation returns the EXIF orientation, 1 to 8, of a PNG or JPEG file; 1,
-// "as stored", where there is none or it cannot be read: a picture is not lost
-// for its camera's notes.
+// Orientation returns the EXIF orientation, 1 to 8, of a PNG or JPEG file. It
+// returns 1, "as stored", if there is none or it cannot be read: a picture with
+// broken EXIF data is still usable.
 //
 // Source: CIPA DC-008 (Exif 2.32), 4.6.4 and 4.7.2; PNG third edition, 11.3.2.8.
 func Orientation(file []byte) int {
@@ -34,7 +34,7 @@ func Orientation(file []byte) int {
 			b = b[1:]
 			continue
 		}
-		n := int(binary.BigEndian.Uint16(b[2:])) // counts itself
+		n := int(binary.BigEndian.Uint16(b[2:])) // includes its own two bytes
 		if b[1] == startOfScan || n < 2 || n > len(b)-2 {
 			break
 		}
@@ -78,15 +78,15 @@ func tiffOrientation(b []byte) int {
 	return 1
 }
 
-// Turn undoes an EXIF orientation: it returns a grey image or a mask as it is to be
-// seen. Orientations 5 to 8 exchange width and height.
+// Turn undoes an EXIF orientation: it returns a grey image or a mask as it should
+// be displayed. Orientations 5 to 8 exchange width and height.
 func Turn(img *image.Gray, orientation int) *image.Gray {
 	return planes(img, 1).turned(orientation).Gray(false)
 }
 
 func (m *Image) turned(orientation int) *Image {
 	w, h := m.Width, m.Height
-	// from gives the stored place of the seen pixel (x, y).
+	// from returns the stored position of the displayed pixel (x, y).
 	var from func(x, y int) (int, int)
 	switch orientation {
 	case 2:
@@ -97,11 +97,11 @@ func (m *Image) turned(orientation int) *Image {
 		from = func(x, y int) (int, int) { return x, h - 1 - y }
 	case 5:
 		from = func(x, y int) (int, int) { return y, x }
-	case 6: // the stored top row is the seen right side
+	case 6: // the stored top row is displayed on the right side
 		from = func(x, y int) (int, int) { return y, h - 1 - x }
 	case 7:
 		from = func(x, y int) (int, int) { return w - 1 - y, h - 1 - x }
-	case 8: // the stored top row is the seen left side
+	case 8: // the stored top row is displayed on the left side
 		from = func(x, y int) (int, int) { return w - 1 - y, x }
 	default:
 		return m
@@ -121,7 +121,7 @@ func (m *Image) turned(orientation int) *Image {
 	return &to
 }
 
-// moved returns planes whose element i is element at[i] of the given ones.
+// moved returns planes whose element i is element at[i] of the plane in pix.
 func moved[T value](pix []T, at []int) []T {
 	if pix == nil {
 		return nil

@@ -14,12 +14,12 @@ func OpenMask(path string, opt *Options) (*image.Gray, error) {
 	return open(path, func(r io.Reader) (*image.Gray, error) { return readMask(r, opt) })
 }
 
-// ReadMask reads a picture whose values are classes, and returns them as they were
-// meant: of a grey picture its values (of one with 2 or 4 bits those that are
-// stored, not what a viewer shows; of one with 1 bit, 0 and 255), of a palette picture the indices, but its
-// colours if black and white are all that it uses. A grey picture may be saved in
-// colours or with 16 bits; what cannot be a class then is an error. What the
-// values mean is not asked.
+// ReadMask reads a picture whose values are classes. Of a grey picture it returns the
+// values: with 2 or 4 bits those that are stored, not those that a viewer shows; with 1
+// bit 0 and 255. Of a palette picture it returns the indices, or the grey values if only
+// black and white are used. A grey picture may be saved with colours or 16 bits, but it
+// is an error if a value cannot be a class then. ReadMask does not check what the values
+// mean.
 func ReadMask(r io.Reader, opt *Options) (*image.Gray, error) {
 	return named(readMask(r, opt))
 }
@@ -41,7 +41,7 @@ func readMask(r io.Reader, opt *Options) (*image.Gray, error) {
 	if p, ok := img.(*image.Paletted); ok && !blackAndWhite(p) {
 		m = planes(&image.Gray{Pix: p.Pix, Stride: p.Stride, Rect: p.Rect}, 1)
 	} else if m = planes(img, 0); m.Channels > 1 {
-		return nil, errors.New("the mask has colours; wanted grey values or a palette, in which a pixel is the number of its class")
+		return nil, errors.New("the mask has colours; wanted grey values or a palette, where the value of a pixel is the number of its class")
 	}
 	if m.Pix16 != nil {
 		if m.Pix8, err = lowBytes(m.Pix16); err != nil {
@@ -50,7 +50,7 @@ func readMask(r io.Reader, opt *Options) (*image.Gray, error) {
 		m.Pix16 = nil
 	}
 	// Bit depth and colour type are bytes 24 and 25 of a PNG file. The decoder has
-	// spread fewer than 8 bits of grey over 0 to 255.
+	// scaled grey values of fewer than 8 bits to 0 to 255.
 	const grey = 0
 	if bytes.HasPrefix(b, []byte(pngHeader)) && b[25] == grey && b[24] > 1 && b[24] < 8 {
 		spread := uint8(255 / (1<<b[24] - 1))
@@ -64,7 +64,7 @@ func readMask(r io.Reader, opt *Options) (*image.Gray, error) {
 	return m.Gray(false), nil
 }
 
-// blackAndWhite says whether black and white are the only colours in use.
+// blackAndWhite returns whether black and white are the only colours in use.
 func blackAndWhite(p *image.Paletted) bool {
 	var other [256]bool
 	for i, c := range p.Palette {
@@ -82,8 +82,8 @@ func blackAndWhite(p *image.Paletted) bool {
 	return true
 }
 
-// lowBytes returns 16-bit values as classes: themselves, or where they were spread
-// over 0 to 65535, the values before.
+// lowBytes returns 16-bit values as classes. Values that were scaled from bytes to
+// 0 to 65535 are scaled back.
 func lowBytes(values []uint16) ([]uint8, error) {
 	small, spread := true, true
 	for _, v := range values {
@@ -95,7 +95,7 @@ func lowBytes(values []uint16) ([]uint8, error) {
 	}
 	to := make([]uint8, len(values))
 	for i, v := range values {
-		to[i] = uint8(v) // of spread values both bytes are the same
+		to[i] = uint8(v) // both bytes of a scaled value are equal
 	}
 	return to, nil
 }

@@ -1,9 +1,9 @@
-// Package picture reads PNG and JPEG files: as grey images, as values of as many
-// channels and bits as the file has, or as masks of class indices.
+// Package picture reads PNG and JPEG files: as grey images, with the channels
+// and bits of the file, or as masks of class indices.
 //
-// Files come from strangers: nothing is allocated that the size of the file does
-// not justify, and what is wrong with a file is an error that names it. An EXIF
-// orientation is undone, so that a picture stands as it is to be seen.
+// Files need not be trusted: no more memory is allocated than the size of the
+// file justifies, and the error for a broken file names it. An EXIF orientation
+// is undone, so that a picture is as it should be displayed.
 package picture
 
 import (
@@ -23,43 +23,45 @@ import (
 
 // Options say how a picture is read; nil means all defaults.
 type Options struct {
-	// Channels is 1 for grey and 3 for red, green and blue; 0 means as the file
-	// has them. A grey file read as colour has three equal channels.
+	// Channels is 1 for grey and 3 for red, green and blue; 0 means the
+	// channels of the file. A grey file read with 3 has three equal channels.
 	Channels int
 
-	// Stretch is of OpenGray and ReadGray alone: it maps the darkest value of a
+	// Stretch, which only OpenGray and ReadGray use, maps the darkest value of a
 	// 16-bit image to 0 and the brightest to 255. Without it the lower byte is
-	// dropped, as OpenCV and the standard library do, and 12-bit data in a 16-bit
-	// file comes out almost black.
+	// dropped, as in OpenCV and the standard library, and 12-bit data in a 16-bit
+	// file becomes almost black.
 	Stretch bool
 
-	// NoRotate leaves the pixels as they are stored and ignores an EXIF
-	// orientation.
+	// NoRotate ignores an EXIF orientation and leaves the pixels as they are
+	// stored.
 	NoRotate bool
 
-	// MaxPixels bounds width times height; 0 means 1<<27.
+	// MaxPixels is the largest width times height; 0 means 1<<27.
 	MaxPixels int
 }
 
-// maxFileBytes bounds a file before it is read into memory.
+// maxFileBytes is the largest file that is read into memory.
 const maxFileBytes = 1 << 30
 
-// maxPixelsPerByte bounds what a header may claim beside the size of its file:
-// deflate packs at most 1032 bytes into one, and a PNG or JPEG pixel takes at
-// least a bit of that or, in a JPEG block of 64, two.
+// maxPixelsPerByte limits the size in a header by the size of the file: deflate
+// packs at most 1032 bytes into one, and a PNG pixel takes at least one bit of
+// that. A JPEG block of 64 pixels takes at least two bits.
 //
 // Source: https://zlib.net/zlib_tech.html.
 const maxPixelsPerByte = 1032 * 8
 
-// An Image is a picture of 8 or 16 bits. Value y, x of channel c is element
-// (c*Height+y)*Width+x of Pix8 or of Pix16, one of which is nil.
+// An Image is a picture of 8 or 16 bits. The value of channel c at row y and
+// column x is element (c*Height+y)*Width+x of Pix8 or Pix16; the other one is
+// nil.
 type Image struct {
 	Width, Height, Channels int
 
 	Pix8  []uint8
 	Pix16 []uint16
 
-	// Faded says that the file has colours, which Options.Channels made grey.
+	// Faded says that the file has colours, which became grey because
+	// Options.Channels is 1.
 	Faded bool
 }
 
@@ -79,7 +81,8 @@ func (m *Image) At(i int) float64 {
 	return float64(m.Pix8[i]) / (1<<8 - 1)
 }
 
-// Check returns an error if the image has not the values that its size says.
+// Check returns an error if the number of values does not match the size of the
+// image.
 func (m *Image) Check() error {
 	n := len(m.Pix8)
 	if m.Pix16 != nil {
@@ -105,25 +108,24 @@ func Open(path string, opt *Options) (*Image, error) {
 // green, blue), with 8 bits or, for PNG files of 16 bits, with 16. A file whose
 // pixels are all grey has one channel, whatever it was saved as.
 //
-// Where Options.Channels is 1, colours become luma, (19595R + 38470G + 7471B +
-// 32768) >> 16, as in Pillow and the standard library; of a colour JPEG the luma
-// channel is taken as it is stored. Transparency is ignored, as in Pillow and
-// OpenCV.
+// If Options.Channels is 1, colours become luma, (19595R + 38470G + 7471B +
+// 32768) >> 16, as in Pillow and the standard library; a colour JPEG gives its
+// stored luma channel. Transparency is ignored, as in Pillow and OpenCV.
 //
-// Grey JPEG pixels are, bit for bit, those of libjpeg, and so of OpenCV's grey ones.
-// A stream that breaks the standard or has four colours goes to the standard
-// library's decoder, and where that can read it, a pixel may be a level off; so it
-// may in a picture that is read with its colours.
+// Grey JPEG pixels equal those of libjpeg bit for bit, and so OpenCV's grey pixels.
+// A stream that breaks the standard or has four colours is read by the decoder of
+// the standard library, if that can read it; then a pixel may differ by one level.
+// This is also true of a picture that is read with its colours.
 //
-// A stream that is neither PNG nor JPEG gives an error that wraps
-// image.ErrFormat, a broken or unsupported one the decoder's own error.
+// For a stream that is neither PNG nor JPEG, the error wraps image.ErrFormat;
+// for a broken or unsupported one, the error of the decoder.
 func Read(r io.Reader, opt *Options) (*Image, error) {
 	return named(read(r, opt))
 }
 
-// Of returns an image of the standard library as Read does that of a file, with one
-// channel or three, or with as many as it needs where channels is 0. It shares the
-// pixels of an *image.Gray.
+// Of converts an image of the standard library. The result has one channel or
+// three, or, if channels is 0, as many as the image needs. It shares the pixels of
+// an *image.Gray.
 func Of(img image.Image, channels int) (*Image, error) {
 	if channels != 0 && channels != 1 && channels != 3 {
 		return nil, fmt.Errorf("picture: %d channels were asked for; wanted 1 (grey) or 3 (red, green, blue)", channels)
@@ -139,8 +141,8 @@ func OpenGray(path string, opt *Options) (*image.Gray, error) {
 	return open(path, func(r io.Reader) (*image.Gray, error) { return readGray(r, opt) })
 }
 
-// ReadGray reads a picture as Read does with one channel, as 8-bit values with the
-// corner at (0, 0).
+// ReadGray reads a picture as Read does with one channel, and returns 8-bit values
+// with the corner at (0, 0).
 func ReadGray(r io.Reader, opt *Options) (*image.Gray, error) {
 	return named(readGray(r, opt))
 }
@@ -158,7 +160,7 @@ func readGray(r io.Reader, opt *Options) (*image.Gray, error) {
 	return m.Gray(o.Stretch), nil
 }
 
-// open calls read with an open file, and names the file in its error.
+// open opens a file and calls read. The error names the file.
 func open[T any](path string, read func(io.Reader) (*T, error)) (*T, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -172,7 +174,7 @@ func open[T any](path string, read func(io.Reader) (*T, error)) (*T, error) {
 	return v, nil
 }
 
-// named gives an error the package's name.
+// named puts the name of the package in front of an error.
 func named[T any](v *T, err error) (*T, error) {
 	if err != nil {
 		return nil, fmt.Errorf("picture: %w", err)
@@ -204,7 +206,8 @@ func read(r io.Reader, opt *Options) (*Image, error) {
 	return m, nil
 }
 
-// readAll reads a file whose header names a size that can be.
+// readAll reads a file. It returns an error if the size in the header is not
+// possible.
 func readAll(r io.Reader, o *Options) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
 	if err != nil {
@@ -236,7 +239,7 @@ func readAll(r io.Reader, o *Options) ([]byte, error) {
 	return b, nil
 }
 
-// whole gives a decoder's bare EOF words that a user understands.
+// whole replaces the EOF of a decoder by an error that a user understands.
 func whole(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("image file is cut short: %w", err)
@@ -249,13 +252,14 @@ const (
 	jpegHeader = "\xff\xd8\xff"
 )
 
-// Is says whether a file that begins with head, eight bytes or more, is a PNG or
-// JPEG picture.
+// Is returns whether a file that begins with head, eight bytes or more, is a PNG
+// or JPEG picture.
 func Is(head []byte) bool { return configOf(head) != nil }
 
-// configOf returns the reader of the header that belongs to a file's first bytes,
-// nil if there is none. It asks no registry: importing this package registers
-// nothing, and what another package registered is not read by surprise.
+// configOf returns the function that reads the header of a file with these first
+// bytes, nil if there is none. It does not use the registry of package image, so
+// importing this package registers nothing, and formats that other packages
+// registered are not read.
 func configOf(b []byte) func(io.Reader) (image.Config, error) {
 	switch {
 	case bytes.HasPrefix(b, []byte(pngHeader)):
@@ -266,9 +270,9 @@ func configOf(b []byte) func(io.Reader) (image.Config, error) {
 	return nil
 }
 
-// decode decodes a file whose size has been found right. Our JPEG decoder is exact
-// but strict, and knows grey only; whatever it refuses, the standard library may
-// read or find words for.
+// decode decodes a file whose size was checked. Our JPEG decoder is exact but
+// strict, and returns only grey. What it refuses is read by the standard library,
+// whose error is returned if that fails too.
 func decode(file []byte, grey bool) (img image.Image, faded bool, err error) {
 	if bytes.HasPrefix(file, []byte(pngHeader)) {
 		img, err = png.Decode(bytes.NewReader(file))
@@ -290,8 +294,8 @@ func decode(file []byte, grey bool) (img image.Image, faded bool, err error) {
 	return img, false, err
 }
 
-// Size reads a PNG's or JPEG's width and height, as stored, from the beginning of
-// a file.
+// Size returns the width and height, as stored, of a PNG or JPEG file. It reads
+// only the beginning of the file.
 func Size(path string) (width, height int, err error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -13,7 +13,7 @@ func luma[T value](r, g, b T) T {
 	return T((19595*uint64(r) + 38470*uint64(g) + 7471*uint64(b) + 1<<15) >> 16)
 }
 
-// planes returns img as planes: of 1 channel, of 3, or of 0 as many as it needs.
+// planes returns img as planes of 1 or 3 channels; 0 means as many as it needs.
 func planes(img image.Image, channels int) *Image {
 	b := img.Bounds()
 	w, h := b.Dx(), b.Dy()
@@ -21,7 +21,8 @@ func planes(img image.Image, channels int) *Image {
 	switch src := img.(type) {
 	case *image.Gray:
 		if src.Rect.Min == (image.Point{}) && src.Stride == w {
-			// The standard library's JPEG decoder leaves whole blocks of 8 rows.
+			// The JPEG decoder of the standard library returns whole blocks of 8
+			// rows.
 			m.Pix8 = src.Pix[: w*h : w*h]
 		} else {
 			m.Pix8 = make([]uint8, 0, w*h)
@@ -39,7 +40,7 @@ func planes(img image.Image, channels int) *Image {
 		m.Pix16 = repeated(m, m.Pix16, channels)
 	case *image.NRGBA:
 		m.Pix8 = split(m, channels, rgb8(src.Pix, src.Stride))
-	case *image.RGBA: // as the PNG decoder makes it for images without transparency
+	case *image.RGBA: // from the PNG decoder, for images without transparency
 		m.Pix8 = split(m, channels, rgb8(src.Pix, src.Stride))
 	case *image.NRGBA64:
 		m.Pix16 = split(m, channels, rgb16(src.Pix, src.Stride))
@@ -77,8 +78,8 @@ func rgb16(pix []uint8, stride int) func(x, y int) (r, g, b uint16) {
 	}
 }
 
-// split returns the planes of colours, as one if none of them is a colour, and
-// notes in m how many there are.
+// split returns the planes of the colours, or one plane if all pixels are grey,
+// and sets the number of channels of m.
 func split[T value](m *Image, channels int, at func(x, y int) (r, g, b T)) []T {
 	w, h := m.Width, m.Height
 	coloured := false
@@ -110,7 +111,7 @@ func split[T value](m *Image, channels int, at func(x, y int) (r, g, b T)) []T {
 	return pix
 }
 
-// repeated returns one plane as the channels wanted.
+// repeated returns the plane once for each channel.
 func repeated[T value](m *Image, plane []T, channels int) []T {
 	m.Channels = max(channels, 1)
 	if m.Channels == 1 {
@@ -123,7 +124,7 @@ func repeated[T value](m *Image, plane []T, channels int) []T {
 	return pix
 }
 
-// Repeat returns an image of one channel as one of several that are all the same.
+// Repeat returns an image of one channel as an image of several equal channels.
 func (m *Image) Repeat(channels int) *Image {
 	to := *m
 	if m.Channels == 1 && channels > 1 {
@@ -136,8 +137,8 @@ func (m *Image) Repeat(channels int) *Image {
 	return &to
 }
 
-// Picture returns an image of one channel or three as the standard library's, to be
-// encoded. It panics if there are others.
+// Picture returns the image as an image of the standard library, for example to
+// encode it. It panics if the image does not have one channel or three.
 func (m *Image) Picture() image.Image {
 	r := image.Rect(0, 0, m.Width, m.Height)
 	switch n := m.Width * m.Height; {
@@ -169,9 +170,9 @@ func (m *Image) Picture() image.Image {
 	panic(fmt.Errorf("picture: Picture of an image of %d channels", m.Channels))
 }
 
-// Gray returns an image of one channel as 8-bit values, which it shares if it has
-// them. Of 16 bits the lower byte is dropped, or with stretch the darkest value
-// becomes 0 and the brightest 255. It panics if there are several channels.
+// Gray returns an image of one channel with 8 bits. It shares the values of an
+// 8-bit image. Of 16 bits the lower byte is dropped, or with stretch the darkest
+// value becomes 0 and the brightest 255. It panics if there are several channels.
 func (m *Image) Gray(stretch bool) *image.Gray {
 	if m.Channels != 1 {
 		panic(fmt.Errorf("picture: Gray of an image of %d channels", m.Channels))
@@ -183,8 +184,8 @@ func (m *Image) Gray(stretch bool) *image.Gray {
 	return &image.Gray{Pix: pix, Stride: m.Width, Rect: image.Rect(0, 0, m.Width, m.Height)}
 }
 
-// Bytes brings values of 0 to 65535 to bytes: the lower byte is dropped, or with
-// stretch the lowest value becomes 0 and the highest 255.
+// Bytes converts values of 0 to 65535 to bytes: the lower byte is dropped, or
+// with stretch the lowest value becomes 0 and the highest 255.
 func Bytes(values []uint16, stretch bool) []uint8 {
 	to := make([]uint8, len(values))
 	if !stretch {

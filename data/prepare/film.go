@@ -17,18 +17,18 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// chain takes one film after another from its file to the output folder. It
-// serves one goroutine.
+// chain prepares one film after another and writes the files. It must not be
+// used by several goroutines at once.
 type chain struct {
 	opt      *Options
 	preparer *data.Preparer
 	encoder  png.Encoder
 	image    bytes.Buffer // encoded
 	mask     bytes.Buffer
-	black    []byte // an empty mask, encoded: most films have it
+	black    []byte // an empty mask, encoded; most films have it
 }
 
-// onePool lends one encoder's buffers again and again.
+// onePool always returns the same buffer to the PNG encoder.
 type onePool struct{ b *png.EncoderBuffer }
 
 func (p *onePool) Get() *png.EncoderBuffer  { return p.b }
@@ -48,8 +48,8 @@ func newChain(opt *Options) (*chain, error) {
 	return c, nil
 }
 
-// prepare writes what becomes of f and returns what is to be remembered of it.
-// Errors of the film are *sourceError.
+// prepare writes the image and the mask of f and returns its record for the
+// journal. An error in the film or its mask is a *sourceError.
 func (c *chain) prepare(f *film) (*record, error) {
 	rec := &record{Key: f.key(), Source: f.path, Stamp: f.stamp, Label: f.label.stamp}
 	shown, err := c.preparer.Open(f.path)
@@ -79,7 +79,8 @@ func (c *chain) prepare(f *film) (*record, error) {
 	return rec, c.write(f.split, f, c.image.Bytes())
 }
 
-// write writes a file of the output folder that has the name of a film.
+// write writes a file with the name of a film to the folder sub of the output
+// folder.
 func (c *chain) write(sub string, f *film, b []byte) error {
 	name, err := data.FileName(f.name)
 	if err != nil {
@@ -88,7 +89,8 @@ func (c *chain) write(sub string, f *film, b []byte) error {
 	return writeWhole(filepath.Join(c.opt.Out, sub, name+".png"), b)
 }
 
-// bare takes off what a sourceError about the file at path says again.
+// bare removes from an error the names of packages and the path that a
+// sourceError repeats.
 func bare(err error, path string) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
@@ -112,7 +114,7 @@ func (e bareError) Error() string {
 
 func (e bareError) Unwrap() error { return e.error }
 
-// writeMask writes the mask of a film that lies so in its image.
+// writeMask writes the mask of a film; g says where the film lies in its image.
 func (c *chain) writeMask(f *film, g resize.Geometry, rec *record) error {
 	if f.label.empty() {
 		rec.MaskBytes = int64(len(c.black))
@@ -141,7 +143,8 @@ func (c *chain) writeMask(f *film, g resize.Geometry, rec *record) error {
 	return c.write(data.MasksDir, f, c.mask.Bytes())
 }
 
-// drawMask returns the film's mask as the values of a mask file, in the film's shape.
+// drawMask returns the mask of a film as the values of a mask file, in the size of
+// the film.
 func (c *chain) drawMask(f *film, g resize.Geometry, rec *record) (*image.Gray, error) {
 	w, h := g.FilmWidth, g.FilmHeight
 	if f.label.path != "" {
@@ -149,8 +152,9 @@ func (c *chain) drawMask(f *film, g resize.Geometry, rec *record) (*image.Gray, 
 		if err != nil {
 			return nil, fmt.Errorf("its mask: %w", bareError{err, ""})
 		}
-		// A mask drawn on the stored picture turns with it; one drawn on the
-		// picture as it is seen has its shape already.
+		// A mask that was drawn on the picture as stored must be turned like
+		// the picture; a mask drawn on the picture as displayed already has the
+		// right shape.
 		if mw, mh := m.Rect.Dx(), m.Rect.Dy(); (mw != w || mh != h) && mw == h && mh == w {
 			if m, err = turnLike(m, f.path); err != nil {
 				return nil, err
@@ -160,7 +164,7 @@ func (c *chain) drawMask(f *film, g resize.Geometry, rec *record) (*image.Gray, 
 			return nil, fmt.Errorf("it has %dx%d pixels, but its mask %s has %dx%d", w, h, f.label.path, mw, mh)
 		}
 		if len(c.opt.Task.Classes) == 2 && !c.opt.Task.Ignore && binarize(m.Pix) {
-			rec.Warnings = append(rec.Warnings, "its mask has grey values besides 0 and 255; 128 and above is mask")
+			rec.Warnings = append(rec.Warnings, "its mask has grey values besides 0 and 255; values of 128 and above are mask")
 		}
 		return m, nil
 	}
@@ -177,9 +181,9 @@ func (c *chain) drawMask(f *film, g resize.Geometry, rec *record) (*image.Gray, 
 	return m, nil
 }
 
-// binarize makes a mask of two classes 0 and 255, in place: of two values the higher
-// one is the mask, so that 0 and 1 are read as well as 0 and 255; of more, 128 and
-// above is. It says whether there were more.
+// binarize sets the values of a two-class mask to 0 and 255, in place. If the mask
+// has two values, the higher one is mask, so that 0 and 1 work as well as 0 and 255.
+// If it has more, values of 128 and above are mask, and binarize returns true.
 func binarize(mask []uint8) (grey bool) {
 	var seen [256]bool
 	for _, v := range mask {
@@ -215,9 +219,9 @@ func turnLike(m *image.Gray, path string) (*image.Gray, error) {
 	return picture.Turn(m, picture.Orientation(b)), nil
 }
 
-// writeWhole writes one prepared file: whole or not at all, however the process
-// ends. Thousands of files do not wait for the disk one by one: what a power cut
-// takes away is found missing by its size when Prepare is called again.
+// writeWhole writes one prepared file, completely or not at all, even if the
+// process is killed. For speed it does not sync each file to the disk: a file
+// that a power cut truncates is found by its size when Run is called again.
 func writeWhole(path string, b []byte) error {
 	dir, name := filepath.Split(path)
 	tmp := fmt.Sprintf("%s.%s.%d.tmp", dir, name, os.Getpid())

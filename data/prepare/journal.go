@@ -26,21 +26,21 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// journalFile has a line for each finished film. It is data.UnfinishedFile while Run
-// works, so that nobody takes a part for the whole.
+// journalFile has a line for each finished film. While Run works it has the name
+// data.UnfinishedFile, so that no program takes the folder for complete.
 const journalFile = "prepare.journal"
 
 // record is a line of the journal.
 type record struct {
 	Key    string // "train/NAME"
 	Source string // path of the film
-	Stamp  string // of the film and of its label when they were read
+	Stamp  string // of the film and its label when they were read, to see changes
 	Label  string `json:",omitempty"`
 
 	Width, Height int   // of the film
 	MaskPixels    int   `json:",omitempty"` // of the mask, at the film's size
-	Left          int   `json:",omitempty"` // of them in the written mask
-	Levels        int   // different values of the film
+	Left          int   `json:",omitempty"` // pixels in the written mask
+	Levels        int   // number of different values of the film
 	ImageBytes    int64 // of the written files
 	MaskBytes     int64 `json:",omitempty"`
 	Sums          []clahe.Stats
@@ -52,7 +52,7 @@ type record struct {
 	View    string `json:",omitempty"`
 }
 
-// settings is the journal's first line: what all films have in common.
+// settings is the first line of the journal: the options of the run.
 type settings struct {
 	Prepare     int // version of the format
 	Task        data.Task
@@ -65,15 +65,15 @@ func settingsOf(opt *Options) settings { return settings{2, opt.Task, opt.Prepar
 type journal struct {
 	dir      string
 	done     map[string]*record // by key
-	complete bool               // the earlier run came to its end
+	complete bool               // the earlier run was complete
 
 	lock *folderlock.Lock
 	mu   sync.Mutex
 	file *os.File
 }
 
-// openJournal reads what an earlier run into the folder has finished, and changes
-// nothing. It refuses a folder whose files are not those of this run.
+// openJournal reads which films an earlier run has finished, and changes nothing.
+// It returns an error if the folder has files that do not belong to this run.
 func openJournal(opt *Options, films []*film) (*journal, error) {
 	j := &journal{dir: opt.Out, done: map[string]*record{}}
 	b, err := os.ReadFile(filepath.Join(j.dir, data.UnfinishedFile))
@@ -128,8 +128,8 @@ func openJournal(opt *Options, films []*film) (*journal, error) {
 	return j, nil
 }
 
-// refuseForeign returns an error if the output folder holds images that Prepare
-// has not made.
+// refuseForeign returns an error if the output folder holds images that Run did
+// not make.
 func (j *journal) refuseForeign() error {
 	for _, sub := range []string{data.TrainDir, data.MasksDir, data.TestDir} {
 		entries, err := os.ReadDir(filepath.Join(j.dir, sub))
@@ -137,13 +137,13 @@ func (j *journal) refuseForeign() error {
 			return fmt.Errorf("prepare: output folder: %w", err)
 		}
 		if len(entries) > 0 {
-			return fmt.Errorf("prepare: %s holds files that prepare has not made, such as %s; choose another output folder", j.dir, filepath.Join(sub, entries[0].Name()))
+			return fmt.Errorf("prepare: %s holds files that prepare did not make, such as %s; choose another output folder", j.dir, filepath.Join(sub, entries[0].Name()))
 		}
 	}
 	return nil
 }
 
-// intact says whether the files that the journal tells of are there.
+// intact returns whether the files of a record exist with the right sizes.
 func (j *journal) intact(r *record) bool {
 	_, name, _ := strings.Cut(r.Key, "/")
 	if _, err := data.FileName(name); err != nil {
@@ -178,7 +178,7 @@ func describe(s settings) []string {
 	}
 }
 
-// take makes the folder and keeps others from it until close.
+// take makes the folder and locks it until close.
 func (j *journal) take() error {
 	err := os.MkdirAll(j.dir, 0o777)
 	if err == nil {
@@ -194,7 +194,7 @@ func (j *journal) take() error {
 
 var temporary = regexp.MustCompile(`^\..*\.[0-9a-f]+\.tmp$`)
 
-// begin makes the folder ready to be written to.
+// begin prepares the folder for writing.
 func (j *journal) begin(opt *Options) error {
 	if err := j.take(); err != nil {
 		return err
@@ -208,7 +208,7 @@ func (j *journal) begin(opt *Options) error {
 		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return fmt.Errorf("prepare: output folder: %w", err)
 		}
-		// What a killed run was writing.
+		// Temporary files of a run that was killed.
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return fmt.Errorf("prepare: output folder: %w", err)
@@ -219,8 +219,8 @@ func (j *journal) begin(opt *Options) error {
 			}
 		}
 	}
-	// The journal is written anew with what still holds: lines cut off and films
-	// that have changed are gone from it.
+	// The journal is written again with the records that are still valid,
+	// without truncated lines and without films that have changed.
 	path := filepath.Join(j.dir, data.UnfinishedFile)
 	err := atomicfile.Write(path, func(w io.Writer) error {
 		e := json.NewEncoder(w)
@@ -266,7 +266,7 @@ func (j *journal) add(r *record) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, err := j.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("prepare: %w; make room and run again, it goes on from here", err)
+		return fmt.Errorf("prepare: %w; make room and run again; it continues from here", err)
 	}
 	j.done[r.Key] = r
 	return nil
@@ -276,12 +276,12 @@ func (j *journal) close() {
 	if j.file != nil {
 		j.file.Close()
 	}
-	_ = j.lock.Unlock() // it ends with the process in any case
+	_ = j.lock.Unlock() // the lock ends with the process in any case
 }
 
-// finish writes statistics, films and the index, and gives the journal its final
-// name. Sums are taken in the order of names, so that they do not depend on
-// which film was ready first.
+// finish writes the statistics, the films file and the index, and gives the
+// journal its final name. Values are summed in the order of names, so that the
+// sums do not depend on which film was finished first.
 func (j *journal) finish(opt *Options, films []*film, sum *Summary) error {
 	stats := make([]clahe.Stats, opt.Task.Channels)
 	for _, f := range films {
@@ -314,7 +314,7 @@ func (j *journal) finish(opt *Options, films []*film, sum *Summary) error {
 		sum.Statistics = opt.statistics(stats, sum)
 	}
 	if j.file == nil {
-		return nil // all was there before
+		return nil // everything was there before
 	}
 	if sum.Statistics.Mean != nil {
 		if err := data.WriteStatistics(filepath.Join(j.dir, data.StatisticsFile), sum.Statistics); err != nil {
@@ -336,8 +336,8 @@ func (j *journal) finish(opt *Options, films []*film, sum *Summary) error {
 	return nil
 }
 
-// statistics returns those of the training images. Where they are all of one value,
-// there are none that anybody could use, and sum says so.
+// statistics returns the statistics of the training images. If all values are
+// equal, they cannot be used, and sum gets a warning.
 func (opt *Options) statistics(stats []clahe.Stats, sum *Summary) data.Statistics {
 	p := opt.Preparation
 	st := data.Statistics{Films: sum.Train, Size: p.Size, Made: opt.made(), Preparation: &p}
@@ -352,7 +352,7 @@ func (opt *Options) statistics(stats []clahe.Stats, sum *Summary) data.Statistic
 	return st
 }
 
-// made says in words by what chain the images came about.
+// made describes in words how the images were made.
 func (opt *Options) made() string {
 	p := opt.Preparation
 	s := fmt.Sprintf("%s to %dx%d by bilinear interpolation as cv2.resize", map[resize.Fit]string{resize.Stretch: "stretched", resize.Pad: "padded"}[p.Fit], p.Size, p.Size)
@@ -365,7 +365,7 @@ func (opt *Options) made() string {
 	return s + ", CLAHE as skimage equalize_adapthist, bytes truncated; statistics of the values before they became bytes"
 }
 
-// writeClasses leaves the names of the classes, where they were given.
+// writeClasses writes the classes file if class names were given.
 func (j *journal) writeClasses(opt *Options) error {
 	if !opt.named {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// film is one thing to be prepared.
+// film is one film to prepare.
 type film struct {
 	split, name string // "train" or "test"; the name in the output folder
 	path        string
@@ -29,23 +29,23 @@ type film struct {
 	label       label
 }
 
-// label is where a film's mask comes from: a picture or rows of a CSV; neither is
-// an empty mask.
+// label is the source of the mask of a film: a picture or rows of a CSV. Without
+// either, the mask is empty.
 type label struct {
 	path     string
 	table    *maskcsv.Table
-	id       string // of the film in the table
+	id       string // id of the film in the table
 	positive bool   // a row has runs
 	stamp    string // changes when the mask does
 }
 
-// empty says that there is no mask, without drawing it.
+// empty returns whether the mask is empty, without drawing it.
 func (l *label) empty() bool { return l.path == "" && !l.positive }
 
 func (f *film) key() string { return f.split + "/" + f.name }
 
-// plan finds the films and the label of each, sorted by key, and puts what does
-// not fit together into sum or into an error.
+// plan returns the films with their labels, sorted by key. Films and labels
+// that do not match are listed in sum or are an error.
 func plan(opt *Options, sum *Summary) ([]*film, error) {
 	train, err := find(data.TrainDir, opt.Images)
 	if err != nil {
@@ -71,7 +71,7 @@ func plan(opt *Options, sum *Summary) ([]*film, error) {
 	slices.SortFunc(films, func(a, b *film) int { return strings.Compare(a.key(), b.key()) })
 	for i := 1; i < len(films); i++ {
 		if a, b := films[i-1], films[i]; a.key() == b.key() {
-			return nil, fmt.Errorf("prepare: %s and %s have one name; rename or leave out one of them", a.path, b.path)
+			return nil, fmt.Errorf("prepare: %s and %s have the same name; rename or leave out one of them", a.path, b.path)
 		}
 	}
 	return films, readPatientList(opt.Patients, films)
@@ -133,8 +133,8 @@ func stampOf(st fs.FileInfo) string {
 	return fmt.Sprintf("%d bytes %d ns", st.Size(), st.ModTime().UnixNano())
 }
 
-// stem returns a file name without its extension. A UID ends in ".958951", which
-// is none.
+// stem returns a file name without its extension. The last part of a UID, such
+// as ".958951", is not an extension.
 func stem(name string) string {
 	switch ext := filepath.Ext(name); strings.ToLower(ext) {
 	case ".dcm", ".dicom", ".png", ".jpg", ".jpeg":
@@ -143,7 +143,7 @@ func stem(name string) string {
 	return name
 }
 
-// labelFromRuns gives each film its rows of the CSV.
+// labelFromRuns sets the label of each film to its rows in the CSV.
 func labelFromRuns(opt *Options, films []*film, sum *Summary) error {
 	table, err := maskcsv.Open(opt.RLE, &maskcsv.Options{Width: opt.RLESize, Height: opt.RLESize})
 	if err != nil {
@@ -156,8 +156,8 @@ func labelFromRuns(opt *Options, films []*film, sum *Summary) error {
 	for _, f := range films {
 		rows := table.Rows(f.name)
 		if rows == nil && f.kind == data.DICOMFilm {
-			// A renamed file still knows its UID. One that cannot be read is found
-			// out when its turn comes.
+			// A renamed file still contains its UID. A file that cannot be read
+			// gives an error later, when it is prepared.
 			if d, err := dicom.Open(f.path, &dicom.Options{HeaderOnly: true}); err == nil {
 				if rows = table.Rows(d.SOPInstanceUID); rows != nil {
 					if f.name, err = data.FileName(d.SOPInstanceUID); err != nil {
@@ -185,7 +185,7 @@ func labelFromRuns(opt *Options, films []*film, sum *Summary) error {
 	return unlabelled(opt, films, sum, "row in "+opt.RLE)
 }
 
-// labelFromMasks gives each film the mask picture of its name.
+// labelFromMasks sets the label of each film to the mask picture with its name.
 func labelFromMasks(opt *Options, films []*film, sum *Summary) error {
 	masks, err := find(data.MasksDir, []string{opt.Masks})
 	if err != nil {
@@ -194,7 +194,7 @@ func labelFromMasks(opt *Options, films []*film, sum *Summary) error {
 	byName := map[string]*film{}
 	for _, m := range masks {
 		if other := byName[m.name]; other != nil {
-			return fmt.Errorf("prepare: masks %s and %s have one name; rename or leave out one of them", other.path, m.path)
+			return fmt.Errorf("prepare: masks %s and %s have the same name; rename or leave out one of them", other.path, m.path)
 		}
 		byName[m.name] = m
 	}
@@ -206,7 +206,7 @@ func labelFromMasks(opt *Options, films []*film, sum *Summary) error {
 			continue
 		}
 		if m.path == f.path {
-			return fmt.Errorf("prepare: %s is both an image and its mask; keep images and masks in folders of their own", f.path)
+			return fmt.Errorf("prepare: %s is both an image and its mask; keep images and masks in separate folders", f.path)
 		}
 		used[f.name] = true
 		f.label = label{path: m.path, stamp: m.stamp}
@@ -219,15 +219,15 @@ func labelFromMasks(opt *Options, films []*film, sum *Summary) error {
 	return unlabelled(opt, films, sum, "mask in "+opt.Masks)
 }
 
-// unlabelled refuses films without labels if it is told to, and a set of labels
-// that belongs to none of the films in any case.
+// unlabelled returns an error if films have no label and opt.Unlabelled is
+// Refuse, and always if no film has one.
 func unlabelled(opt *Options, films []*film, sum *Summary, what string) error {
 	n := len(sum.Unlabelled)
 	if n == len(films) {
 		return fmt.Errorf("prepare: none of the %d films has a %s; the first film is %s: are these the labels of these films?", n, what, films[0].path)
 	}
 	if n > 0 && opt.Unlabelled == Refuse {
-		return fmt.Errorf("prepare: %d of %d films have no %s: %s; leave them out with -unlabelled skip, or take their masks as empty with -unlabelled empty",
+		return fmt.Errorf("prepare: %d of %d films have no %s: %s; leave them out with -unlabelled skip, or give them empty masks with -unlabelled empty",
 			n, len(films), what, words.Some(sum.Unlabelled, 5))
 	}
 	return nil

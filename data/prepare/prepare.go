@@ -1,5 +1,5 @@
-// Package prepare turns films and their masks into a folder of training images, as
-// the data-repack step of the notebook does.
+// Package prepare turns films and their masks into a folder of training images,
+// like the notebook "Data repack and image statistics".
 package prepare
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// Unlabelled says what becomes of a training film without a row in the CSV or
+// Unlabelled says what happens to a training film without a row in the CSV or
 // without a mask image.
 type Unlabelled int
 
@@ -43,60 +43,60 @@ func (u *Unlabelled) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// Options say what Prepare reads and what it makes of it. Out and one of
-// Images and Test must be given, and with Images one of RLE and Masks.
+// Options are the inputs and choices of Run. Out and at least one of Images and
+// Test are required; with Images, also one of RLE and Masks.
 type Options struct {
 	// Images and Test are files, or folders that are searched to any depth for
-	// DICOM, PNG and JPEG files. Hidden files and all other files are passed over.
+	// DICOM, PNG and JPEG files. Hidden files and all other files are ignored.
 	Images, Test []string
 
-	// RLE is a run-length CSV in the official format; its ids are the names of the
-	// files without extension, or else DICOM SOP instance UIDs. Masks is a folder
-	// of mask pictures named like the images.
+	// RLE is a run-length CSV in the official format. Its ids are file names
+	// without extension, or DICOM SOP instance UIDs. Masks is a folder of mask
+	// pictures with the same names as the images.
 	RLE, Masks string
 
-	// RLESize is the width and height the runs were counted on, for films that
-	// have been resized since; 0 means the film's own size.
+	// RLESize is the width and height on which the runs were counted, if films
+	// were resized since; 0 means the size of each film.
 	RLESize int
 
-	// Patients is a CSV with a column "image" (name without extension) and a
-	// column "patient", for films that do not say themselves.
+	// Patients is a CSV with the columns "image" (name without extension) and
+	// "patient", for films whose files do not name the patient.
 	Patients string
 
-	Out string // folder for train/, masks/, test/ and what is told about them; outside of all others
+	Out string // output folder, for train/, masks/, test/ and facts about them; outside of all input folders
 
-	// Task is what the images are about; without classes they are a background and
-	// a mask, and 0 channels mean 1. The masks of two classes may have 0 and any other
-	// value; a picture of more grey values is cut at half, and Summary says so. Of
-	// more classes the values are the classes' numbers.
+	// Task says what the images show. Without classes there are a background and a
+	// mask; 0 channels mean 1. With two classes, masks may have 0 and any other value;
+	// in a mask with more values, 128 and above is mask, and the Summary has a
+	// warning. With more classes, the values are class numbers.
 	Task data.Task
 
-	Preparation data.Preparation // its Mean and Std are found, not used
+	Preparation data.Preparation // Mean and Std are ignored; Run computes them
 
 	Unlabelled Unlabelled
-	KeepGoing  bool // passes over films that cannot be read; Summary names them
+	KeepGoing  bool // leave out films that cannot be read; Summary names them
 	Workers    int  // films at a time; 0 means one per core
 
-	// Progress, if not nil, is called after each film, from one goroutine at a
-	// time.
+	// Progress, if not nil, is called after each film, never by two goroutines
+	// at once.
 	Progress func(done, total int)
 
-	named bool // the classes were given
+	named bool // class names were given
 }
 
-// Summary is what Prepare has done.
+// Summary says what Run did.
 type Summary struct {
 	Out         string
 	Train, Test int             // films in the folder
 	Positive    int             // training films with a mask that is not empty
-	Kept        int             // films that an earlier run had finished
-	Statistics  data.Statistics // without moments if the images say nothing
+	Kept        int             // films that were finished by an earlier run
+	Statistics  data.Statistics // without Mean and Std if all values are equal
 
-	Failed     []Failure // films passed over under KeepGoing, by path
-	Unlabelled []string  // paths of films without a label, skipped or taken as empty
-	Missing    []string  // ids in the CSV, or mask files, for which there is no film
-	Warnings   []string  // about rows of the CSV, films and masks that are suspicious, but not wrong
-	Vanished   []string  // names of films whose mask is empty at the new size
+	Failed     []Failure // films left out with KeepGoing, by path
+	Unlabelled []string  // paths of films without a label, left out or with an empty mask
+	Missing    []string  // ids in the CSV, or mask files, without a film
+	Warnings   []string  // rows of the CSV, films and masks that are suspicious, but not wrong
+	Vanished   []string  // names of films whose mask became empty at the new size
 }
 
 // Failure is a film that could not be prepared.
@@ -105,19 +105,18 @@ type Failure struct {
 	Err  error
 }
 
-// Run makes a folder in the notebook's layout out of films and their masks,
-// as its data-repack step does: each film becomes Size x Size (bilinear), has its
-// contrast equalized (CLAHE), and is written as train/NAME.png; the union of its
-// runs, resized the same way, is masks/NAME.png. Test films go to test/. Beside
-// them it leaves statistics.json and films.csv; the latter names patients as the
-// films do.
+// Run makes a folder in the notebook's layout from films and their masks. By
+// default each film is resized to Size x Size (bilinear), its contrast is
+// equalized (CLAHE), and it is written to train/NAME.png. The union of its runs
+// is resized and written to masks/NAME.png. Test films go to test/. Run also
+// writes statistics.json and films.csv, which holds the patient IDs of the films.
 //
-// What is wrong with the question is found before anything is written. A film
-// that cannot be read ends the work with an error that names it, or is passed
-// over under KeepGoing. Every file appears whole or not at all, and a run that was
-// stopped, by ctx or in any other way, goes on where it was when it is called
-// again with the same options; until it has, Open refuses the folder. A folder
-// made with other options, or by hand, is refused.
+// Wrong options are found before anything is written. If a film cannot be read,
+// Run returns an error that names it, or leaves it out with KeepGoing. Every file
+// is written completely or not at all. A run that was stopped, by ctx or in any
+// other way, continues when Run is called again with the same options; until it is
+// complete, Open returns an error for the folder. Run returns an error if the
+// folder was made with other options or by hand.
 //
 // Source: iafoss, "Data repack and image statistics", the public notebook that the
 // training notebook names for its data.
@@ -175,7 +174,7 @@ func (opt *Options) check() error {
 	case opt.RLE != "" && opt.Masks != "":
 		return errors.New("prepare: a run-length CSV and a folder of mask images are given; give one of them")
 	case opt.Unlabelled < Refuse || opt.Unlabelled > Empty:
-		return fmt.Errorf("prepare: %d is no way to treat unlabelled films", opt.Unlabelled)
+		return fmt.Errorf("prepare: Unlabelled is %d; wanted Refuse, Skip or Empty", opt.Unlabelled)
 	case opt.RLE != "" && len(opt.Task.Classes) != 2:
 		return fmt.Errorf("prepare: a run-length CSV has masks of two classes, the task has %d; give mask images", len(opt.Task.Classes))
 	case opt.RLESize < 0:
@@ -213,8 +212,8 @@ func (opt *Options) check() error {
 	return nil
 }
 
-// real returns the absolute path of a file that may not exist yet, with the links of
-// what does resolved.
+// real returns the absolute path of a file that may not exist yet. It resolves the
+// links in the part of the path that exists.
 func real(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -232,15 +231,15 @@ func real(path string) (string, error) {
 	}
 }
 
-// within says whether path is dir or lies inside it.
+// within returns whether path is dir or lies inside it.
 func within(dir, path string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(os.PathSeparator))
 }
 
 // prepareAll prepares films in parallel and writes each result to the journal. It
-// returns at the first error that KeepGoing does not cover, or when ctx is done,
-// after the films in work are finished.
+// stops at the first error, except for films left out with KeepGoing, or when ctx
+// is done, and first finishes the films that are in work.
 func prepareAll(ctx context.Context, opt *Options, j *journal, todo []*film, sum *Summary, total int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -290,18 +289,18 @@ func prepareAll(ctx context.Context, opt *Options, j *journal, todo []*film, sum
 	close(next)
 	wg.Wait()
 	if err := context.Cause(ctx); errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("prepare: stopped after %d of %d films; the same command goes on from here: %w", len(j.done), total, err)
+		return fmt.Errorf("prepare: stopped after %d of %d films; the same command continues from here: %w", len(j.done), total, err)
 	} else if err != nil {
 		var bad *sourceError
 		if errors.As(err, &bad) {
-			return fmt.Errorf("%w; repair or remove the file, or pass over such files with -keep-going", err)
+			return fmt.Errorf("%w; repair or remove the file, or leave out such files with -keep-going", err)
 		}
 		return err
 	}
 	return nil
 }
 
-// sourceError is an error that lies in a film or its mask, not in the output.
+// sourceError is an error in a film or its mask, not in the output.
 type sourceError struct {
 	path string
 	err  error

@@ -10,7 +10,7 @@ import (
 )
 
 // WriteTo writes the summary as text: what is in the folder, its statistics, and
-// every film that is not there.
+// the films that were left out.
 func (s *Summary) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d training films, %d with a mask; %d test films", s.Out, s.Train, s.Positive, s.Test)
@@ -29,7 +29,7 @@ func (s *Summary) WriteTo(w io.Writer) (int64, error) {
 			fmt.Fprintf(&b, "%s:\n  %s\n", what, strings.Join(names, "\n  "))
 		}
 	}
-	list(words.Count(len(s.Warnings), "thing is suspicious", "things are suspicious"), s.Warnings)
+	list(words.Count(len(s.Warnings), "warning", "warnings"), s.Warnings)
 	list(words.Count(len(s.Unlabelled), "film has no label", "films have no label"), s.Unlabelled)
 	list(words.Count(len(s.Vanished), "mask is", "masks are")+" too small for this size and became empty", s.Vanished)
 	failed := make([]string, len(s.Failed))

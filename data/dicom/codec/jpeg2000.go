@@ -17,7 +17,8 @@ import (
 )
 
 // jpeg2000 decodes a JPEG 2000 frame (ITU-T T.800). OpenJPEG undoes the
-// reversible and the irreversible colour transform, so colour comes out as RGB.
+// reversible and the irreversible colour transform, so colours are returned as
+// RGB.
 func jpeg2000(f *dicom.Frame) ([]byte, error) {
 	stream, err := codestream(f)
 	if err != nil {
@@ -37,7 +38,7 @@ func jpeg2000(f *dicom.Frame) ([]byte, error) {
 	for c := range f.Samples {
 		planes[c] = unsafe.Slice((*int32)(unsafe.Pointer(img.data[c])), f.Rows*f.Columns)
 	}
-	// Some writers code signed values as unsigned of the same bits.
+	// Some writers code signed values as unsigned values with the same bits.
 	shift := 32 - uint(img.precision)
 	if !f.Signed || img.is_signed != 0 {
 		shift = 0
@@ -45,9 +46,10 @@ func jpeg2000(f *dicom.Frame) ([]byte, error) {
 	return samples(f, func(p, c int) int32 { return planes[c][p] << shift >> shift }), nil
 }
 
-// codestream finds the JPEG 2000 code stream in the frame, which should be
-// nothing else but is a JP2 file in some, and checks its SIZ segment (T.800
-// A.5.1): OpenJPEG allocates for every tile that the segment announces.
+// codestream returns the JPEG 2000 code stream of the frame and checks its SIZ
+// segment (T.800 A.5.1), because OpenJPEG allocates memory for every tile in
+// that segment. A frame should be a bare code stream, but some files contain a
+// JP2 file.
 func codestream(f *dicom.Frame) ([]byte, error) {
 	i := bytes.Index(f.Data, []byte{0xFF, 0x4F, 0xFF, 0x51})
 	if i < 0 || len(f.Data)-i < 4+38 {
@@ -75,13 +77,13 @@ func codestream(f *dicom.Frame) ([]byte, error) {
 		return nil, fmt.Errorf("tiles of %dx%d from %d, %d", tw, th, tx0, ty0)
 	}
 	across, down := (x1-tx0+tw-1)/tw, (y1-ty0+th-1)/th
-	if most := uint64(len(s)/14 + 1); across > most || down > most || across*down > most { // a tile-part has 14 bytes at least
+	if most := uint64(len(s)/14 + 1); across > most || down > most || across*down > most { // a tile-part has at least 14 bytes
 		return nil, fmt.Errorf("%dx%d tiles in %d bytes", across, down, len(s))
 	}
 	return s, nil
 }
 
-// samples lays the values that at gives out as dicom.Decoder demands.
+// samples returns the values of at in the layout of dicom.Decoder.
 func samples(f *dicom.Frame, at func(pixel, component int) int32) []byte {
 	word := f.Allocated / 8
 	out := make([]byte, 0, f.Rows*f.Columns*f.Samples*word)

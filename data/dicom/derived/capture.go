@@ -15,14 +15,16 @@ import (
 	"github.com/hcunet/hcunet/data/dicom/internal/part10"
 )
 
-// WriteCapture writes the film with the outlines of the masks drawn on it, and
-// Notice below, as a Secondary Capture in colour: what any viewer shows.
+// WriteCapture writes the film as a Secondary Capture in colour, with the
+// outlines of the masks drawn on it and Notice at the bottom. Any viewer can
+// show it.
 //
-// It needs the film's pixels. Other errors are those of WriteSegmentation.
+// It returns an error if film has no pixels; other errors are those of
+// WriteSegmentation.
 //
 // Burned In Annotation (0028,0301) says whether the pixels show who the patient
-// is. The outlines do not; so it is NO where the film's is, and YES where the film
-// does not tell: then nobody has looked.
+// is. The outlines do not, so it is NO if it is NO in the film. If the film does
+// not have it, nobody has checked the pixels, and it is YES.
 func WriteCapture(w io.Writer, film *dicom.Film, masks []Mask, o *Options) error {
 	if err := check(film, masks, o); err != nil {
 		return err
@@ -69,10 +71,10 @@ func WriteCapture(w io.Writer, film *dicom.Film, masks []Mask, o *Options) error
 	return err
 }
 
-// Overlay returns the picture with the outline of each mask in its colour, a
-// 400th of the picture's larger side wide and inside the mask, and Notice in the
-// lower left corner, under the remark if there is one. The masks must be as large as
-// the picture.
+// Overlay returns the picture with the outline of each mask in its colour, and
+// Notice in the lower left corner, below the remark if there is one. The outline
+// lies inside the mask; its width is 1/400 of the picture's larger side. The masks
+// must have the size of the picture.
 func Overlay(picture *image.Gray, masks []Mask, remark string) *image.RGBA {
 	w, h := picture.Rect.Dx(), picture.Rect.Dy()
 	out := image.NewRGBA(image.Rect(0, 0, w, h))
@@ -94,13 +96,14 @@ func Overlay(picture *image.Gray, masks []Mask, remark string) *image.RGBA {
 	return out
 }
 
-// outline reports for each pixel of m whether it is inside and, across or down,
-// at most width from a pixel outside or from the border of the picture.
+// outline returns for each pixel of m whether it is inside the mask and, in its
+// row or its column, at most width away from a pixel outside or from the border
+// of the picture.
 func outline(m *image.Gray, width int) []bool {
 	w, h := m.Rect.Dx(), m.Rect.Dy()
 	edge := make([]bool, w*h)
-	// scan walks n pixels from i on, step apart, and marks those of the first width
-	// of each run inside.
+	// scan goes through n pixels from i on, step apart, and marks the first width
+	// pixels of each run inside the mask.
 	scan := func(i, step, n int) {
 		run := 0
 		for range n {
@@ -123,8 +126,9 @@ func outline(m *image.Gray, width int) []bool {
 	return edge
 }
 
-// write writes text in the lower left corner, so many lines above the lowest, as
-// large as reads well and fits; where not even the smallest letters fit, what does.
+// write writes text in the lower left corner, line lines above the lowest one. The
+// letters are as large as is readable and fits; if even the smallest ones do not
+// fit, the text is cut.
 func write(out *image.RGBA, text string, line int) {
 	face := basicfont.Face7x13
 	small := image.NewAlpha(image.Rect(0, 0, face.Advance*len(text), face.Height))
@@ -135,7 +139,7 @@ func write(out *image.RGBA, text string, line int) {
 	left, top := 2*times, h-(line+1)*(face.Height+2)*times
 	for y := range small.Rect.Dy() * times {
 		for x := range small.Rect.Dx() * times {
-			c := color.RGBA{0, 0, 0, 255} // letters on black: films are white as often
+			c := color.RGBA{0, 0, 0, 255} // white letters on black, because films can be white here
 			if small.AlphaAt(x/times, y/times).A > 0 {
 				c = color.RGBA{255, 255, 255, 255}
 			}

@@ -1,12 +1,12 @@
-// Package derived writes DICOM objects that are made from a film: its masks as a
+// Package derived writes DICOM objects that are made from a film: masks as a
 // Segmentation, and the film with the masks drawn on it as a Secondary Capture.
 //
 //	masks := []derived.Mask{{Segment: derived.Pneumothorax, Image: mask}}
 //	err := derived.WriteSegmentation(w, film, masks, &derived.Options{Time: time.Now(), Algorithm: "hcunet", Version: "1"})
 //
-// Both name the film they were made from, belong to its study and patient, and
-// say that they are for research use, not for diagnosis. The same input gives the
-// same bytes: identifiers are hashes of what they stand for.
+// Both refer to the film, belong to its study and patient, and say that they are
+// for research use, not for diagnosis. The same input gives the same bytes,
+// because identifiers are hashes of the input.
 //
 // Sources: DICOM PS3.3 A.8.1 (Secondary Capture), A.51 (Segmentation), C.7.6.16
 // and C.8.20; PS3.16 CID 7150 and 7162.
@@ -29,7 +29,7 @@ import (
 	"github.com/hcunet/hcunet/data/dicom/internal/part10"
 )
 
-// Notice is what every object and picture says.
+// Notice is the text in every object and picture.
 const Notice = "research use, not for diagnosis"
 
 const (
@@ -37,22 +37,22 @@ const (
 	secondaryCapture = "1.2.840.10008.5.1.4.1.1.7"
 )
 
-// A Mask is one class of a film: where it is, and what it is.
+// A Mask is one class of a film: its pixels and its description.
 type Mask struct {
 	Segment Segment
-	Image   *image.Gray // as large as the film; what is not 0 belongs to the class
+	Image   *image.Gray // as large as the film; pixels other than 0 belong to the class
 }
 
-// A Segment says what a mask shows.
+// A Segment describes what a mask shows.
 type Segment struct {
-	Label    string // for people, at most 64 characters
+	Label    string // name for people, at most 64 characters
 	Category Code   // of CID 7150
 	Type     Code
 	Modifier Code // of the type; may be empty
 	Color    color.RGBA
 }
 
-// A Code is a term of a terminology.
+// A Code is a term of a coding scheme, such as SNOMED CT.
 type Code struct{ Value, Scheme, Meaning string }
 
 // The classes of this library's data sets, in SNOMED CT.
@@ -72,28 +72,30 @@ var (
 	}
 )
 
-// Options say who made the masks, and when.
+// Options say when and by what the masks were made.
 type Options struct {
-	Time time.Time // when the masks were made; needed
+	Time time.Time // when the masks were made; required
 
-	Algorithm string // the name of what made the masks; needed
-	Version   string // of the algorithm; needed
+	Algorithm string // name of the algorithm that made the masks; required
+	Version   string // version of the algorithm; required
 
 	Manufacturer string // "" means hcunet
 	Model        string // of the device; "" means Algorithm
 	Serial       string // of the device; "" means 1
 	SeriesNumber int    // 0 means 901
 
-	// Remark is said beside Notice, such as what the algorithm has learned from.
+	// Remark is written next to Notice, for example on which data the algorithm
+	// was trained.
 	Remark string
 
-	// NoPlane leaves out the plane of a film that has no frame of reference.
+	// NoPlane leaves out position and orientation if the film has no frame of
+	// reference.
 	//
-	// A radiograph has none, and neither DICOM nor highdicom 0.28 then ask for a
+	// A radiograph has none, and then neither DICOM nor highdicom 0.28 requires a
 	// position and an orientation. But OHIF refuses a segmentation without an
-	// orientation, and takes the film's to be (1 0 0, 0 1 0) where it has none. So
-	// that, and the position (0 0 0), is written unless NoPlane is set. Without a
-	// frame of reference it relates the segmentation to nothing but its film.
+	// orientation, and assumes (1 0 0, 0 1 0) for a film that has none. So this
+	// orientation and the position (0 0 0) are written, unless NoPlane is set.
+	// Without a frame of reference they relate the segmentation only to its film.
 	NoPlane bool
 }
 
@@ -105,10 +107,11 @@ func (o *Options) notice() string {
 	return Notice + "; " + o.Remark
 }
 
-// check reports what keeps objects from being made of film and masks.
+// check returns an error if objects cannot be made from film, masks and
+// options.
 func check(film *dicom.Film, masks []Mask, o *Options) error {
 	if o == nil || o.Time.IsZero() || o.Algorithm == "" || o.Version == "" {
-		return errors.New("derived: Options want Time, Algorithm and Version")
+		return errors.New("derived: Options need Time, Algorithm and Version")
 	}
 	if o.SeriesNumber < 0 {
 		return fmt.Errorf("derived: series number %d, want 1 or more, or 0 for 901", o.SeriesNumber)
@@ -124,7 +127,7 @@ func check(film *dicom.Film, masks []Mask, o *Options) error {
 		{"SOP class", film.SOPClassUID}, {"SOP instance", film.SOPInstanceUID}, {"study", film.StudyUID}, {"series", film.SeriesUID},
 	} {
 		if !dicom.IsUID(u.uid) {
-			return fmt.Errorf("derived: the film's %s UID is %.80q: an object made from it could not name it", u.name, u.uid)
+			return fmt.Errorf("derived: the film's %s UID is %.80q: an object made from the film could not refer to it", u.name, u.uid)
 		}
 	}
 	if film.Rows < 1 || film.Columns < 1 || film.Rows > 0xFFFF || film.Columns > 0xFFFF {
@@ -156,7 +159,7 @@ func check(film *dicom.Film, masks []Mask, o *Options) error {
 			}
 		}
 		if m.Segment.Category == (Code{}) || m.Segment.Type == (Code{}) {
-			return fmt.Errorf("derived: mask %d (%s) wants the codes of its category and type", i, m.Segment.Label)
+			return fmt.Errorf("derived: mask %d (%s) needs the codes of its category and type", i, m.Segment.Label)
 		}
 	}
 	return nil
@@ -169,8 +172,8 @@ func checkText(name, s string) error {
 	return nil
 }
 
-// uid returns an identifier that stands for parts: a UUID of version 8, made of
-// a hash, under the root 2.25 (DICOM PS3.5, B.2).
+// uid returns a UID computed from parts: a UUID of version 8, made of a hash,
+// below the root 2.25 (DICOM PS3.5, B.2).
 func uid(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -181,7 +184,7 @@ func uid(parts ...string) string {
 	return "2.25." + new(big.Int).SetBytes(sum).String()
 }
 
-// what returns the parts that tell an object of the kind from every other.
+// what returns the parts that identify an object of this kind.
 func what(kind string, film *dicom.Film, masks []Mask, o *Options) []string {
 	rest := *o
 	rest.Time = time.Time{}
@@ -202,8 +205,8 @@ func each(m *image.Gray, f func(i int, in bool)) {
 	}
 }
 
-// common adds what both objects say of patient, study, series, equipment and
-// themselves.
+// common adds the elements that both kinds of objects have, about patient,
+// study, series, equipment and the object itself.
 func common(set *part10.Set, film *dicom.Film, o *Options, class, instance, modality, description string) {
 	date, clock := o.Time.Format("20060102"), o.Time.Format("150405.000000")
 
@@ -247,7 +250,8 @@ func common(set *part10.Set, film *dicom.Film, o *Options, class, instance, moda
 	}
 }
 
-// reference names the film, and the frame of it if it has several.
+// reference returns a reference to the film, and to the frame if the film has
+// several.
 func reference(film *dicom.Film) *part10.Set {
 	s := new(part10.Set)
 	s.Text(0x00081150, "UI", film.SOPClassUID)
@@ -258,7 +262,7 @@ func reference(film *dicom.Film) *part10.Set {
 	return s
 }
 
-// source names the film as what an image was made from.
+// source returns a reference to the film as the source of an image.
 func source(film *dicom.Film) *part10.Set {
 	s := reference(film)
 	s.Text(0x0028135A, "CS", "YES") // spatial locations preserved
@@ -266,7 +270,7 @@ func source(film *dicom.Film) *part10.Set {
 	return s
 }
 
-// code returns the function that adds a code as the sequence tag.
+// code returns a function that adds c as the sequence tag.
 func code(tag uint32, c Code) func(*part10.Set) {
 	return func(s *part10.Set) {
 		it := new(part10.Set)
@@ -277,7 +281,8 @@ func code(tag uint32, c Code) func(*part10.Set) {
 	}
 }
 
-// text returns s without what may not stand in a DICOM text, cut to 64 characters.
+// text returns s without characters that DICOM does not allow in a text, cut to 64
+// characters.
 func text(s string) string {
 	r := []rune(strings.Map(func(r rune) rune {
 		if r < ' ' || r == '\\' || r == 0x7F || r == 0xFFFD {
@@ -288,15 +293,15 @@ func text(s string) string {
 	return string(r[:min(len(r), 64)])
 }
 
-// short is text of at most 16 characters.
+// short is text cut to 16 characters.
 func short(s string) string {
 	r := []rune(text(s))
 	return string(r[:min(len(r), 16)])
 }
 
-// valid returns s if it is one of the values, or where there is one that names a
-// value representation (DA, TM, CS, DS) fits it; otherwise "", which the
-// attributes may be.
+// valid returns s if it is one of the values. A single value names a value
+// representation (DA, TM, CS, DS), and then valid returns s if it fits that.
+// Otherwise it returns "", which these attributes allow.
 func valid(s string, values ...string) string {
 	digits := func(layouts ...string) string {
 		for _, l := range layouts {
@@ -327,8 +332,8 @@ func valid(s string, values ...string) string {
 	return ""
 }
 
-// age returns the patient's age in the standard's form; films of the SIIM set
-// have a bare number of years.
+// age returns the age of the patient in the form of the standard; films of the
+// SIIM set have only a number of years.
 func age(film *dicom.Film) string {
 	years, ok := film.AgeYears()
 	switch {
@@ -340,8 +345,8 @@ func age(film *dicom.Film) string {
 	return fmt.Sprintf("%03.0fY", min(years, 999))
 }
 
-// orientation returns the directions of a row and a column by letter, if they
-// are such.
+// orientation returns the directions of rows and columns as letters if they are
+// valid, else "".
 func orientation(film *dicom.Film) string {
 	row, column, ok := strings.Cut(film.PatientOrientation, `\`)
 	if !ok || row == "" || column == "" || strings.Trim(row+column, "APRLHF") != "" || len(row) > 3 || len(column) > 3 {
@@ -350,7 +355,7 @@ func orientation(film *dicom.Film) string {
 	return film.PatientOrientation
 }
 
-// located reports whether the film has a place in a frame of reference.
+// located reports whether the film has a position in a frame of reference.
 func located(film *dicom.Film) bool {
 	finite := func(v []float64) bool {
 		return !slices.ContainsFunc(v, func(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 0) })

@@ -11,11 +11,11 @@ import (
 )
 
 // WriteSegmentation writes the masks of a film as a DICOM Segmentation of one
-// bit, a segment and a frame for each mask, numbered from 1. The film needs no
-// pixels (dicom.Options.HeaderOnly will do).
+// bit, with one segment and one frame per mask, numbered from 1. The film needs
+// no pixels (it may be read with dicom.Options.HeaderOnly).
 //
-// The errors are those of w, and of a film, masks or options that do not do for
-// it; they name what is missing.
+// It returns the errors of w, and an error that names what is wrong with film,
+// masks or options.
 func WriteSegmentation(w io.Writer, film *dicom.Film, masks []Mask, o *Options) error {
 	if err := check(film, masks, o); err != nil {
 		return err
@@ -53,7 +53,7 @@ func WriteSegmentation(w io.Writer, film *dicom.Film, masks []Mask, o *Options) 
 	organization := uid("dimensions", instance)
 	dimensions(set, organization, film)
 	shared := new(part10.Set)
-	if located(film) && film.Spacing == dicom.PixelSpacing && film.SliceThickness > 0 { // not for radiographs: highdicom reads it only with a thickness
+	if located(film) && film.Spacing == dicom.PixelSpacing && film.SliceThickness > 0 { // not for radiographs: highdicom needs the thickness to read it
 		measures := new(part10.Set)
 		measures.Text(0x00180050, "DS", part10.Decimals([]float64{film.SliceThickness}))
 		measures.Text(0x00280030, "DS", part10.Decimals([]float64{film.RowSpacing, film.ColumnSpacing}))
@@ -71,8 +71,8 @@ func WriteSegmentation(w io.Writer, film *dicom.Film, masks []Mask, o *Options) 
 	return err
 }
 
-// referencedSeries names the film's series with the film in it. Viewers find the
-// film by it.
+// referencedSeries returns a reference to the series of the film and to the
+// film. Viewers use it to find the film.
 func referencedSeries(film *dicom.Film) *part10.Set {
 	in := new(part10.Set)
 	in.Text(0x00081150, "UI", film.SOPClassUID)
@@ -110,8 +110,8 @@ func segment(n int, seg *Segment, o *Options) *part10.Set {
 	return s
 }
 
-// dimensions says by what the frames are told apart: by their segment, and in a
-// frame of reference by their position too.
+// dimensions adds the attributes in which frames differ: the segment, and in a
+// frame of reference also the position.
 func dimensions(set *part10.Set, organization string, film *dicom.Film) {
 	org := new(part10.Set)
 	org.Text(0x00209164, "UI", organization)
@@ -135,8 +135,8 @@ func dimensions(set *part10.Set, organization string, film *dicom.Film) {
 	}
 }
 
-// plane adds the orientation of the frames to what they share and returns their
-// position, nil if it is not written. See Options.NoPlane.
+// plane adds the orientation of the frames to shared and returns their
+// position, or nil if it is not written. See Options.NoPlane.
 func plane(shared *part10.Set, film *dicom.Film, o *Options) []float64 {
 	position, orientation := []float64{0, 0, 0}, []float64{1, 0, 0, 0, 1, 0}
 	switch {
@@ -151,10 +151,10 @@ func plane(shared *part10.Set, film *dicom.Film, o *Options) []float64 {
 	return position
 }
 
-// frame describes the frame of segment n (C.7.6.16.2). It names its segment
-// itself, although one frame alone could share that with itself: readers look for
-// it here. It names its film too, and nothing else does as a source: dcmjs takes
-// source images beside the frames for one of each frame, in their order.
+// frame describes the frame of segment n (C.7.6.16.2). It refers to its segment
+// even if there is only one frame, because readers look for it here. The source
+// film is named here and nowhere else, because dcmjs matches source images
+// outside the frames to the frames by their order.
 func frame(n int, film *dicom.Film, position []float64) *part10.Set {
 	s := new(part10.Set)
 	derivation := new(part10.Set)
@@ -180,8 +180,8 @@ func frame(n int, film *dicom.Film, position []float64) *part10.Set {
 	return s
 }
 
-// pack returns the pixels of all frames, a bit each, the first in the lowest bit,
-// one frame right behind the other whatever its size (DICOM PS3.5, 8.1.1).
+// pack returns the pixels of all frames, one bit per pixel, the first in the
+// lowest bit. Frames follow each other without padding bits (DICOM PS3.5, 8.1.1).
 func pack(film *dicom.Film, masks []Mask) []byte {
 	n := film.Rows * film.Columns
 	b := make([]byte, (n*len(masks)+15)/16*2)
@@ -214,8 +214,8 @@ func overlap(masks []Mask) string {
 	return "NO"
 }
 
-// cielab returns a colour of sRGB as the CIELab of DICOM PS3.3, C.10.7.1.1. The
-// white is D65, sRGB's own: so do the viewers that turn it back.
+// cielab converts an sRGB colour to the CIELab of DICOM PS3.3, C.10.7.1.1. The
+// white point is D65, that of sRGB, because viewers convert back with it.
 func cielab(c color.RGBA) [3]int {
 	linear := func(v uint8) float64 {
 		if x := float64(v) / 255; x > 0.04045 {

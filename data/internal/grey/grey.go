@@ -3,8 +3,8 @@ package grey
 
 import "image"
 
-// Few is the number of levels below which a film is hardly a picture any more: of
-// a radiograph that uses its bits, 8 bits show 200 and more.
+// Few is the number of levels below which a film has lost nearly all contrast. A
+// radiograph that uses the full range has 200 levels or more in 8 bits.
 const Few = 32
 
 // Levels returns the number of different levels in img, 0 to 256.

@@ -1,7 +1,7 @@
 package jpeg
 
-// assemble crops the planes to the image, brings chroma to full size and
-// interleaves the components.
+// assemble crops the planes to the size of the image, enlarges chroma to full
+// size and interleaves the components.
 func assemble[T uint8 | uint16](d *decoder, plane func(*component) []T) []T {
 	w, h, n := d.img.Width, d.img.Height, d.img.Components
 	if n == 1 {
@@ -26,16 +26,17 @@ func assemble[T uint8 | uint16](d *decoder, plane func(*component) []T) []T {
 	return out
 }
 
-// fullSize returns the plane of c, in the resolution of the image, and its stride.
+// fullSize returns the plane of c at the resolution of the image, and its stride.
 func fullSize[T uint8 | uint16](d *decoder, c *component, plane func(*component) []T) ([]T, int) {
 	w, h := ceil(d.img.Width*c.h, d.hmax), ceil(d.img.Height*c.v, d.vmax)
 	return upsample(plane(c), c.stride, w, h, d.hmax/c.h, d.vmax/c.v)
 }
 
-// upsample widens a plane of w x h samples fx times across and fy times down.
-// Two to one it uses the triangle filter, 3/4 of the nearer sample and 1/4 of
-// the farther, rounded as the Independent JPEG Group does ("fancy upsampling");
-// other ratios repeat samples. The result has h*fy rows, its own stride apart.
+// upsample enlarges a plane of w x h samples fx times across and fy times down.
+// For a factor of 2 it uses the triangle filter, 3/4 of the nearer sample and
+// 1/4 of the farther, rounded as the Independent JPEG Group does ("fancy
+// upsampling"); for other factors it repeats samples. It returns h*fy rows and
+// their stride.
 func upsample[T uint8 | uint16](src []T, stride, w, h, fx, fy int) ([]T, int) {
 	if fx == 1 && fy == 1 {
 		return src, stride
@@ -77,7 +78,7 @@ func widen[T uint8 | uint16](dst, src []T) {
 	}
 }
 
-// widen2 doubles a row and mixes it with the farther row first.
+// widen2 mixes a row with the farther row and doubles the result.
 func widen2[T uint8 | uint16](dst, near, far []T) {
 	n := len(near)
 	sum := func(i int) int { return 3*int(near[i]) + int(far[i]) }

@@ -5,17 +5,17 @@ import (
 	"encoding/binary"
 )
 
-// pad is the number of zero bytes that stand behind the entropy data, so that
-// eight bytes can always be loaded at once.
+// pad is the number of zero bytes after the entropy data, so that eight bytes
+// can always be loaded at once.
 const pad = 8
 
-// A bitReader reads an entropy-coded segment from which the stuffed zeros have
-// been removed. Reading past the end yields zeros; overrun tells.
+// A bitReader reads an entropy-coded segment, from which the stuffed zeros have
+// been removed. Past the end it returns zeros, and overrun reports it.
 type bitReader struct {
 	buf  []byte // entropy bytes, then pad zeros
 	pos  int    // next byte to load
-	acc  uint64 // unread bits, the next one on top
-	n    uint   // how many of them are valid
+	acc  uint64 // unread bits, the next one in the highest bit
+	n    uint   // how many bits of acc are valid
 	size int    // entropy bytes in buf
 }
 
@@ -51,10 +51,10 @@ func (r *bitReader) leftover() bool { return r.size*8-r.used() >= 8 }
 // rest returns the whole bytes of the segment that are unread.
 func (r *bitReader) rest() []byte { return r.buf[(r.used()+7)/8 : r.size] }
 
-// reset starts reading the segment at the head of src. It returns the number
-// of bytes of src that the segment occupies with its stuffing, so that
-// src[n:] begins with the marker's 0xFF; fill bytes before it are skipped.
-// ended is false if src ends without a marker.
+// reset starts reading the segment at the beginning of src. It returns the
+// number of bytes of src that the segment occupies, stuffing included, so that
+// src[n:] begins with the 0xFF of the next marker; fill bytes before it are
+// skipped. ended is false if src ends without a marker.
 func (r *bitReader) reset(src []byte) (n int, ended bool) {
 	buf := r.buf[:0]
 	if buf == nil {

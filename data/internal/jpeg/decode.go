@@ -33,8 +33,8 @@ const (
 
 const maxComponents = 3
 
-// zigzag[k] is the row-major place of the k-th coefficient. The 16 entries at
-// the end catch a run that goes past the block; the caller then reports it.
+// zigzag[k] is the row-major index of the k-th coefficient. The last 16 entries
+// are for a run that goes past the block, which the caller then reports.
 var zigzag = [64 + 16]uint8{
 	0, 1, 8, 16, 9, 2, 3, 10,
 	17, 24, 32, 25, 18, 11, 4, 5,
@@ -53,14 +53,14 @@ type component struct {
 	h, v   int // sampling factors, 1 to 4
 	tq     uint8
 	blocks [2]int // width and height in blocks, without the padding to whole MCUs
-	stride int    // samples a row of the plane, padded to whole MCUs
+	stride int    // samples per row of the plane, padded to whole MCUs
 	rows   int    // rows of the plane, padded
 	pix8   []uint8
 	pix16  []uint16
-	coef   [][]int16 // progressive: one slice a row of blocks, made by the first scan
-	final  [64]bool  // progressive: coefficients whose last bit was sent
-	seen   bool      // a scan had it
-	unused bool      // DecodeGrey: read, not turned into samples
+	coef   [][]int16 // progressive: one slice per row of blocks, made by the first scan
+	final  [64]bool  // progressive: coefficients whose last bit was read
+	seen   bool      // a scan contained this component
+	unused bool      // DecodeGrey: read, but not turned into samples
 	pred   int32
 	dc, ac uint8 // tables of the current scan
 
@@ -77,15 +77,15 @@ type decoder struct {
 	comps     []component
 	hmax      int
 	vmax      int
-	mcux      int // MCUs a row
+	mcux      int // MCUs per row
 	mcuy      int
 	quant     [4][64]int32 // row-major
 	hasQuant  [4]bool
 	huff      [2][4]huffman
-	restart   int // MCUs between restart markers, 0 for none
+	restart   int // MCUs between restart markers; 0 means no markers
 	transform int
 	jfif      bool
-	grey      bool // DecodeGrey
+	grey      bool // called by DecodeGrey
 	r         bitReader
 	eobrun    int32
 	scans     int
@@ -148,7 +148,7 @@ func (d *decoder) decode() error {
 	}
 }
 
-// marker reads the next marker, over fill bytes.
+// marker reads the next marker and skips fill bytes.
 func (d *decoder) marker() (uint8, error) {
 	if d.pos >= len(d.src) {
 		return 0, d.errorf(len(d.src), "the stream ends without its end marker FF D9")
@@ -170,7 +170,7 @@ func (d *decoder) marker() (uint8, error) {
 	return m, nil
 }
 
-// segment returns the parameters of marker m and moves past them.
+// segment returns the parameters of marker m and advances past them.
 func (d *decoder) segment(m uint8) ([]byte, error) {
 	if d.pos+2 > len(d.src) {
 		return nil, d.errorf(d.pos, "the stream ends in the length of marker FF %02X", m)
@@ -184,7 +184,8 @@ func (d *decoder) segment(m uint8) ([]byte, error) {
 	return seg, nil
 }
 
-// handle acts on one marker; at is the place of seg.
+// handle processes one marker with its parameters seg, which begin at offset
+// at.
 func (d *decoder) handle(m uint8, seg []byte, at int) error {
 	switch {
 	case m == dqt:
@@ -256,7 +257,7 @@ func (d *decoder) huffmanTables(s []byte, at int) error {
 			return d.errorf(at, "bad Huffman table")
 		}
 		if !d.huff[class][id].build(counts, s[17:17+total]) {
-			return d.errorf(at, "Huffman table has more codes of a length than there are")
+			return d.errorf(at, "Huffman table has more codes of a length than that length allows")
 		}
 		s = s[17+total:]
 	}
@@ -287,7 +288,7 @@ func (d *decoder) frame(m uint8, s []byte, at int) error {
 		return UnsupportedError(fmt.Sprintf("%d components", n))
 	}
 	if (m == sof3 || m == sof55) && (p < 2 || p > 16) || m == sof0 && p != 8 || (m == sof1 || m == sof2) && p != 8 && p != 12 {
-		return d.errorf(at, "%d bits a sample are not allowed in process SOF%d", p, m-sof0)
+		return d.errorf(at, "%d bits per sample are not allowed in process SOF%d", p, m-sof0)
 	}
 	if d.grey && (p != 8 || m == sof3 || m == sof55) {
 		return UnsupportedError(fmt.Sprintf("grey from %d bits of process SOF%d", p, m-sof0))
@@ -316,7 +317,7 @@ func (d *decoder) frame(m uint8, s []byte, at int) error {
 			}
 		}
 		if n == 1 {
-			comps[i].h, comps[i].v = 1, 1 // not interleaved: the factors mean nothing
+			comps[i].h, comps[i].v = 1, 1 // not interleaved: the factors have no effect
 		}
 		d.hmax, d.vmax = max(d.hmax, comps[i].h), max(d.vmax, comps[i].v)
 	}
@@ -343,15 +344,16 @@ func (d *decoder) layout() {
 	}
 }
 
-// plausible refuses a frame larger than the bytes that remain could code: a
-// lossless sample takes a bit, a sequential block two, a progressive block one
-// in its first scan. So nothing is allocated on the word of a frame header.
+// plausible returns an error if the remaining bytes cannot code a frame of this
+// size: a lossless sample takes at least one bit, a sequential block two, and a
+// progressive block one in its first scan. So a wrong frame header cannot cause
+// a large allocation.
 func (d *decoder) plausible(at int) error {
 	bits := 0
 	switch d.sof {
 	case sof3:
 		bits = d.img.Width * d.img.Height * d.img.Components
-	case sof55: // a bit stands for up to 32768 samples: memory grows row by row
+	case sof55: // one bit can code up to 32768 samples, so memory grows row by row
 		bits = d.img.Width * d.img.Height * d.img.Components >> 15
 	default:
 		for _, c := range d.comps {
@@ -368,8 +370,8 @@ func (d *decoder) plausible(at int) error {
 	return nil
 }
 
-// complete reports whether the scans so far, and the one that is being read,
-// hold every sample.
+// complete reports whether the scans so far, including the current one, contain
+// every sample.
 func (d *decoder) complete() bool {
 	for i := range d.comps {
 		c := &d.comps[i]
@@ -380,16 +382,15 @@ func (d *decoder) complete() bool {
 	return true
 }
 
-// padding reports whether b is what may stand behind the entropy data of a
-// stream without end marker: the byte that fills up to an even length, or half of
-// the marker.
+// padding reports whether b may follow the entropy data of a stream without end
+// marker: at most two bytes, of padding to an even length or of a broken marker.
 func padding(b []byte) bool {
 	return len(b) <= 2 && len(bytes.Trim(b, "\x00\xFF")) == 0
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
 
-// finish turns the planes into the image.
+// finish makes the image from the planes.
 func (d *decoder) finish() error {
 	if d.comps == nil {
 		return d.errorf(d.pos, "no frame header before the end marker")

@@ -2,10 +2,10 @@ package jpeg
 
 import "image/color"
 
-// DecodeGrey decodes a DCT-coded image of 8 bits as grey, bit for bit as libjpeg
-// does when it is asked for grey: one component comes as it is, of YCbCr the luma
-// channel as it is stored, and of RGB the luma
-// that BT.601 gives it. The image returned has one component. Chroma is read and checked, but not transformed.
+// DecodeGrey decodes a DCT-coded image of 8 bits as grey, bit for bit as libjpeg does
+// with grey output. A single component is returned unchanged; of YCbCr, the stored luma
+// channel; of RGB, its luma by BT.601. The image has one component. Chroma is read and
+// checked, but not transformed.
 //
 // Other precisions and processes give an UnsupportedError, otherwise errors are
 // those of Decode.
@@ -24,8 +24,9 @@ func DecodeGrey(src []byte, lim Limits) (*Image, error) {
 	return img, nil
 }
 
-// dropChroma marks the components that DecodeGrey has no use for. It is called
-// at the first scan, when every marker has been seen that tells the colours.
+// dropChroma marks the components that DecodeGrey does not need. It is called
+// at the first scan, when all markers that say which colours these are have
+// been read.
 func (d *decoder) dropChroma() {
 	if d.rgb() {
 		return
@@ -37,8 +38,8 @@ func (d *decoder) dropChroma() {
 }
 
 // rgb reports whether three components are red, green and blue. A JFIF marker
-// says YCbCr and is believed first, then what an Adobe marker says, then the
-// names of the components.
+// means YCbCr. Without one, an Adobe marker decides, and without that the ids
+// of the components.
 //
 // Source: default_decompress_parms of libjpeg.
 func (d *decoder) rgb() bool {

@@ -1,34 +1,35 @@
 package jpeg
 
-// lutBits is the width of the first-level tables. Most codes of a film, with
-// the bits of the coefficient behind them, fit in 10 bits.
+// lutBits is the width of the first-level tables. Most codes in a film,
+// together with the bits of the coefficient after them, fit in 10 bits.
 const lutBits = 10
 
-// endOfBlock stands for a run that leads out of any block.
+// endOfBlock is a run that goes past the end of any block.
 const endOfBlock = 64
 
-// A huffman table decodes one symbol per look-up, and with its value bits where
-// both fit in lutBits.
+// A huffman table decodes one symbol per look-up, and also the value bits after
+// it if both fit in lutBits.
 type huffman struct {
 	ok bool
 
-	// code[i] is length<<8 | symbol for the code at the head of the lutBits
-	// bits i, 0 if it is longer.
+	// code[i] is length<<8 | symbol for the code at the beginning of i, a
+	// string of lutBits bits; 0 if the code is longer.
 	code [1 << lutBits]uint16
 
-	// ac[i] is value<<16 | run<<8 | bits if the bits i begin with a whole
-	// coefficient, endOfBlock<<8 | bits if they begin with an end of block, else 0.
+	// ac[i] is value<<16 | run<<8 | bits if i begins with a whole coefficient,
+	// endOfBlock<<8 | bits if it begins with an end of block, else 0.
 	ac [1 << lutBits]int32
 
-	// For the longer codes: codes of length l are below limit[l] once shifted
-	// to 16 bits; the symbol is vals[(code>>(16-l)) + delta[l]].
+	// For longer codes: a code of length l, shifted left to 16 bits, is below
+	// limit[l]; its symbol is vals[(code>>(16-l)) + delta[l]].
 	limit [18]int32
 	delta [17]int32
 	vals  [256]uint8
 }
 
 // build fills h from the counts of codes of length 1 to 16 and the symbols in
-// code order (T.81 annex C). It reports false if the lengths overfill the tree.
+// code order (T.81 annex C). It returns false if there are more codes than the
+// tree can hold.
 func (h *huffman) build(counts *[16]uint8, vals []byte) bool {
 	*h = huffman{ok: true}
 	copy(h.vals[:], vals)
@@ -68,7 +69,7 @@ func (h *huffman) build(counts *[16]uint8, vals []byte) bool {
 	return true
 }
 
-// symbol reads the next symbol. It reports false if the bits are no code.
+// symbol reads the next symbol. It returns false if the bits are not a code.
 func (r *bitReader) symbol(h *huffman) (uint8, bool) {
 	if r.n < 32 {
 		r.refill()
@@ -96,7 +97,7 @@ func (r *bitReader) longSymbol(h *huffman) (uint8, bool) {
 	return h.vals[(top>>(16-l)+h.delta[l])&0xFF], true
 }
 
-// extend turns s bits into the signed value they stand for (T.81 F.2.2.1).
+// extend turns s bits into the signed value that they code (T.81 F.2.2.1).
 func extend(v int32, s uint) int32 {
 	if v < 1<<s>>1 {
 		v -= 1<<s - 1

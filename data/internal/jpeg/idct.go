@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // Fixed-point constants of the accurate integer inverse DCT: the eleven-multiply
 // algorithm of Loeffler, Ligtenberg and Moschytz (ICASSP 1989) in 13 bits, as
-// the Independent JPEG Group scales it. cNN is NN/10000 roughly.
+// the Independent JPEG Group scales it. fNNNN is roughly NNNN/1000.
 const (
 	constBits = 13
 
@@ -22,15 +22,17 @@ const (
 	f3072 = 25172 // 3.072711026
 )
 
-// A block holds 64 dequantized coefficients in row-major order, two to a word:
-// the left one plus the right one times 1<<32. Sums, differences and products
-// with a constant of two such words are those of both lanes, as long as each
-// stays within 32 bits, so the transform does two columns, and then two rows, at
-// once. A lane that overflows spoils its neighbour: coefficients of an image do
-// not, and for others any pixels will do.
+// A block holds 64 dequantized coefficients in row-major order, two per word:
+// the left one plus the right one times 1<<32. Adding or subtracting two such
+// words, or multiplying one by a constant, does the same in both lanes as long
+// as each lane stays within 32 bits. So the transform computes two columns, and
+// then two rows, at once. A lane that overflows makes its neighbour wrong. The
+// coefficients of a valid image do not overflow; for others the pixels do not
+// matter.
 type block [32]int64
 
-// set stores the coefficient v at the row-major place at, which must be zero.
+// set stores the coefficient v at the row-major index at, where the value must
+// be zero.
 func (b *block) set(at uint8, v int32) {
 	b[at>>1&31] += int64(v) << (at & 1 << 5 & 63)
 }
@@ -40,7 +42,7 @@ func lanes(v int64) (left, right int32) {
 	return int32(v), int32((v - int64(int32(v))) >> 32)
 }
 
-const both = 1 + 1<<32 // times a number: that number in both lanes
+const both = 1 + 1<<32 // multiplied by a number, gives that number in both lanes
 
 // even returns the four sums of the even part for inputs 0, 2, 4, 6.
 func even(s0, s2, s4, s6 int64) (a, b, c, d int64) {
@@ -51,7 +53,8 @@ func even(s0, s2, s4, s6 int64) (a, b, c, d int64) {
 }
 
 // odd returns the rotations of the odd part for inputs 7, 5, 3, 1; the caller
-// adds the inputs' own multiples, which keeps both small enough to inline.
+// adds the multiples of the inputs themselves, which keeps both functions small
+// enough to inline.
 func odd(t0, t1, t2, t3 int64) (z1, z2, z3, z4 int64) {
 	z3, z4 = t0+t2, t1+t3
 	z5 := (z3 + z4) * f1175
@@ -59,25 +62,25 @@ func odd(t0, t1, t2, t3 int64) (z1, z2, z3, z4 int64) {
 }
 
 const (
-	shift1 = constBits - 2     // columns leave 2 fraction bits
-	shift2 = constBits + 2 + 3 // rows round them off, and the factor 8
+	shift1 = constBits - 2     // columns keep 2 fraction bits
+	shift2 = constBits + 2 + 3 // rows remove them and the factor 8
 
-	// Added before the shifts: half a unit in both lanes, and for the columns
-	// 1<<31 in the left lane, so that it does not borrow from the right one; for
-	// the rows the level shift.
+	// These are added before the shifts: half a unit in both lanes; for the
+	// columns also 1<<31 in the left lane, so that it does not borrow from the
+	// right lane; for the rows also the level shift.
 	bias1 = 1<<(shift1-1)*both + 1<<31
 	bias2 = (1<<(shift2-1) + 128<<shift2) * both
 )
 
 // idct8 writes the 8x8 samples of b, level-shifted and clamped to 0..255, to
-// dst, whose rows are stride apart. last is the zigzag index of the last
-// coefficient that may not be zero.
+// dst, whose rows are stride apart. All coefficients after the zigzag index
+// last are zero.
 func idct8(b *block, last int, dst []uint8, stride int) {
 	if last == 0 {
 		flat8(clamp8((b[0]<<2+16)>>5+128), dst, stride)
 		return
 	}
-	var w [32]int64 // w[8*i+x]: column x of rows 2i and 2i+1
+	var w [32]int64 // w[8*i+x] is column x of rows 2i and 2i+1
 	for x := range (lastColumn[last&63] + 1) >> 1 {
 		t3, t2, t1, t0 := b[4+x], b[12+x], b[20+x], b[28+x]
 		if t3|b[8+x]|t2|b[16+x]|t1|b[24+x]|t0 == 0 {
@@ -116,7 +119,7 @@ func idct8(b *block, last int, dst []uint8, stride int) {
 			clampRows(&[8]int64{v0, v1, v2, v3, v4, v5, v6, v7}, upper, lower)
 			continue
 		}
-		// No lane is negative or above 255: four pixels fit in a lane.
+		// If no value is negative or above 255, four pixels fit in a lane.
 		const m = 0xFF * both
 		l := v0>>shift2&m | v1>>shift2&m<<8 | v2>>shift2&m<<16 | v3>>shift2&m<<24
 		r := v4>>shift2&m | v5>>shift2&m<<8 | v6>>shift2&m<<16 | v7>>shift2&m<<24
@@ -125,8 +128,8 @@ func idct8(b *block, last int, dst []uint8, stride int) {
 	}
 }
 
-// transpose rounds the sums of an upper and a lower row off and returns their
-// left lanes in one word and their right lanes in another.
+// transpose rounds the sums of an upper and a lower row and returns their left
+// lanes in one word and their right lanes in another.
 func transpose(upper, lower int64) (left, right int64) {
 	upper += bias1
 	lower += bias1
@@ -135,7 +138,7 @@ func transpose(upper, lower int64) (left, right int64) {
 		upper>>(32+shift1) + lower>>(32+shift1)<<32
 }
 
-// clampRows writes two rows of eight samples of which some need clamping.
+// clampRows writes two rows of eight samples and clamps them.
 func clampRows(v *[8]int64, upper, lower []uint8) {
 	for x, v := range v {
 		u, l := lanes(v)
@@ -143,8 +146,8 @@ func clampRows(v *[8]int64, upper, lower []uint8) {
 	}
 }
 
-// lastColumn[last] is the number of leading columns of a block that can hold
-// anything but zero when the zigzag order ends at last.
+// lastColumn[last] is the number of leading columns of a block that can hold a
+// value other than zero if the last coefficient has the zigzag index last.
 var lastColumn = func() (cols [64]int) {
 	widest := 0
 	for k := range cols {
@@ -164,9 +167,9 @@ func flat8(v uint8, dst []uint8, stride int) {
 // clamp8 clamps to 0..255.
 func clamp8(v int64) uint8 { return uint8(min(max(v, 0), 255)) }
 
-// idct is the same transform for any precision, one number at a time: it
-// returns the samples before level shift and clamp. pass1 is the number of
-// fraction bits kept between the passes: 2 for 8-bit data and 1 for 12-bit data.
+// idct is the same transform for any precision, one number at a time. It returns
+// the samples before level shift and clamping. pass1 is the number of fraction
+// bits kept between the passes: 2 for 8-bit data and 1 for 12-bit data.
 func idct(b *block, pass1 int) *[64]int32 {
 	var s [64]int32
 	for i, v := range b {
@@ -177,8 +180,8 @@ func idct(b *block, pass1 int) *[64]int32 {
 	return &s
 }
 
-// oneD transforms eight vectors whose elements are step apart and whose heads
-// are next apart, and rounds off shift bits.
+// oneD transforms eight vectors and rounds shift bits away. The elements of a
+// vector are step apart, and the vectors begin next apart.
 func oneD(s *[64]int32, next, step, shift int) {
 	r := int64(1) << (shift - 1)
 	for i := range 8 {

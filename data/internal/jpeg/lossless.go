@@ -8,7 +8,7 @@ func (d *decoder) lossless(sc *scan, at int) error {
 		return d.errorf(at, "bad lossless scan: predictor %d, point transform %d of %d bits", sc.ss, sc.al, p)
 	}
 	var rows []*huffman
-	var which []int // place of the scan's components in a pixel
+	var which []int // index in a pixel of each component of the scan
 	for _, c := range sc.comps {
 		if c.h != 1 || c.v != 1 {
 			return UnsupportedError("lossless with subsampling")
@@ -42,12 +42,12 @@ func (d *decoder) lossless(sc *scan, at int) error {
 	return losslessScan(d, sc, d.img.Pix16, rows, which)
 }
 
-// losslessScan decodes row by row. Differences and predictions are modulo
-// 65536 and below the point transform, so each row is shifted when the next no
-// longer needs it.
+// losslessScan decodes row by row. Differences and predictions are computed
+// modulo 65536 and before the point transform, so a row is shifted only when
+// the next row no longer needs it.
 func losslessScan[T uint8 | uint16](d *decoder, sc *scan, pix []T, tables []*huffman, which []int) error {
 	w, n := d.img.Width, d.img.Components
-	first := true // row after a restart
+	first := true // the row is the first one after a restart
 	row := make([]int32, w*len(which))
 	above := make([]int32, w*len(which))
 	start := int32(1) << (d.img.Precision - int(sc.al) - 1)
@@ -69,9 +69,9 @@ func losslessScan[T uint8 | uint16](d *decoder, sc *scan, pix []T, tables []*huf
 	})
 }
 
-// losslessRow decodes a row of len(tables) components, interleaved. The first
-// row is predicted from the left alone and begins at start, the first pixel of
-// other rows is predicted from above.
+// losslessRow decodes a row of len(tables) interleaved components. In the first
+// row, pixels are predicted only from the left, and the first pixel from start.
+// In other rows the first pixel is predicted from the row above.
 func losslessRow(r *bitReader, row, above []int32, tables []*huffman, predictor int, start int32, first bool) error {
 	n := len(tables)
 	for i := range row {

@@ -1,10 +1,10 @@
 package jpeg
 
-// JPEG-LS (ITU-T T.87), lossless and near-lossless: the letters below are the
-// standard's.
+// JPEG-LS (ITU-T T.87), lossless and near-lossless. The letters below are those
+// of the standard.
 
 // An lsPreset holds the coding parameters that an LSE segment may set; zeros
-// stand for the defaults.
+// mean the defaults.
 type lsPreset struct{ maxval, t1, t2, t3, reset int32 }
 
 // lsExtension reads an LSE segment (T.87 C.2.4).
@@ -20,7 +20,7 @@ func (d *decoder) lsExtension(s []byte, at int) error {
 	return nil
 }
 
-// An lsContext gathers statistics of one kind of neighbourhood.
+// An lsContext holds the statistics of one kind of neighbourhood.
 type lsContext struct{ a, b, c, n, nn int32 }
 
 // An lsScan is the state of one scan.
@@ -30,15 +30,15 @@ type lsScan struct {
 	qbpp, limit        int32
 	t1, t2, t3, reset  int32
 	regular            [365]lsContext
-	run                [2]lsContext // interruption by another value, and by the same
+	run                [2]lsContext // run interruption with RItype 0 and 1
 	r                  lsReader
 }
 
-// runLength[i] is the logarithm of the run that one bit stands for: J of T.87
+// runLength[i] is the base-2 logarithm of the run that one bit codes: J of T.87
 // A.2.1.
 var runLength = [32]uint{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 
-// newLS derives the parameters of a scan (T.87 A.2.1 and C.2.4.1.1.1).
+// newLS computes the parameters of a scan (T.87 A.2.1 and C.2.4.1.1.1).
 func (d *decoder) newLS(near int32, at int) (*lsScan, error) {
 	p := d.preset
 	s := &lsScan{near: near, step: 2*near + 1, maxval: 1<<d.img.Precision - 1, reset: 64}
@@ -143,8 +143,9 @@ func (d *decoder) ls(sc *scan, at int) error {
 	return nil
 }
 
-// lsEnd returns the length of the entropy data at the head of b: up to the
-// marker, an FF that is followed by a byte of 80 or more. It is -1 without.
+// lsEnd returns the length of the entropy data at the beginning of b. They end
+// at a marker: an FF followed by a byte of 80 or more. It returns -1 without a
+// marker.
 func lsEnd(b []byte) int {
 	for i := 0; i+1 < len(b); i++ {
 		if b[i] == 0xFF && b[i+1] >= 0x80 {
@@ -154,8 +155,8 @@ func lsEnd(b []byte) int {
 	return -1
 }
 
-// lsRow decodes one row of the components of a scan. Rows have a sample more at
-// each end, for the neighbours that do not exist (T.87 A.2.1).
+// lsRow decodes one row of the components of a scan. Rows have one more sample
+// at each end, for neighbours outside the image (T.87 A.2.1).
 func (d *decoder) lsRow(s *lsScan, sc *scan, y int) error {
 	w := d.img.Width
 	for _, c := range sc.comps {
@@ -192,8 +193,8 @@ func (d *decoder) lsRow(s *lsScan, sc *scan, y int) error {
 	return nil
 }
 
-// appendRow appends a row to pix, which begins with room for first samples,
-// grows to twice its size and never has room for more than most.
+// appendRow appends a row to pix. The capacity of pix begins with first
+// samples, doubles when it is full, and never exceeds most.
 func appendRow[T uint8 | uint16](pix []T, row []int32, first, most int) []T {
 	if n := len(pix) + len(row); n > cap(pix) {
 		pix = append(make([]T, 0, min(max(n, 2*cap(pix), first), most)), pix...)
@@ -237,8 +238,8 @@ func (s *lsScan) line(c *component) error {
 	return nil
 }
 
-// pixels3 decodes a row of three components, a pixel of each in turn. The first
-// component keeps the run index.
+// pixels3 decodes a row of three components that are interleaved by sample. The
+// run index of the first component counts for all.
 func (s *lsScan) pixels3(comps []*component) error {
 	first := comps[0]
 	for x := 1; x < len(first.row)-1; {
@@ -340,7 +341,7 @@ func (s *lsScan) sample(q, ra, rb, rc int32) (int32, error) {
 	c.a += max(e, -e)
 	if c.n == s.reset {
 		c.a >>= 1
-		c.b >>= 1 // also of negative numbers, T.87 A.6.1
+		c.b >>= 1 // rounds down, for negative numbers too: T.87 A.6.1
 		c.n >>= 1
 	}
 	c.n++
@@ -354,7 +355,7 @@ func (s *lsScan) sample(q, ra, rb, rc int32) (int32, error) {
 	return s.reconstruct(px, sign*e), nil
 }
 
-// golomb returns the least k for which n<<k is at least a.
+// golomb returns the smallest k for which n<<k is at least a.
 func golomb(n, a int32) uint {
 	k := uint(0)
 	for n<<k < a && k < 24 {
@@ -375,7 +376,7 @@ func (s *lsScan) reconstruct(px, e int32) int32 {
 }
 
 // runOf reads the length of a run of at most most samples, and whether it is
-// broken off before the end of the row (T.87 A.7.1).
+// interrupted before the end of the row (T.87 A.7.1).
 func (s *lsScan) runOf(c *component, most int) (n int, broken bool, err error) {
 	for n < most {
 		j := runLength[c.runIndex]
@@ -440,14 +441,14 @@ func (s *lsScan) runError(c *lsContext, same int32, runIndex int) (int32, error)
 	return e, nil
 }
 
-// An lsReader reads bits of entropy data in which a byte after FF has seven.
-// Past the end it reads zeros.
+// An lsReader reads the bits of entropy data, in which a byte after FF has only
+// seven bits. Past the end it returns zeros.
 type lsReader struct {
 	src  []byte
 	pos  int
-	acc  uint64 // unread bits, the next one on top
-	n    uint   // how many of them are valid
-	void uint   // how many of them are past the end
+	acc  uint64 // unread bits, the next one in the highest bit
+	n    uint   // how many bits of acc are valid
+	void uint   // how many of the valid bits are past the end
 }
 
 func (r *lsReader) refill() {
@@ -459,7 +460,7 @@ func (r *lsReader) refill() {
 		}
 		b, width := uint64(r.src[r.pos]), uint(8)
 		if r.pos > 0 && r.src[r.pos-1] == 0xFF {
-			width = 7 // the top bit is 0
+			width = 7 // the highest bit is 0
 		}
 		r.acc |= b << (64 - width - r.n)
 		r.n += width

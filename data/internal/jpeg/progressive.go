@@ -1,7 +1,7 @@
 package jpeg
 
-// maxScans bounds the scans of a progressive image, each of which walks every
-// block. Encoders use about ten.
+// maxScans is the largest number of scans of a progressive image. Each scan
+// goes through every block. Encoders use about ten.
 const maxScans = 256
 
 // progressive reads one scan into the coefficients of its components
@@ -50,7 +50,7 @@ func (d *decoder) progressive(sc *scan) error {
 }
 
 // block returns the 64 coefficients, row-major, of the block in column x and
-// row y. A row of blocks is made when the first scan reaches it, so that a
+// row y. A row of blocks is allocated when the first scan reaches it, so that a
 // stream that ends early does not take the memory of a whole image.
 func (c *component) block(x, y int) []int16 {
 	if c.coef[y] == nil {
@@ -106,8 +106,8 @@ func (d *decoder) acFirst(sc *scan, c *component, b []int16) error {
 	return d.check()
 }
 
-// acRefine reads a correction bit for every coefficient that is not zero yet
-// passed over, and new coefficients of magnitude one (T.81 G.1.2.3).
+// acRefine reads new coefficients of magnitude one, and a correction bit for
+// every coefficient other than zero on the way to them (T.81 G.1.2.3).
 func (d *decoder) acRefine(sc *scan, c *component, b []int16) error {
 	k := sc.ss
 	for d.eobrun == 0 && k <= sc.se {
@@ -148,8 +148,9 @@ func (d *decoder) acRefine(sc *scan, c *component, b []int16) error {
 	return d.check()
 }
 
-// correct reads the correction bits from coefficient k on, passes over zeros
-// zero coefficients, and returns the index of the next zero one.
+// correct reads the correction bits from coefficient k on, skips as many zero
+// coefficients as zeros says, and returns the index of the next zero
+// coefficient.
 func (d *decoder) correct(sc *scan, b []int16, k, zeros int) int {
 	for ; k <= sc.se; k++ {
 		v := &b[zigzag[k]]
@@ -171,7 +172,7 @@ func (d *decoder) correct(sc *scan, b []int16, k, zeros int) int {
 	return k
 }
 
-// check reports entropy data that ended inside a block.
+// check returns an error if the entropy data ended inside a block.
 func (d *decoder) check() error {
 	if d.r.overrun() {
 		return errOverrun

@@ -1,6 +1,6 @@
 package jpeg
 
-// A scan holds the parameters of a scan header and its place in the image.
+// A scan holds the parameters of a scan header and the number of its MCUs.
 type scan struct {
 	comps  []*component
 	ss, se int // spectral selection; ss is the predictor of a lossless scan
@@ -8,7 +8,7 @@ type scan struct {
 	nx, ny int // MCUs of the scan; single blocks if it has one component
 }
 
-// scan reads a scan header (T.81 B.2.3) and the entropy data behind it.
+// scan reads a scan header (T.81 B.2.3) and the entropy data after it.
 func (d *decoder) scan(s []byte, at int) error {
 	if d.comps == nil {
 		return d.errorf(at, "scan before the frame header")
@@ -66,7 +66,7 @@ func (d *decoder) scan(s []byte, at int) error {
 	return d.sequential(&sc)
 }
 
-// checkScan verifies what the DCT processes demand of a scan.
+// checkScan checks the rules of the DCT processes for a scan.
 func (d *decoder) checkScan(sc *scan, at int) error {
 	dc, ac := true, true
 	if d.sof == sof2 {
@@ -77,7 +77,7 @@ func (d *decoder) checkScan(sc *scan, at int) error {
 		}
 		dc = dc && sc.ah == 0
 	} else if sc.ss != 0 || sc.se != 63 && sc.se != 0 || sc.ah != 0 || sc.al != 0 {
-		// Some encoders of 12 bits leave se, which means nothing here, 0.
+		// Some 12-bit encoders write se, which has no meaning here, as 0.
 		return d.errorf(at, "bad sequential scan: coefficients %d to %d", sc.ss, sc.se)
 	}
 	for _, c := range sc.comps {
@@ -97,9 +97,10 @@ func (d *decoder) checkScan(sc *scan, at int) error {
 	return nil
 }
 
-// entropy calls mcu for each of the n MCUs in turn. Where restart markers are
-// due, every restart MCUs unless that is 0, it reads them and calls reset, as it
-// does at the start; it checks that each stretch of entropy data is used up.
+// entropy calls mcu for each of the n MCUs in turn. After every restart MCUs,
+// unless restart is 0, it reads a restart marker. It calls reset at the start
+// and after each restart marker, and checks that all entropy data before a
+// marker have been read.
 func (d *decoder) entropy(n, restart int, reset func(), mcu func(i int) error) error {
 	next := uint8(0)
 	for first := 0; first < n; {
@@ -140,13 +141,13 @@ func (d *decoder) entropy(n, restart int, reset func(), mcu func(i int) error) e
 	return nil
 }
 
-// entropyError says what is wrong with a code; the caller adds the place.
+// entropyError says what is wrong with a code; the caller adds the position.
 type entropyError string
 
 func (e entropyError) Error() string { return string(e) }
 
 const (
-	errCode    = entropyError("bits that are no Huffman code")
+	errCode    = entropyError("bits that are not a Huffman code")
 	errRun     = entropyError("a run past the last coefficient")
 	errBits    = entropyError("a value with too many bits")
 	errOverrun = entropyError("entropy data end")

@@ -1,6 +1,6 @@
 package jpeg
 
-// sequential decodes a baseline or extended scan straight to samples.
+// sequential decodes a baseline or extended scan directly to samples.
 func (d *decoder) sequential(sc *scan) error {
 	for _, c := range sc.comps {
 		c.seen = true
@@ -37,8 +37,8 @@ func (d *decoder) sequential(sc *scan) error {
 	})
 }
 
-// plane makes the sample plane of c, whole if there are coded bytes enough for
-// it, one for sixteen samples; the plane of a better compressed image grows with
+// plane allocates the sample plane of c. The whole plane is allocated if there
+// is at least one coded byte per sixteen samples; otherwise the plane grows with
 // the blocks that are decoded.
 func (d *decoder) plane(c *component) {
 	n := min(c.stride*c.rows, max(16*len(d.src), 8*c.stride))
@@ -49,7 +49,7 @@ func (d *decoder) plane(c *component) {
 	}
 }
 
-// grown returns pix with at least n samples, and never more than most.
+// grown returns pix with at least n samples and at most most.
 func grown[T uint8 | uint16](pix []T, n, most int) []T {
 	if n <= len(pix) {
 		return pix
@@ -81,8 +81,8 @@ func (d *decoder) samples(c *component, b *block, last, x, y int) {
 	}
 }
 
-// coefficients reads a block, dequantizes it into b and returns the zigzag
-// index of its last coefficient that is not zero (T.81 F.2.2).
+// coefficients reads a block, dequantizes it into b, and returns the zigzag
+// index of the last coefficient that is not zero (T.81 F.2.2).
 func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
 	*b = block{}
 	r := &d.r
@@ -132,7 +132,7 @@ func (d *decoder) coefficients(c *component, b *block) (last int, err error) {
 		if s == 0 {
 			acc, n = r.acc, r.n
 			if run != 15 {
-				break // the code of this end of block is longer than lutBits
+				break // an end of block whose code is longer than lutBits
 			}
 			k += 16
 			continue

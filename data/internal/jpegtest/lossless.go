@@ -1,5 +1,5 @@
-// Package jpegtest encodes JPEG streams for tests, in the processes for which
-// Go has no encoder.
+// Package jpegtest encodes JPEG streams for tests, with processes for which Go
+// has no encoder.
 package jpegtest
 
 // Markers (T.81 table B.1).
@@ -13,9 +13,9 @@ const (
 	dri  = 0xDD
 )
 
-// Lossless encodes h rows of w pixels with n components in process 14: one Huffman
-// table in which every category 0 to 16 has five bits. A restart marker follows
-// every restartRows rows, unless that is 0.
+// Lossless encodes h rows of w pixels with n components with process 14. It uses
+// one Huffman table, in which each category from 0 to 16 has a code of five bits.
+// A restart marker follows every restartRows rows, unless that is 0.
 func Lossless(pix []uint16, w, h, n, precision, predictor, pt, restartRows int) []byte {
 	b := []byte{0xFF, soi}
 	segment := func(m byte, s ...byte) {

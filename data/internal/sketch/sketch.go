@@ -1,4 +1,4 @@
-// Package sketch draws the small pictures of this module's tests.
+// Package sketch draws small pictures for the tests of this module.
 package sketch
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Plain returns a w x h image whose pixels differ from place to place and from
-// one seed to the next, with all values below 255.
+// Plain returns a w x h image whose pixels depend on place and seed. All values
+// are below 255.
 func Plain(w, h, seed int) *image.Gray {
 	img := image.NewGray(image.Rect(0, 0, w, h))
 	for i := range img.Pix {
@@ -25,7 +25,7 @@ func Plain(w, h, seed int) *image.Gray {
 	return img
 }
 
-// Box returns a w x h mask, 255 in the given box.
+// Box returns a w x h mask that is 255 in the given box.
 func Box(w, h int, box image.Rectangle) *image.Gray {
 	m := image.NewGray(image.Rect(0, 0, w, h))
 	for y := box.Min.Y; y < box.Max.Y; y++ {
@@ -36,7 +36,7 @@ func Box(w, h int, box image.Rectangle) *image.Gray {
 	return m
 }
 
-// WritePNG makes a PNG file, and the folders above it, and returns its path.
+// WritePNG writes a PNG file, makes the folders above it, and returns its path.
 func WritePNG(t testing.TB, img image.Image, path ...string) string {
 	t.Helper()
 	p := filepath.Join(path...)
@@ -48,7 +48,8 @@ func WritePNG(t testing.TB, img image.Image, path ...string) string {
 	return p
 }
 
-// WriteText makes a text file, and the folders above it, and returns its path.
+// WriteText writes a text file, makes the folders above it, and returns its
+// path.
 func WriteText(t testing.TB, text string, path ...string) string {
 	t.Helper()
 	p := filepath.Join(path...)
@@ -79,7 +80,8 @@ func EXIF(order binary.AppendByteOrder, orientation int) []byte {
 	return append(b, 0, 0, 0, 0, 0, 0)
 }
 
-// WithEXIF returns img as a file, "jpeg" or "png", with that block in it.
+// WithEXIF returns img as a file of the given kind, "jpeg" or "png", that
+// contains the TIFF block.
 func WithEXIF(t testing.TB, img image.Image, kind string, tiff []byte) []byte {
 	if kind == "jpeg" {
 		var b bytes.Buffer

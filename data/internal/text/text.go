@@ -1,5 +1,5 @@
-// Package text opens text files as people have them: plain or gzipped, with a
-// byte-order mark or without. What is no text is named for what it is.
+// Package text opens text files that may be gzipped and may begin with a
+// byte-order mark. If a file is not text, the error says what it is.
 package text
 
 import (
@@ -12,16 +12,16 @@ import (
 	"os"
 )
 
-// MaxBytes is the most that is read of a file, once unpacked.
+// MaxBytes is the largest size of a file after unpacking.
 const MaxBytes = 1 << 30
 
-// ErrUTF16 says that a text is UTF-16.
+// ErrUTF16 is the error for a text in UTF-16.
 var ErrUTF16 = errors.New("the text is UTF-16; save it as UTF-8")
 
-// errBinary says that a file is no text.
-var errBinary = errors.New("this is no text file: it has bytes of 0")
+// errBinary is the error for a file that is not text.
+var errBinary = errors.New("this is not a text file: it has bytes of 0")
 
-// Open opens a file as Reader does. Errors name it.
+// Open opens a text file; see Reader. Errors name the file.
 func Open(path string) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -38,8 +38,9 @@ func Open(path string) (io.ReadCloser, error) {
 	}{r, f}, nil
 }
 
-// Reader returns the text in r without a UTF-8 byte-order mark, unpacked if it is
-// gzipped. UTF-16, and bytes of 0 near the beginning, are an error.
+// Reader returns the text in r, unpacked if it is gzipped and without the UTF-8
+// byte-order mark. It returns an error if the text is UTF-16 or has bytes of 0
+// near the beginning.
 func Reader(r io.Reader) (io.Reader, error) {
 	b := bufio.NewReader(r)
 	if head, _ := b.Peek(2); bytes.Equal(head, []byte("\x1f\x8b")) {
@@ -66,7 +67,7 @@ func Reader(r io.Reader) (io.Reader, error) {
 	return b, nil
 }
 
-// limited is an io.LimitedReader that says so when it comes to its end.
+// limited is like an io.LimitedReader, but at its limit it returns an error.
 type limited struct {
 	r io.Reader
 	n int64

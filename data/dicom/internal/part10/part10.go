@@ -1,8 +1,8 @@
-// Package part10 encodes DICOM data sets in explicit little endian, and files of
-// them (DICOM PS3.5, section 7.1, and PS3.10, section 7.1).
+// Package part10 encodes DICOM data sets in explicit little endian, and files
+// with such data sets (DICOM PS3.5, section 7.1, and PS3.10, section 7.1).
 //
-// It stands beside github.com/suyashkumar/dicom, which reads for package dicom:
-// that module's writer has no pixels of one bit, which a segmentation needs.
+// Package dicom reads with github.com/suyashkumar/dicom, but the writer of that
+// module has no pixels of one bit, which a segmentation needs.
 package part10
 
 import (
@@ -16,8 +16,8 @@ import (
 // ExplicitLittleEndian is the transfer syntax of the data sets that are encoded.
 const ExplicitLittleEndian = "1.2.840.10008.1.2.1"
 
-// implementation identifies this writer (0002,0012). It lies under 2.25, the
-// root of UIDs made from UUIDs, which need no registration.
+// implementation identifies this writer (0002,0012). It is below 2.25, the root
+// of UIDs made from UUIDs, which need no registration.
 const implementation = "2.25.194823961290274160312706517231943025417"
 
 // Element appends one element in explicit little endian. The value must have an
@@ -44,14 +44,16 @@ func Pad(s string, c byte) string {
 	return s
 }
 
-// Item appends the head of an item of n bytes, or with another tag of a delimiter.
+// Item appends the head of an item of n bytes, or, with another tag, the head of a
+// delimiter.
 func Item(b []byte, tag uint32, n int) []byte {
 	b = binary.LittleEndian.AppendUint16(b, uint16(tag>>16))
 	b = binary.LittleEndian.AppendUint16(b, uint16(tag))
 	return binary.LittleEndian.AppendUint32(b, uint32(n))
 }
 
-// A Set is a data set that is being made. Its elements may come in any order.
+// A Set is a data set that is being made. Its elements may be added in any
+// order.
 type Set struct{ elems []element }
 
 type element struct {
@@ -59,10 +61,10 @@ type element struct {
 	code []byte // the whole element
 }
 
-// Raw adds an element whose value is encoded already.
+// Raw adds an element whose value is already encoded.
 func (s *Set) Raw(tag uint32, vr string, val []byte) { s.Coded(tag, Element(nil, tag, vr, val)) }
 
-// Coded adds an element that is encoded as a whole.
+// Coded adds an element that is completely encoded.
 func (s *Set) Coded(tag uint32, code []byte) { s.elems = append(s.elems, element{tag, code}) }
 
 // Text adds a text or byte element, empty or not.
@@ -126,7 +128,8 @@ func (s *Set) Encode() []byte {
 	return b
 }
 
-// File returns the file of an object of the class, with its meta information.
+// File returns a DICOM file with the data set and its meta information, for an
+// instance of that class.
 func (s *Set) File(class, instance, syntax string) []byte {
 	var meta Set
 	meta.Text(0x00020001, "OB", "\x00\x01")
@@ -140,8 +143,8 @@ func (s *Set) File(class, instance, syntax string) []byte {
 	return append(append(b, coded...), s.Encode()...)
 }
 
-// Decimals formats the numbers of a decimal string, each of which may have 16
-// characters.
+// Decimals formats the numbers of a decimal string, with at most 16 characters
+// each.
 func Decimals(v []float64) string {
 	var s []string
 	for _, x := range v {
