@@ -92,7 +92,7 @@ func TestOpenErrors(t *testing.T) {
 		{"cut short", func(t *testing.T, dir string) { os.Truncate(path(dir, "masks", "b.png"), 60) },
 			[]string{"picture: ", "masks/b.png: png: ", "replace"}},
 		{"two of one name", func(t *testing.T, dir string) { sketch.WritePNG(t, sketch.Plain(64, 32, 1), dir, "train", "b.PNG") },
-			[]string{"b.PNG", "b.png", "one name"}},
+			[]string{"b.PNG", "b.png", "the same name"}},
 		{"JPEG", func(t *testing.T, dir string) { os.WriteFile(path(dir, "train", "c.jpg"), nil, 0o666) },
 			[]string{"train/c.jpg is no PNG"}},
 		{"masks of 2", func(t *testing.T, dir string) {

@@ -159,7 +159,7 @@ func TestOpenClasses(t *testing.T) {
 
 func TestReadClassesErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"\xff\xfea\x00": "UTF-16", "a\x00b": "no text file", "a\na\n": "both called a", "": "0 classes",
+		"\xff\xfea\x00": "UTF-16", "a\x00b": "not a text file", "a\na\n": "both called a", "": "0 classes",
 	} {
 		_, err := ReadClasses(sketch.WriteText(t, text, t.TempDir(), "c.txt"))
 		require.ErrorContains(t, err, want)

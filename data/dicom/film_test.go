@@ -318,7 +318,7 @@ func TestErrors(t *testing.T) {
 		{"frames: many", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "2000000000"}), pixels(six))...), nil, &format, "2000000000 frames"},
 		{"frames: fewer than none", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "-1"}), pixels(six))...), nil, &format, `number of frames (0028,0008) is "-1"`},
 		{"frames: 2^62", build(RLELossless, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00280008, "IS", "4611686018427387904"}), pixels([][]byte{nil, rleFrame(six)}))...), nil, &format, `number of frames (0028,0008) is "4611686018427387904"`},
-		{"rows twice", build(ExplicitLittleEndian, with(sixGrey[:3], append([]el{{0x00280010, "US", 3}}, sixGrey[3:]...)...)...), nil, &format, "element (0028,0010) is there twice"},
+		{"rows twice", build(ExplicitLittleEndian, with(sixGrey[:3], append([]el{{0x00280010, "US", 3}}, sixGrey[3:]...)...)...), nil, &format, "element (0028,0010) occurs twice"},
 		{"a syntax of letters", build("explicit", sixGrey...), nil, &format, `the transfer syntax (0002,0010) is "explicit"`},
 		{"slope 0", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00281053, "DS", "0"}), pixels(six))...), &Options{ApplyModality: true}, &format, "rescale slope"},
 		{"slope x", build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0, el{0x00281053, "DS", "x"}), pixels(six))...), &Options{ApplyModality: true}, &format, `is "x", want a number`},

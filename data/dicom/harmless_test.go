@@ -40,9 +40,9 @@ func TestHarmlessFaults(t *testing.T) {
 		{"no frames", mono(el{0x00280008, "IS", "0"}), []string{"number of frames (0028,0008) is 0; it is read as 1"}},
 		{"no delimiter", cut(coded(JPEGLosslessSV1, lossless), 8), []string{"the file ends without the delimiter of its pixel data"}},
 		{"half a delimiter", cut(coded(RLELossless, rleFrame(six)), 3), []string{"the file ends without the delimiter of its pixel data"}},
-		{"no end marker", coded(JPEGLosslessSV1, append(open, 0)), []string{"the JPEG stream ends without its end marker; its pixels are whole"}},
+		{"no end marker", coded(JPEGLosslessSV1, append(open, 0)), []string{"the JPEG stream ends without its end marker; its pixels are complete"}},
 		{"neither", cut(coded(JPEGLosslessSV1, open), 8), []string{
-			"the file ends without the delimiter of its pixel data", "the JPEG stream ends without its end marker; its pixels are whole"}},
+			"the file ends without the delimiter of its pixel data", "the JPEG stream ends without its end marker; its pixels are complete"}},
 		{"decimal commas", mono(el{0x00280030, "DS", `0,143\0,25`}),
 			[]string{`pixel spacing (0028,0030) is "0,143\\0,25"; its commas are read as decimal points`}},
 		{"spacing of letters", mono(el{0x00280030, "DS", "N/A"}),
@@ -62,7 +62,7 @@ func TestHarmlessFaults(t *testing.T) {
 		{"identifiers", mono(el{0x00080018, "UI", "../../escaped"}, el{0x0020000D, "UI", "1.02"}),
 			[]string{`study instance UID (0020,000D) is "1.02", which is not a UID`, `SOP instance UID (0008,0018) is "../../escaped", which is not a UID`}},
 		{"an element twice", build(ExplicitLittleEndian, with(with(group8, group8...), sixGrey...)...), []string{
-			"element (0008,0016) is there more than once", "element (0008,0060) is there more than once"}},
+			"element (0008,0016) occurs more than once", "element (0008,0060) occurs more than once"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, err := Read(bytes.NewReader(c.file), nil)

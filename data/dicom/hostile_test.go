@@ -81,7 +81,7 @@ func known(t *testing.T, name string, film *Film, err error) {
 		}
 	case film != nil:
 		t.Errorf("%s: a film beside the error %v", name, err)
-	case strings.Contains(err.Error(), "confuses the reader"):
+	case strings.Contains(err.Error(), "makes the reader panic"):
 		t.Errorf("%s: panic: %v", name, err)
 	case !errors.As(err, &format) && !errors.As(err, &unsupported) && !errors.Is(err, ErrNoPixels) && !errors.Is(err, ErrLimit) && !errors.Is(err, ErrFrame):
 		t.Errorf("%s: error of no known kind: %v", name, err)

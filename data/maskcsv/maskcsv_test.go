@@ -300,12 +300,12 @@ func TestReadEncodings(t *testing.T) {
 		return b
 	}
 	for want, text := range map[string]string{
-		"no row of an image and its runs":        "",
-		"no row of an image and its runs ":       "ImageId,EncodedPixels\n",
+		"there is no row with an image and its runs":        "",
+		"there is no row with an image and its runs ":       "ImageId,EncodedPixels\n",
 		"the text is UTF-16; save it as UTF-8":   string(utf16(binary.LittleEndian, "\ufeffImageId,EncodedPixels\na,1 2\n")),
 		"the text is UTF-16; save it as UTF-8 ":  string(utf16(binary.BigEndian, "\ufeffImageId,EncodedPixels\na,1 2\n")),
 		"the text is UTF-16; save it as UTF-8  ": string(utf16(binary.LittleEndian, "ImageId,EncodedPixels\na,1 2\n")),
-		"no text file":                           "ImageId\x00",
+		"not a text file":                           "ImageId\x00",
 		"unexpected EOF":                         packed.String()[:packed.Len()-9],
 		"gzip: invalid header":                   "\x1f\x8b\x07 xxxxxxxxx",
 	} {

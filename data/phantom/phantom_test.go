@@ -168,7 +168,7 @@ func TestWriteErrors(t *testing.T) {
 	for _, o := range []Options{{Train: -1}, {Test: -1}, {Train: 99999, Test: 1}} {
 		dir := filepath.Join(t.TempDir(), "p")
 		_, err := Write(context.Background(), dir, &o)
-		require.ErrorContains(t, err, "wanted at least one to train with, and 99999")
+		require.ErrorContains(t, err, "wanted at least one training film and at most 99999")
 		require.NoDirExists(t, dir)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -45,7 +45,7 @@ func TestReadMask(t *testing.T) {
 
 	colours.Set(1, 1, color.NRGBA{1, 2, 3, 255})
 	_, err := ReadMask(bytes.NewReader(sketch.EncodePNG(t, colours)), nil)
-	require.EqualError(t, err, "picture: the mask has colours; wanted grey values or a palette, in which a pixel is the number of its class")
+	require.EqualError(t, err, "picture: the mask has colours; wanted grey values or a palette, where the value of a pixel is the number of its class")
 	deep.SetGray16(1, 1, color.Gray16{Y: 300})
 	_, err = ReadMask(bytes.NewReader(sketch.EncodePNG(t, deep)), nil)
 	require.ErrorContains(t, err, "16 bits and values above 255")

@@ -290,7 +290,7 @@ func TestRunErrors(t *testing.T) {
 		}, []string{"in-test holds the input"}},
 		{"no rows", func(t *testing.T, dir string, opt *Options) {
 			opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\n", dir, "b.csv")
-		}, []string{"b.csv: no row of an image"}},
+		}, []string{"b.csv: there is no row with an image"}},
 		{"patients without rows", func(t *testing.T, dir string, opt *Options) {
 			opt.Patients = sketch.WriteText(t, "image,patient\n", dir, "p.csv")
 		}, []string{"p.csv has no rows"}},
@@ -300,7 +300,7 @@ func TestRunErrors(t *testing.T) {
 		}, []string{"masks of two classes, the task has 3"}},
 		{"three classes mixed", func(t *testing.T, dir string, opt *Options) {
 			opt.RLE, opt.Masks, opt.Task.Classes = "", filepath.Join(dir, "in-test"), []string{"g", "a", "b"}
-		}, []string{"mask scaling linear is for two classes"}},
+		}, []string{"mask scaling linear is only for two classes"}},
 		{"CLAHE of colours", func(t *testing.T, dir string, opt *Options) { opt.Task.Channels = 3 }, []string{"CLAHE is for grey images"}},
 		{"four channels", func(t *testing.T, dir string, opt *Options) { opt.Task.Channels = 4 }, []string{"the task has 4 channels"}},
 		{"no out", func(t *testing.T, dir string, opt *Options) { opt.Out = "" }, []string{"no output folder"}},
@@ -337,13 +337,13 @@ func TestRunErrors(t *testing.T) {
 		}, []string{"f02.dcm", "-keep-going"}},
 		{"two of one name", func(t *testing.T, dir string, opt *Options) {
 			sketch.WritePNG(t, formula(1), dir, "in", "f01.png")
-		}, []string{"f01.dcm", "f01.png", "one name"}},
+		}, []string{"f01.dcm", "f01.png", "the same name"}},
 		{"out is a file", func(t *testing.T, dir string, opt *Options) { opt.Out = sketch.WriteText(t, "", dir, "o") },
 			[]string{"output folder"}},
 		{"out of somebody else", func(t *testing.T, dir string, opt *Options) {
 			sketch.WriteText(t, "", opt.Out, "train", "mine.png")
 		},
-			[]string{"prepare has not made", "train/mine.png"}},
+			[]string{"prepare did not make", "train/mine.png"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, opt := source(t, 4)
@@ -500,7 +500,7 @@ func TestRunStopped(t *testing.T) {
 	}
 	_, err = Run(ctx, opt)
 	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorContains(t, err, "of 11 films; the same command goes on from here")
+	require.ErrorContains(t, err, "of 11 films; the same command continues from here")
 	_, err = data.Open(opt.Out, nil)
 	require.ErrorContains(t, err, "only partly prepared")
 
@@ -635,7 +635,7 @@ func TestRunEscaping(t *testing.T) {
 		opt := Options{Images: []string{filepath.Join(dir, "in")}, Out: filepath.Join(dir, "a", "b", "out"), Preparation: sized(32),
 			RLE: sketch.WriteText(t, uid+",-1\n", dir, "rle.csv")}
 		_, err = Run(context.Background(), opt)
-		require.ErrorContains(t, err, "cannot name a file", uid)
+		require.ErrorContains(t, err, "cannot be a file name", uid)
 		require.ErrorContains(t, err, "f.dcm")
 	}
 	for path := range tree(t, dir) {
@@ -760,7 +760,7 @@ func TestRunWarnings(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, sum.Warnings, 2)
 	require.Contains(t, sum.Warnings[0], "a.png: its colours became grey")
-	require.Contains(t, sum.Warnings[1], "128 and above is mask")
+	require.Contains(t, sum.Warnings[1], "values of 128 and above are mask")
 	var b strings.Builder
 	_, err = sum.WriteTo(&b)
 	require.NoError(t, err)

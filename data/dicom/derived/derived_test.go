@@ -504,8 +504,8 @@ func TestOutline(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for want, spoil := range map[string]func(f *dicom.Film, m []Mask, o *Options){
-		"want Time, Algorithm and Version":              func(_ *dicom.Film, _ []Mask, o *Options) { o.Time = time.Time{} },
-		"want Time, Algorithm":                          func(_ *dicom.Film, _ []Mask, o *Options) { o.Algorithm = "" },
+		"need Time, Algorithm and Version":              func(_ *dicom.Film, _ []Mask, o *Options) { o.Time = time.Time{} },
+		"need Time, Algorithm":                          func(_ *dicom.Film, _ []Mask, o *Options) { o.Algorithm = "" },
 		"series number -1":                              func(_ *dicom.Film, _ []Mask, o *Options) { o.SeriesNumber = -1 },
 		"Version is":                                    func(_ *dicom.Film, _ []Mask, o *Options) { o.Version = "1\\2" },
 		"the film's SOP instance UID is \"../x\"":       func(f *dicom.Film, _ []Mask, _ *Options) { f.SOPInstanceUID = "../x" },
@@ -515,7 +515,7 @@ func TestRefusals(t *testing.T) {
 		"mask 0 (Pneumothorax) is none":                 func(_ *dicom.Film, m []Mask, _ *Options) { m[0].Image = nil },
 		"mask 0 has no label":                           func(_ *dicom.Film, m []Mask, _ *Options) { m[0].Segment.Label = "" },
 		"Label is":                                      func(_ *dicom.Film, m []Mask, _ *Options) { m[0].Segment.Label = dicomText(65) },
-		"wants the codes":                               func(_ *dicom.Film, m []Mask, _ *Options) { m[0].Segment.Type = Code{} },
+		"needs the codes":                               func(_ *dicom.Film, m []Mask, _ *Options) { m[0].Segment.Type = Code{} },
 		"of 1 to 16 characters":                         func(_ *dicom.Film, m []Mask, _ *Options) { m[0].Segment.Type.Scheme = "" },
 	} {
 		f, o := radiograph(5, 7), options()
@@ -526,7 +526,7 @@ func TestRefusals(t *testing.T) {
 	}
 	f := radiograph(5, 7)
 	assert.ErrorContains(t, WriteSegmentation(io.Discard, f, nil, options()), "0 masks")
-	assert.ErrorContains(t, WriteSegmentation(io.Discard, f, noise(f, Lungs), nil), "Options want")
+	assert.ErrorContains(t, WriteSegmentation(io.Discard, f, noise(f, Lungs), nil), "Options need")
 }
 
 // Whatever texts a film's file has, what is made from it can be read.
