@@ -1,11 +1,11 @@
-// Package checkpoint reads and writes named tensors as files: safetensors in
-// both directions, PyTorch's own formats for reading, and it fetches PyTorch's
-// published weights. It is plain Go: a tensor here is a name, an element type, a
+// Package checkpoint reads and writes files of named tensors. It reads and
+// writes safetensors, reads PyTorch's own formats, and downloads PyTorch's
+// published weights. It is plain Go: a tensor is a name, an element type, a
 // shape and bytes, little endian and row-major.
 //
-// Files are not trusted. A reader allocates in proportion to the bytes that are
-// there, never to what a header promises, and a pickle is read by a machine that
-// knows containers, numbers, strings and tensors and can run nothing.
+// Files are not trusted. A reader allocates memory in proportion to the bytes in
+// the file, whatever a header says. The reader of pickles supports only
+// containers, numbers, strings and tensors, and cannot run code.
 package checkpoint
 
 import (
@@ -53,9 +53,9 @@ func (d DType) Size() int {
 	return 0
 }
 
-// A Tensor is one named array: Data holds its elements, little endian, in
-// row-major order. Tensors of one file may share memory where they did so in
-// PyTorch; copy Data before changing it.
+// A Tensor is one named array. Data holds its elements, little endian, in
+// row-major order. Tensors of one file may share memory if they did so in
+// PyTorch, so copy Data before you change it.
 type Tensor struct {
 	Name  string
 	DType DType
@@ -63,14 +63,14 @@ type Tensor struct {
 	Data  []byte
 }
 
-// A File is a checkpoint: its tensors in order, and what the writer noted.
+// A File is a checkpoint: its tensors in order, and its metadata.
 type File struct {
 	Tensors  []Tensor
 	Metadata map[string]string // safetensors only
 
-	// Digest is the SHA-256 that a safetensors file held of itself, as 64
-	// hexadecimal digits, and was found to have; "" where it held none. It
-	// plays no part in writing: every file gets its own.
+	// Digest is the SHA-256 in a safetensors file, as 64 hexadecimal digits,
+	// which was checked when the file was read; "" if the file has none.
+	// Writing ignores it, because every written file gets its own digest.
 	Digest string
 }
 
@@ -84,10 +84,10 @@ func (f *File) Lookup(name string) (Tensor, bool) {
 	return Tensor{}, false
 }
 
-// A FormatError says that a file is broken, or is no file of that format.
+// A FormatError says that a file is broken, or does not have that format.
 type FormatError struct {
 	Format string // "safetensors" or "pth"
-	Offset int64  // in the file or the pickle, -1 where no place is to blame
+	Offset int64  // in the file or the pickle; -1 if the error has no position
 	Reason string
 }
 
@@ -99,7 +99,7 @@ func (e *FormatError) Error() string {
 }
 
 // An UnsupportedError says that a file holds something valid that this package
-// does not read.
+// cannot read.
 type UnsupportedError struct {
 	Format string
 	What   string
@@ -109,9 +109,10 @@ func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("checkpoint: %s: %s", e.Format, e.What)
 }
 
-// Open reads the checkpoint at path, whichever of the formats it has: the
-// content decides, not the name. Of a PyTorch file it returns the state dict;
-// see OpenTorch. A file of another kind is a *KindError that says which.
+// Open reads the checkpoint at path in any of the formats. The content, not the
+// name, tells the format. For a PyTorch file it returns the state dict; see
+// OpenTorch. For another kind of file it returns a *KindError that names the
+// kind.
 func Open(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -140,7 +141,7 @@ func (t Tensor) Len() int {
 	return n
 }
 
-// check reports a shape that does not describe the data.
+// check returns an error if the shape does not match the data.
 func (t Tensor) check() error {
 	n, ok := byteSize(t.DType, t.Shape)
 	switch {
@@ -149,13 +150,13 @@ func (t Tensor) check() error {
 	case !ok:
 		return fmt.Errorf("checkpoint: %q has shape %v", t.Name, t.Shape)
 	case n != len(t.Data):
-		return fmt.Errorf("checkpoint: %q: shape %v of %s needs %d bytes, %d are there", t.Name, t.Shape, t.DType, n, len(t.Data))
+		return fmt.Errorf("checkpoint: %q: shape %v of %s needs %d bytes, but it has %d", t.Name, t.Shape, t.DType, n, len(t.Data))
 	}
 	return nil
 }
 
-// byteSize returns the bytes of a tensor; ok is false if a size is negative or
-// the product does not fit an int.
+// byteSize returns the number of bytes of a tensor; ok is false if a size is
+// negative or the product does not fit in an int.
 func byteSize(d DType, shape []int) (n int, ok bool) {
 	n = d.Size()
 	for _, s := range shape {

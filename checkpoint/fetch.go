@@ -18,29 +18,30 @@ import (
 	"github.com/hcunet/hcunet/internal/folderlock"
 )
 
-// torchHub is where PyTorch publishes torchvision's weights.
+// torchHub is the address where PyTorch publishes torchvision's weights.
 const torchHub = "https://download.pytorch.org/models/"
 
 const (
-	maxAttempts = 4                // that bring no byte, before Fetch gives up
-	maxFetch    = 16 << 30         // bytes: a server that sends without end is stopped
-	stallLimit  = 60 * time.Second // without a byte
+	maxAttempts = 4                // in a row without a byte, before Fetch gives up
+	maxFetch    = 16 << 30         // bytes; a server that sends more is stopped
+	stallLimit  = 60 * time.Second // the longest time without a byte
 )
 
-// FetchOptions say where weights come from and go to.
+// FetchOptions are optional settings of Fetch.
 type FetchOptions struct {
 	Dir      string                              // "" means the folder hcunet in os.UserCacheDir
-	BaseURL  string                              // of a mirror; "" means PyTorch's own address
+	BaseURL  string                              // address of a mirror; "" means PyTorch's own
 	Client   *http.Client                        // nil means http.DefaultClient
-	Progress func(done, total int64)             // called as bytes come; total is -1 if the server does not say
-	Wait     func(attempt int) (d time.Duration) // before the next attempt; nil means 1, 2, 4, ... seconds
+	Progress func(done, total int64)             // called when bytes arrive; total is -1 if the server does not say it
+	Wait     func(attempt int) (d time.Duration) // time before the next attempt; nil means 1, 2, 4, ... seconds
 }
 
-// A HashError says that what was downloaded is not what its name promises.
+// A HashError says that the SHA-256 of a downloaded file does not match its
+// name.
 type HashError struct {
 	File      string
-	Want, Got string // hexadecimal digits of SHA-256, as many as the name has
-	Kind      string // what came in its place, "an HTML page ..."; "" where that is not known
+	Want, Got string // as many hexadecimal digits of the SHA-256 as the name has
+	Kind      string // kind of the downloaded file, "an HTML page ..."; "" if it is not known
 }
 
 func (e *HashError) Error() string {
@@ -48,16 +49,16 @@ func (e *HashError) Error() string {
 	if e.Kind != "" {
 		what = "it is " + e.Kind + "; "
 	}
-	return fmt.Sprintf("checkpoint: fetch: %s: its SHA-256 begins with %s, the name wants %s; %sthe download was removed, try again or another mirror", e.File, e.Got, e.Want, what)
+	return fmt.Sprintf("checkpoint: fetch: %s: its SHA-256 begins with %s, but by its name it must begin with %s; %sthe download was removed; try again or use another mirror", e.File, e.Got, e.Want, what)
 }
 
-// Fetch returns the path of published weights in the cache, downloading them
-// first if they are not there. See FindPublished for the names. A file enters the cache
-// only when its SHA-256 begins with the digits in its name, and one that is there
-// is checked again. What an interrupted download brought stays beside it as
-// "<file>.part" and is continued where the server can; a connection that breaks
-// is taken up again by itself. (The well-known github.com/cavaliergopher/grab goes on
-// with a part, too, but neither tries again nor leaves a server that fell silent.)
+// Fetch returns the path of published weights in the cache. It downloads them first if
+// they are not there. See FindPublished for the names. A file is put into the cache
+// only if its SHA-256 begins with the digits in its name, and a file in the cache is
+// checked again. An interrupted download stays in the same folder as "<file>.part", and
+// the next call continues it if the server can. Fetch connects again if a connection
+// breaks. (The well-known github.com/cavaliergopher/grab also continues a part, but
+// does not try again and has no limit for a server that stops sending.)
 func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err error) {
 	var opt FetchOptions
 	if o != nil {
@@ -70,7 +71,7 @@ func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err 
 	if opt.Dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return "", fmt.Errorf("checkpoint: fetch: there is no cache folder, give one: %w", err)
+			return "", fmt.Errorf("checkpoint: fetch: there is no cache folder; set FetchOptions.Dir: %w", err)
 		}
 		opt.Dir = filepath.Join(cache, "hcunet")
 	}
@@ -99,25 +100,26 @@ func Fetch(ctx context.Context, name string, o *FetchOptions) (path string, err 
 	return d.path, nil
 }
 
-// A download brings one file.
+// A download downloads one file.
 type download struct {
 	options FetchOptions
 	client  *http.Client
 	url     string
 	path    string
-	digits  string // of the hash, lower case
+	digits  string // first digits of the hash, lower case
 }
 
-// run downloads to the partial file, checks it and moves it into place. Nobody else
-// downloads to the folder meanwhile.
+// run downloads to the partial file, checks it and moves it into place. It holds
+// the lock of the folder, so that no other process downloads to it.
 func (d *download) run(ctx context.Context) error {
 	lock, err := folderlock.Wait(ctx, d.options.Dir)
 	if ctx.Err() != nil && err != nil {
 		return fmt.Errorf("checkpoint: fetch: waiting for another download to %s: %w", d.options.Dir, err)
 	}
-	// A file system without locks gives another error; the hash is the last word.
+	// On a file system without locks this is another error, which is ignored: the
+	// hash is checked anyway.
 	defer lock.Unlock()
-	if d.verify(d.path) == nil { // another process has done it meanwhile
+	if d.verify(d.path) == nil { // another process has downloaded it meanwhile
 		return nil
 	}
 	part, err := os.OpenFile(d.path+".part", os.O_RDWR|os.O_CREATE, 0o666)
@@ -131,7 +133,7 @@ func (d *download) run(ctx context.Context) error {
 	}
 	var wrong *HashError
 	if errors.As(err, &wrong) && resumed {
-		// What lay there was of another file: once more from the start.
+		// The part was of another file: download again from the start.
 		if err = part.Truncate(0); err == nil {
 			if _, err = d.fill(ctx, part); err == nil {
 				err = d.verify(part.Name())
@@ -141,7 +143,7 @@ func (d *download) run(ctx context.Context) error {
 	if err == nil {
 		err = part.Sync()
 	}
-	part.Close() // before the file is moved or removed: Windows wants it so
+	part.Close() // Windows needs this before the file is moved or removed
 	if errors.As(err, &wrong) {
 		os.Remove(part.Name())
 	}
@@ -151,8 +153,8 @@ func (d *download) run(ctx context.Context) error {
 	return os.Rename(part.Name(), d.path)
 }
 
-// fill brings part to its full length, over as many connections as it takes.
-// resumed says that it began with bytes of an earlier call.
+// fill downloads part to its full length, with as many connections as it needs.
+// resumed says that part had bytes from an earlier call.
 func (d *download) fill(ctx context.Context, part *os.File) (resumed bool, err error) {
 	st, err := part.Stat()
 	if err != nil {
@@ -181,7 +183,7 @@ func (d *download) fill(ctx context.Context, part *os.File) (resumed bool, err e
 	}
 }
 
-// A brokenError is one that another attempt may mend.
+// A brokenError is an error after which another attempt may succeed.
 type brokenError struct{ err error }
 
 func (e *brokenError) Error() string { return e.err.Error() }
@@ -200,11 +202,11 @@ func (d *download) pause(ctx context.Context, attempt int) error {
 	}
 }
 
-// connect asks for the bytes from have on and appends them to part.
+// connect requests the bytes from have on and appends them to part.
 func (d *download) connect(ctx context.Context, part *os.File, have int64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stalled := fmt.Errorf("no byte came for %v", stallLimit)
+	stalled := fmt.Errorf("no byte arrived for %v", stallLimit)
 	watchdog := time.AfterFunc(stallLimit, func() { cancel(stalled) })
 	defer watchdog.Stop()
 
@@ -212,7 +214,7 @@ func (d *download) connect(ctx context.Context, part *os.File, have int64) error
 	if err != nil {
 		return fmt.Errorf("checkpoint: fetch: %w", err)
 	}
-	req.Header.Set("Accept-Encoding", "identity") // or lengths are those of something else
+	req.Header.Set("Accept-Encoding", "identity") // otherwise lengths may be those of compressed data
 	if have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 	}
@@ -224,7 +226,7 @@ func (d *download) connect(ctx context.Context, part *os.File, have int64) error
 
 	total := int64(-1)
 	switch {
-	case resp.StatusCode == http.StatusOK: // the whole file: the server does not continue, or was not asked to
+	case resp.StatusCode == http.StatusOK: // the whole file: the server cannot continue, or was not asked to
 		have, total = 0, resp.ContentLength
 	case resp.StatusCode == http.StatusPartialContent && have > 0:
 		start, size, ok := contentRange(resp.Header.Get("Content-Range"))
@@ -233,11 +235,11 @@ func (d *download) connect(ctx context.Context, part *os.File, have int64) error
 		}
 		total = size
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
-		return nil // there is nothing behind: the hash says whether it is all
+		return nil // there are no more bytes; the hash shows whether the file is complete
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
 		return &brokenError{fmt.Errorf("the server says %s", resp.Status)}
 	default:
-		return fmt.Errorf("checkpoint: fetch: %s: the server says %s; download the file by another way and give its path", d.url, resp.Status)
+		return fmt.Errorf("checkpoint: fetch: %s: the server says %s; download the file in another way and give its path", d.url, resp.Status)
 	}
 	if st, err := part.Stat(); err != nil {
 		return err
@@ -252,7 +254,7 @@ func (d *download) connect(ctx context.Context, part *os.File, have int64) error
 	return d.copy(ctx, part, resp.Body, have, total, func() { watchdog.Reset(stallLimit) }, stalled)
 }
 
-// copy appends body to part, of which have bytes are there, up to total.
+// copy appends body to part, which already has have bytes, up to total.
 func (d *download) copy(ctx context.Context, part io.Writer, body io.Reader, have, total int64, alive func(), stalled error) error {
 	buffer := make([]byte, 256<<10)
 	for {
@@ -284,7 +286,8 @@ func (d *download) copy(ctx context.Context, part io.Writer, body io.Reader, hav
 	}
 }
 
-// interrupted is the caller's own cancellation, or else a broken connection.
+// interrupted returns the caller's cancellation if there was one, else a
+// brokenError.
 func (d *download) interrupted(ctx context.Context, stalled, err error) error {
 	switch cause := context.Cause(ctx); {
 	case cause == stalled:
@@ -311,7 +314,7 @@ func contentRange(s string) (start, size int64, ok bool) {
 	return start, size, err == nil
 }
 
-// verify says whether the file at path is what its name promises.
+// verify returns nil if the SHA-256 of the file at path matches its name.
 func (d *download) verify(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -15,7 +15,7 @@ func FromFloat32(name string, v []float32, shape ...int) Tensor {
 	return Tensor{Name: name, DType: F32, Shape: shape, Data: b}
 }
 
-// FromInt64 returns a tensor that holds a copy of v.
+// FromInt64 returns a tensor of type I64 that holds a copy of v.
 func FromInt64(name string, v []int64, shape ...int) Tensor {
 	b := make([]byte, 8*len(v))
 	for i, x := range v {
@@ -24,8 +24,8 @@ func FromInt64(name string, v []int64, shape ...int) Tensor {
 	return Tensor{Name: name, DType: I64, Shape: shape, Data: b}
 }
 
-// Float32s returns the elements as float32; F64 and integers are rounded to the
-// nearest. Complex and 8-bit floating types are an error.
+// Float32s returns the elements as float32; F64 and integers are rounded to
+// nearest. It returns an error for complex and 8-bit floating types.
 func (t Tensor) Float32s() ([]float32, error) {
 	if err := t.check(); err != nil {
 		return nil, err
@@ -37,8 +37,8 @@ func (t Tensor) Float32s() ([]float32, error) {
 		}
 		return out, nil
 	}
-	// Rounding twice, through float64, is exact for every other type but the
-	// 64-bit integers beyond 2^53, where no weight lies.
+	// Rounding twice, through float64, gives the same result as rounding once,
+	// except for 64-bit integers above 2^53, which weights do not have.
 	wide, err := t.Float64s()
 	if err != nil {
 		return nil, err
@@ -50,8 +50,8 @@ func (t Tensor) Float32s() ([]float32, error) {
 	return out, nil
 }
 
-// Float64s returns the elements as float64, whatever real type they have.
-// Complex and 8-bit floating types are an error.
+// Float64s returns the elements as float64, from any real type. It returns an
+// error for complex and 8-bit floating types.
 func (t Tensor) Float64s() ([]float64, error) {
 	if err := t.check(); err != nil {
 		return nil, err
@@ -85,13 +85,13 @@ func (t Tensor) Float64s() ([]float64, error) {
 		case U8, Bool:
 			out[i] = float64(t.Data[i])
 		default:
-			return nil, fmt.Errorf("checkpoint: %q is %s, which has no conversion to real numbers here", t.Name, t.DType)
+			return nil, fmt.Errorf("checkpoint: %q is %s, which cannot be converted to real numbers here", t.Name, t.DType)
 		}
 	}
 	return out, nil
 }
 
-// halfToFloat32 widens an IEEE 754 binary16 value, exactly: 1 sign bit, 5 bits
+// halfToFloat32 converts an IEEE 754 binary16 value exactly: 1 sign bit, 5 bits
 // of exponent with bias 15, 10 bits of fraction.
 func halfToFloat32(h uint16) float32 {
 	sign := uint32(h>>15) << 31
@@ -107,10 +107,11 @@ func halfToFloat32(h uint16) float32 {
 	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
 }
 
-// As returns the tensor with its elements as type d, one of F64, F32, F16 and
-// BF16: rounded to the nearest, ties to the even one, and to infinity beyond the
-// largest, as torch.Tensor.to does. It is a copy, or t itself if that has the
-// type already. Complex and 8-bit floating types are an error.
+// As returns the tensor converted to type d, one of F64, F32, F16 and BF16.
+// Values are rounded to nearest, ties to even, and values that are too large
+// become infinite, as in torch.Tensor.to. The result is a copy, or t itself if t
+// already has the type. As returns an error for complex and 8-bit floating
+// types.
 func (t Tensor) As(d DType) (Tensor, error) {
 	if err := t.check(); err != nil {
 		return Tensor{}, err
@@ -144,9 +145,8 @@ func (t Tensor) As(d DType) (Tensor, error) {
 	return out, nil
 }
 
-// round16 returns the nearest 16-bit float with that many bits of fraction and
-// that bias of the exponent, ties to even: (10, 15) is binary16, (7, 127) is
-// bfloat16.
+// round16 returns the nearest 16-bit float with that many fraction bits and
+// that exponent bias, ties to even: (10, 15) is binary16, (7, 127) is bfloat16.
 func round16(x float64, fraction, bias int) uint16 {
 	sign := uint16(math.Float64bits(x) >> 63 << 15)
 	infinity := uint16(2*bias+1) << fraction
@@ -158,13 +158,14 @@ func round16(x float64, fraction, bias int) uint16 {
 	case x == 0:
 		return sign
 	}
-	// The smallest step at |x| is a power of two; with the exponent held at its
-	// least for subnormal values, rounding is of one integer.
+	// The smallest step at |x| is a power of two. Subnormal values have the
+	// step of the lowest exponent. So rounding x is rounding the number of
+	// steps to an integer.
 	_, e := math.Frexp(x) // |x| = f * 2^e, f in [0.5, 1)
 	e = max(e-1, 1-bias)
-	steps := math.RoundToEven(math.Ldexp(math.Abs(x), fraction-e)) // below 2^(fraction+1), or just that
-	// Normal values have 2^fraction in steps, which adds one to the exponent's
-	// field, and a carry adds another.
+	steps := math.RoundToEven(math.Ldexp(math.Abs(x), fraction-e)) // at most 2^(fraction+1)
+	// For normal values, steps is at least 2^fraction, which adds one to the
+	// exponent field; a carry from rounding adds another.
 	bits := steps + float64(e+bias-1)*float64(int(1)<<fraction)
 	if bits >= float64(infinity) {
 		return sign | infinity

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// A KindError says that a file is of another kind than this package reads.
+// A KindError says that a file is of a kind that this package does not read.
 type KindError struct {
 	Kind string // "a PNG image"
 }
@@ -17,8 +17,8 @@ func (e *KindError) Error() string {
 	return fmt.Sprintf("checkpoint: this is %s; wanted safetensors or a file of torch.save", e.Kind)
 }
 
-// headSize is as many bytes as it takes to tell one kind from another: a tar
-// archive has its mark at 257.
+// headSize is the number of bytes that are needed to recognize the kind of a
+// file: a tar archive has its mark at 257.
 const headSize = 512
 
 // readHead returns the first bytes of a file, at least one.
@@ -41,20 +41,20 @@ func isTar(head []byte) bool {
 }
 
 // isTorchPickle reports whether the file begins with the pickled magic number of
-// the old format; before it lie the protocol and, since protocol 4, a frame.
+// the old format, after the protocol and, since protocol 4, a frame.
 func isTorchPickle(head []byte) bool {
 	i := bytes.Index(head, []byte(magicNumber))
 	return head[0] == 0x80 && 0 < i && i < 20
 }
 
-// isSafetensors reports whether the file can be safetensors: a length, and the
-// first byte of a JSON object.
+// isSafetensors reports whether the file can be safetensors: it has a length
+// and the first byte of a JSON object.
 func isSafetensors(head []byte) bool {
 	return len(head) > 8 && binary.LittleEndian.Uint64(head) <= maxHeader && head[8] == '{'
 }
 
-// marks are the first bytes of kinds of files that are taken for checkpoints, by
-// a wrong path or a wrong download.
+// marks are the first bytes of kinds of files that a user may give by mistake,
+// through a wrong path or a wrong download.
 var marks = []struct {
 	at   int
 	mark string
@@ -84,7 +84,8 @@ var marks = []struct {
 	{0, "version https://git-lfs.github.com/spec/", "a pointer of Git LFS, not the file itself; run git lfs pull"},
 }
 
-// otherKind names what a file is that is none of ours; nil where it is not known.
+// otherKind returns a *KindError for a file that is not a checkpoint, nil if its
+// kind is not known.
 func otherKind(head []byte) error {
 	for _, m := range marks {
 		if len(head) > m.at && bytes.HasPrefix(head[m.at:], []byte(m.mark)) {
@@ -107,16 +108,16 @@ func otherKind(head []byte) error {
 	return nil
 }
 
-// unknownKind is otherKind, or an error with the file's first bytes.
+// unknownKind returns otherKind, or an error with the first bytes of the file.
 func unknownKind(head []byte) error {
 	if err := otherKind(head); err != nil {
 		return err
 	}
-	return &KindError{fmt.Sprintf("no known kind of file, it begins with % x", head[:min(len(head), 12)])}
+	return &KindError{fmt.Sprintf("a file of unknown kind that begins with % x", head[:min(len(head), 12)])}
 }
 
-// isProtobuf guesses by ONNX's first field, the version of its format, and the
-// tag of one of those that follow in a ModelProto.
+// isProtobuf recognizes an ONNX file by its first field, the version of the
+// format, and the tag of one of the next fields of a ModelProto.
 //
 // Source: onnx/onnx.proto3, ModelProto.
 func isProtobuf(head []byte) bool {
@@ -124,8 +125,8 @@ func isProtobuf(head []byte) bool {
 		(head[2]&7 == 2 || head[2]&7 == 0)
 }
 
-// isText reports whether the bytes are UTF-8 without control characters; where
-// more follows, the last character may be cut.
+// isText reports whether the bytes are UTF-8 without control characters. The
+// last character may be cut if the file is longer.
 func isText(head []byte) bool {
 	for i := 0; i < len(head); {
 		c, n := utf8.DecodeRune(head[i:])

@@ -54,7 +54,7 @@ func TestOpenNamesOtherKinds(t *testing.T) {
 		"tar":          {string(tarred(t, "x/y.txt", "")), `without torch.save's storages; it holds "x/y.txt"`},
 		"empty":        {"", "an empty file"},
 		"one byte":     {"\x80", "begins with 80"},
-		"gibberish":    {strings.Repeat("\x80", 300), "no known kind of file, it begins with 80 80 80 80 80 80 80 80 80 80 80 80"},
+		"gibberish":    {strings.Repeat("\x80", 300), "a file of unknown kind that begins with 80 80 80 80 80 80 80 80 80 80 80 80"},
 		"eight zeros":  {strings.Repeat("\x00", 8), "begins with 00"},
 		"control text": {"epoch\x00loss and more", "begins with 65 70 6f 63 68 00"},
 	} {

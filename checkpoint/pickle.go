@@ -8,43 +8,43 @@ import (
 	"math"
 )
 
-// Bounds on what a pickle may ask for. PyTorch writes about forty operations a
-// tensor, so a million tensors do not come near them.
+// Limits for pickles. PyTorch writes about forty operations per tensor, so real
+// files stay far below them.
 const (
 	maxPickleOps   = 2 << 20
 	maxPickleBytes = 64 << 20
-	maxPickleLine  = 1024 // of the two lines of GLOBAL
+	maxPickleLine  = 1024 // bytes in each of the two lines of GLOBAL
 )
 
-// A value is what the pickle machine computes with: nil, bool, int64, float64,
-// string, []byte, or one of the pointer types below. Nothing else exists, so
-// nothing else can come out of a pickle.
+// A value is a value of the pickle machine: nil, bool, int64, float64, string,
+// []byte, or one of the pointer types below. A pickle cannot produce anything
+// else.
 type value any
 
 type (
 	tuple struct{ items []value }
 	list  struct{ items []value }
 
-	// dict keeps the order of insertion, as Python does. Only string and
-	// integer keys are kept: no state dict has others.
+	// dict keeps the order of insertion, as in Python. It keeps only string and
+	// integer keys, because state dicts have no others.
 	dict struct {
 		keys  []value
 		items []value
 		index map[value]int
 	}
 
-	// global is a name of a class or function. It is never looked up.
+	// global is the name of a class or function. It is never looked up.
 	global struct{ module, name string }
 
-	// variable is a tensor that PyTorch 0.1 made without arguments and gave
-	// its content as a state: see tensorOf.
+	// variable is a tensor of PyTorch 0.1, which is made without arguments and
+	// then gets its content as a state; see tensorOf.
 	variable struct {
 		by    string
 		state *tuple
 	}
 
-	// opaque stands for whatever else a pickle would have made by calling
-	// something. It has no content.
+	// opaque is the result of any other call in a pickle. The call is not made,
+	// and the result has no content.
 	opaque struct{ by string }
 )
 
@@ -74,7 +74,7 @@ func (d *dict) get(k value) (value, bool) {
 	return d.items[i], true
 }
 
-// A pickleReader reads the bytes [at, limit) of a file in order.
+// A pickleReader reads the bytes [at, limit) of a file in sequence.
 type pickleReader struct {
 	r         *bufio.Reader
 	src       io.ReaderAt
@@ -89,7 +89,7 @@ func newPickleReader(r io.ReaderAt, start, limit int64) *pickleReader {
 	}
 }
 
-// skip passes over n bytes, which the caller knows to be there.
+// skip skips n bytes. The caller has checked that they exist.
 func (p *pickleReader) skip(n int64) {
 	p.at += n
 	p.r.Reset(io.NewSectionReader(p.src, p.at, p.limit-p.at))
@@ -111,11 +111,11 @@ func (p *pickleReader) byte() (byte, error) {
 	return b, nil
 }
 
-// bytes reads n bytes; n is checked against what is there before anything is
-// allocated.
+// bytes reads n bytes. It compares n with the bytes that are left before it
+// allocates memory.
 func (p *pickleReader) bytes(n uint64) ([]byte, error) {
 	if n > uint64(p.limit-p.at) {
-		return nil, p.fail("%d bytes announced, %d are left", n, p.limit-p.at)
+		return nil, p.fail("the pickle says %d bytes, %d are left", n, p.limit-p.at)
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(p.r, b); err != nil {
@@ -138,7 +138,7 @@ func (p *pickleReader) uint(n int) (uint64, error) {
 	return v, nil
 }
 
-// line reads to the next newline, without it.
+// line reads up to the next newline and returns the line without it.
 func (p *pickleReader) line() (string, error) {
 	var b []byte
 	for {
@@ -163,15 +163,15 @@ func (p *pickleReader) early(err error) error {
 	return err
 }
 
-// A pickleMachine runs the opcodes that torch.save has written with protocols 2
-// to 5. Every opcode costs time and memory in proportion to the bytes it
-// consumes; the two that copy something bigger (a call with a list, a tensor's
-// shape) are bounded where they do so.
+// A pickleMachine runs the opcodes that torch.save writes with protocols 2 to
+// 5. Every opcode takes time and memory in proportion to the bytes that it
+// reads. Two opcodes copy more (a call with a list, the shape of a tensor);
+// they have limits of their own.
 //
 // Source: Python's Lib/pickletools.py, the table of opcodes.
 type pickleMachine struct {
 	in    *pickleReader
-	ops   int // left, over all pickles of a file
+	ops   int // operations left, for all pickles of a file
 	work  int // elements that calls may still copy
 	stack []value
 	marks []int // heights of the stack
@@ -181,7 +181,7 @@ type pickleMachine struct {
 	call       func(f *global, args []value) (value, error)
 }
 
-// run reads one pickle, to its STOP.
+// run reads one pickle up to its STOP.
 func (m *pickleMachine) run() (value, error) {
 	m.stack, m.marks, m.memo = nil, nil, map[uint64]value{}
 	for {
@@ -203,7 +203,8 @@ func (m *pickleMachine) run() (value, error) {
 
 func (m *pickleMachine) push(v value) { m.stack = append(m.stack, v) }
 
-// floor is the height below which the newest mark protects the stack.
+// floor returns the height of the stack at the newest mark. Values below it
+// must not be popped.
 func (m *pickleMachine) floor() int {
 	if n := len(m.marks); n > 0 {
 		return m.marks[n-1]
@@ -229,7 +230,8 @@ func (m *pickleMachine) top() (value, error) {
 	return m.stack[len(m.stack)-1], nil
 }
 
-// popN takes the n topmost values, in the order they were pushed.
+// popN pops the n topmost values and returns them in the order in which they
+// were pushed.
 func (m *pickleMachine) popN(n int) ([]value, error) {
 	if len(m.stack)-n < m.floor() {
 		return nil, m.in.fail("the stack has fewer than %d values", n)
@@ -241,7 +243,7 @@ func (m *pickleMachine) popN(n int) ([]value, error) {
 	return out, nil
 }
 
-// popMark takes what lies above the newest mark, and the mark.
+// popMark pops the values above the newest mark, and the mark.
 func (m *pickleMachine) popMark() ([]value, error) {
 	if len(m.marks) == 0 {
 		return nil, m.in.fail("there is no mark")
@@ -259,7 +261,7 @@ func (m *pickleMachine) step(op byte) error {
 			err = &UnsupportedError{"pth", fmt.Sprintf("pickle protocol %d", v)}
 		}
 		return err
-	case 0x95: // FRAME: a hint for buffering
+	case 0x95: // FRAME: only a hint for buffering
 		_, err := m.in.uint(8)
 		return err
 	case '(': // MARK
@@ -407,15 +409,15 @@ func (m *pickleMachine) step(op byte) error {
 		module, ok1 := v[0].(string)
 		name, ok2 := v[1].(string)
 		if !ok1 || !ok2 {
-			return m.in.fail("a class whose name is no string")
+			return m.in.fail("a class whose name is not a string")
 		}
 		m.push(&global{module, name})
 		return nil
 	case 'R', 0x81: // REDUCE, NEWOBJ: a callable and a tuple
 		return m.reduce(2)
-	case 0x92: // NEWOBJ_EX: and a dict of keywords
+	case 0x92: // NEWOBJ_EX: also with a dict of keywords
 		return m.reduce(3)
-	case 'b': // BUILD: the state of an object; of ours only a variable has one
+	case 'b': // BUILD: the state of an object; only a variable uses it
 		state, err := m.pop()
 		if err != nil {
 			return err
@@ -437,7 +439,8 @@ func (m *pickleMachine) step(op byte) error {
 	return &UnsupportedError{"pth", fmt.Sprintf("pickle opcode 0x%02x at byte %d, which torch.save does not write with protocols 2 to 5", op, m.in.at-1)}
 }
 
-// popFor takes the values of APPENDS or SETITEMS, or the n of their singular.
+// popFor pops the values of APPENDS or SETITEMS, or the n values of APPEND or
+// SETITEM.
 func (m *pickleMachine) popFor(marked bool, n int) ([]value, error) {
 	if marked {
 		return m.popMark()
@@ -445,8 +448,8 @@ func (m *pickleMachine) popFor(marked bool, n int) ([]value, error) {
 	return m.popN(n)
 }
 
-// fill sets pairs of key and value. What is no dict swallows them, as an opaque
-// object does.
+// fill sets pairs of key and value in a dict. For any other object it ignores
+// them.
 func (m *pickleMachine) fill(to value, items []value) error {
 	if len(items)%2 != 0 {
 		return m.in.fail("a key without a value")
@@ -459,8 +462,8 @@ func (m *pickleMachine) fill(to value, items []value) error {
 	return nil
 }
 
-// long reads a two's complement integer. What does not fit 64 bits (the magic
-// number is one) becomes its bytes.
+// long reads a two's complement integer. An integer that does not fit in 64
+// bits, such as the magic number, becomes a string of its bytes.
 func (m *pickleMachine) long(short bool) error {
 	width := 4
 	if short {
@@ -530,8 +533,8 @@ func (m *pickleMachine) fetch(i uint64, err error) error {
 	return nil
 }
 
-// reduce takes a callable, its arguments and, for n = 3, keywords that no
-// callable we know has.
+// reduce pops a callable, its arguments and, for n = 3, keywords, which no
+// supported callable uses, and pushes the result.
 func (m *pickleMachine) reduce(n int) error {
 	v, err := m.popN(n)
 	if err != nil {
@@ -539,7 +542,7 @@ func (m *pickleMachine) reduce(n int) error {
 	}
 	args, ok := v[1].(*tuple)
 	if !ok {
-		return m.in.fail("the arguments of a call are no tuple")
+		return m.in.fail("the arguments of a call are not a tuple")
 	}
 	f, ok := v[0].(*global)
 	if !ok {

@@ -12,22 +12,23 @@ import (
 	"strings"
 )
 
-// TorchOptions say which tensors of a PyTorch file are wanted.
+// TorchOptions say which tensors of a PyTorch file to read.
 type TorchOptions struct {
-	// Subtree is the key under which the tensors lie, "model" in what fastai 1
-	// saves, "state_dict" in many others; dots lead into nested dicts. Names
-	// begin below it. "." takes every tensor there is, nested names joined by
-	// dots (optimizer state too). Empty takes the first of "model",
-	// "state_dict" and "model_state_dict" that holds tensors, where the top
-	// itself holds none, and otherwise everything.
+	// Subtree is the key of the dict that holds the tensors: "model" in files
+	// of fastai 1, "state_dict" in many others. Dots separate the keys of
+	// nested dicts. Names of tensors begin below the subtree. "." reads all
+	// tensors, also of the optimizer, with nested names joined by dots. If
+	// Subtree is empty and the top level holds no tensors, the first of
+	// "model", "state_dict" and "model_state_dict" that holds tensors is read;
+	// otherwise all tensors.
 	Subtree string
 }
 
-// stateDictKeys are where an empty Subtree looks.
+// stateDictKeys are the keys for an empty Subtree.
 var stateDictKeys = []string{"model", "state_dict", "model_state_dict"}
 
 const (
-	maxDepth    = 64  // of nested containers
+	maxDepth    = 64  // depth of nested containers
 	maxNameSize = 512 // bytes
 )
 
@@ -49,19 +50,19 @@ func OpenTorch(path string, o *TorchOptions) (*File, error) {
 	return f, nil
 }
 
-// ReadTorch reads the tensors of what torch.save wrote, the first size bytes of
-// r, in any of its formats: the zip archive of PyTorch 1.6 and later, the
-// pickles with storages behind them of 0.2 to 1.5, and the tar archive of 0.1,
-// which torchvision's first weights still are. Parameters come as tensors;
-// views, shared and strided tensors come row-major. Only the storages of the
-// wanted tensors are read; memory stays within a small multiple of size. The
-// order is that of the file.
+// ReadTorch reads the tensors in a file of torch.save, the first size bytes of
+// r. It reads all formats: the zip archive of PyTorch 1.6 and later, the
+// pickles followed by storages of 0.2 to 1.5, and the tar archive of 0.1, which
+// torchvision's first weights still have. Parameters are returned as tensors;
+// views, shared and strided tensors as row-major ones. Only the storages of the
+// wanted tensors are read, and memory stays within a small multiple of size.
+// Tensors have the order of the file.
 //
-// The pickle runs nothing: calls that do not make a tensor or an OrderedDict
-// become objects without content and are passed over, whatever they name. A
-// tensor of a kind that Tensor does not hold (sparse, quantized, complex128) is
-// an *UnsupportedError, as is a file without tensors, such as a whole pickled
-// module or TorchScript; a broken file is a *FormatError.
+// No code in the pickle is run: a call that does not make a tensor or an
+// OrderedDict gives an object without content, which is ignored. ReadTorch
+// returns an *UnsupportedError for a tensor that Tensor cannot hold (sparse,
+// quantized, complex128) and for a file without tensors, such as a whole
+// pickled module or TorchScript. For a broken file it returns a *FormatError.
 //
 // Source: torch/serialization.py, _legacy_load, legacy_load within it, and _load;
 // torch/_utils.py.
@@ -99,16 +100,17 @@ type torchReader struct {
 	element map[string]int // bytes per element of each storage, by key
 	load    func(key string) ([]byte, error)
 	loaded  map[string][]byte
-	total   int64 // bytes of the storages loaded
-	copies  int64 // bytes that strided tensors may still take
-	visits  int   // values that collect may still look at
-	names   int   // bytes that names may still take
+	total   int64 // bytes of the storages that were loaded
+	copies  int64 // bytes left for copies of strided tensors
+	visits  int   // values left for collect to visit
+	names   int   // bytes left for names
 }
 
-// A storage is a window of a block of memory in the file, seen as elements.
+// A storage is a part of a block of memory in the file, as elements of one
+// type.
 type storage struct {
 	key    string
-	dtype  DType // "" for a type we do not know
+	dtype  DType // "" for an unknown type
 	name   string
 	offset int64 // elements
 }
@@ -127,8 +129,8 @@ var storageTypes = map[string]DType{
 	"LongStorage": I64, "IntStorage": I32, "ShortStorage": I16, "CharStorage": I8, "ByteStorage": U8,
 	"BoolStorage": Bool, "ComplexFloatStorage": C64,
 	"UntypedStorage": U8, "_UntypedStorage": U8,
-	// Sizes only: a tensor of these is refused, but what lies behind its
-	// storage in the old format must be found.
+	// For these types only the size is needed: tensors of them are an error,
+	// but in the old format the reader must find what follows their storage.
 	"ComplexDoubleStorage": c128, "QInt8Storage": quantized8, "QUInt8Storage": quantized8, "QInt32Storage": quantized32,
 }
 
@@ -156,7 +158,7 @@ func elementSize(d DType) int {
 	return d.Size()
 }
 
-// readZip reads the pickle of a zip archive, and leaves the storages to load.
+// readZip reads the pickle of a zip archive; load reads the storages later.
 func (t *torchReader) readZip(r io.ReaderAt) (value, error) {
 	z, err := zip.NewReader(r, t.size)
 	if err != nil {
@@ -217,15 +219,16 @@ func entryNames(z *zip.Reader) string {
 	return strings.Join(names, ", ")
 }
 
-// readEntry reads a stored entry and checks its CRC. Entries may not take more
-// bytes together than the archive has: those that overlap are a bomb.
+// readEntry reads a stored entry and checks its CRC. All entries together may
+// not have more bytes than the archive, so that overlapping entries (a zip
+// bomb) are an error.
 func (t *torchReader) readEntry(f *zip.File, limit int64) ([]byte, error) {
 	n := f.UncompressedSize64
 	if f.Method != zip.Store || f.CompressedSize64 != n {
-		return nil, &UnsupportedError{"pth", f.Name + " is compressed, which torch.save does not do; save it anew"}
+		return nil, &UnsupportedError{"pth", f.Name + " is compressed, which torch.save does not do; save it again"}
 	}
 	if n > uint64(limit) {
-		return nil, pthError(-1, "%s has %d bytes, at most %d can be", f.Name, n, limit)
+		return nil, pthError(-1, "%s has %d bytes, at most %d are possible", f.Name, n, limit)
 	}
 	if t.total += int64(n); t.total > t.size {
 		return nil, pthError(-1, "%s: the entries overlap", f.Name)
@@ -254,8 +257,8 @@ var magicNumber = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
 const protocolVersion = 1001
 
-// readLegacy reads the pickles of the old format, and leaves the storages to
-// load.
+// readLegacy reads the pickles of the old format; load reads the storages
+// later.
 func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
 	in := newPickleReader(r, 0, min(t.size, maxPickleBytes))
 	t.machine.in = in
@@ -273,7 +276,7 @@ func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
 	if version != value(int64(protocolVersion)) {
 		return nil, &UnsupportedError{"pth", fmt.Sprintf("protocol version %v, wanted %d", version, protocolVersion)}
 	}
-	if _, err := t.machine.run(); err != nil { // the system's byte order and type sizes, which the storages do not follow
+	if _, err := t.machine.run(); err != nil { // byte order and type sizes of the system, which storages do not use
 		return nil, err
 	}
 	root, err := t.machine.run()
@@ -318,7 +321,7 @@ func (t *torchReader) readLegacy(r io.ReaderAt) (value, error) {
 	return root, nil
 }
 
-// readPlace reads a storage; the caller has checked that it lies in the file.
+// readPlace reads a storage. The caller has checked that it lies in the file.
 func readPlace(r io.ReaderAt, p place, key string) ([]byte, error) {
 	b := make([]byte, p.hi-p.lo)
 	if n, err := r.ReadAt(b, p.lo); n < len(b) {
@@ -333,13 +336,13 @@ func (t *torchReader) persistentID(id value) (value, error) {
 	in := t.machine.in
 	args, ok := id.(*tuple)
 	if !ok || len(args.items) == 0 {
-		return nil, in.fail("a persistent id that is no tuple")
+		return nil, in.fail("a persistent id that is not a tuple")
 	}
 	if args.items[0] == value("module") { // the source text of a class
 		return &opaque{"a class with its source"}, nil
 	}
 	if len(args.items) < 5 || args.items[0] != value("storage") {
-		return nil, in.fail("a persistent id that is no storage")
+		return nil, in.fail("a persistent id that is not a storage")
 	}
 	class, ok1 := args.items[1].(*global)
 	key, ok2 := args.items[2].(string)
@@ -356,7 +359,7 @@ func (t *torchReader) persistentID(id value) (value, error) {
 	if len(args.items) > 5 {
 		if view, ok := args.items[5].(*tuple); ok {
 			if len(view.items) != 3 {
-				return nil, in.fail("a view of a storage that is no triple")
+				return nil, in.fail("a view of a storage that is not a triple")
 			}
 			offset, ok := view.items[1].(int64)
 			if !ok || offset < 0 {
@@ -368,7 +371,7 @@ func (t *torchReader) persistentID(id value) (value, error) {
 	return s, nil
 }
 
-// call makes what the few callables make that state dicts are built of, and an
+// call returns the result of the few callables that state dicts need, and an
 // opaque object for every other.
 func (t *torchReader) call(f *global, args []value) (value, error) {
 	in := t.machine.in
@@ -426,9 +429,9 @@ func (t *torchReader) call(f *global, args []value) (value, error) {
 	return &opaque{f.module + "." + f.name}, nil
 }
 
-// tensorOf returns the tensor that v is. A variable is one by its state: of four
-// values (storage, offset, size, stride), or of five of which the first is the
-// tensor.
+// tensorOf returns v as a tensor. The tensor of a variable is given by its
+// state: four values (storage, offset, size, stride), or five values, of which
+// the first is the tensor.
 //
 // Source: torch/_tensor.py, Tensor.__setstate__.
 func (t *torchReader) tensorOf(v value) (*torchTensor, bool) {
@@ -452,7 +455,7 @@ func (t *torchReader) tensorOf(v value) (*torchTensor, bool) {
 	return nil, false
 }
 
-// newDict makes a dict, of a list of pairs if there is one.
+// newDict makes a dict, with the items of a list of pairs if there is one.
 func (t *torchReader) newDict(args []value) (value, error) {
 	d := &dict{}
 	if len(args) == 0 {
@@ -463,7 +466,7 @@ func (t *torchReader) newDict(args []value) (value, error) {
 		return d, nil
 	}
 	if t.machine.work -= len(l.items); t.machine.work < 0 {
-		return nil, t.machine.in.fail("too many dicts are made of lists")
+		return nil, t.machine.in.fail("too many dicts are made from lists")
 	}
 	for _, item := range l.items {
 		var pair []value
@@ -474,15 +477,15 @@ func (t *torchReader) newDict(args []value) (value, error) {
 			pair = p.items
 		}
 		if len(pair) != 2 {
-			return nil, t.machine.in.fail("a dict of items that are no pairs")
+			return nil, t.machine.in.fail("a dict of items that are not pairs")
 		}
 		d.set(pair[0], pair[1])
 	}
 	return d, nil
 }
 
-// newTensor makes a tensor of (storage, offset, size, stride, ...). Whether it
-// lies within its storage is checked when it is read.
+// newTensor makes a tensor from (storage, offset, size, stride, ...). When it
+// is read, it is checked that it lies within its storage.
 func (t *torchReader) newTensor(args []value, dtype *global) (value, error) {
 	in := t.machine.in
 	s, ok := args[0].(*storage)
@@ -503,7 +506,7 @@ func (t *torchReader) newTensor(args []value, dtype *global) (value, error) {
 	shape, ok1 := args[2].(*tuple)
 	stride, ok2 := args[3].(*tuple)
 	if !ok1 || !ok2 || len(shape.items) != len(stride.items) || len(shape.items) > maxShape {
-		return nil, in.fail("a tensor whose size and stride do not fit each other")
+		return nil, in.fail("a tensor whose size and stride have different lengths")
 	}
 	for i := range shape.items {
 		n, ok1 := shape.items[i].(int64)
@@ -540,7 +543,8 @@ func (t *torchReader) collect(root value, subtree string) (*File, error) {
 	return f, nil
 }
 
-// stateDict returns the state dict that root is or holds under a usual key.
+// stateDict returns root if it is a state dict, or the state dict that it holds
+// under one of the usual keys.
 func (t *torchReader) stateDict(root value) value {
 	d, ok := root.(*dict)
 	if !ok || t.holdsTensors(d) {
@@ -565,7 +569,8 @@ func (t *torchReader) holdsTensors(d *dict) bool {
 	return false
 }
 
-// descend follows dots; a key may hold dots itself.
+// descend returns the value at a path of keys separated by dots. A key may
+// contain dots itself.
 func descend(v value, path string) (value, bool) {
 	for depth := 0; depth < maxDepth; depth++ {
 		d, ok := v.(*dict)
@@ -591,8 +596,8 @@ func descend(v value, path string) (value, bool) {
 	return nil, false
 }
 
-// child looks a key up, which may be an integer in the file, as an optimizer's
-// are.
+// child looks up a key. In the file it may be an integer, as in the state of an
+// optimizer.
 func child(d *dict, key string) (value, bool) {
 	if v, ok := d.get(key); ok {
 		return v, true
@@ -603,7 +608,7 @@ func child(d *dict, key string) (value, bool) {
 	return nil, false
 }
 
-// describe says in a few words what a value is.
+// describe describes a value in a few words.
 func describe(v value) string {
 	switch v := v.(type) {
 	case *dict:
@@ -626,11 +631,12 @@ func describe(v value) string {
 	return fmt.Sprintf("a %T", v)
 }
 
-// walk adds the tensors below v. Containers may be shared, and a list may hold
-// itself: depth, values looked at and length of names are bounded.
+// walk adds the tensors below v. Containers may be shared, and a list may
+// contain itself, so depth, number of visited values and length of names are
+// limited.
 func (t *torchReader) walk(f *File, seen map[string]bool, name string, v value, depth int) error {
 	if t.visits--; t.visits < 0 || depth > maxDepth {
-		return pthError(-1, "containers hold each other too often or too deeply at %.80q", name)
+		return pthError(-1, "containers are nested too deeply or have too many values at %.80q", name)
 	}
 	under := func(key string) string {
 		if name == "" {
@@ -655,12 +661,12 @@ func (t *torchReader) walk(f *File, seen map[string]bool, name string, v value, 
 	}
 	switch v := v.(type) {
 	case *variable:
-		return &UnsupportedError{"pth", fmt.Sprintf("%.80q is a %s whose state is no tensor", name, v.by)}
+		return &UnsupportedError{"pth", fmt.Sprintf("%.80q is a %s whose state is not a tensor", name, v.by)}
 	case *dict:
 		for i, k := range v.keys {
 			key, ok := k.(string)
 			if !ok {
-				key = strconv.FormatInt(k.(int64), 10) // dict.set lets in nothing else
+				key = strconv.FormatInt(k.(int64), 10) // dict.set allows no other type
 			}
 			if len(name)+len(key) >= maxNameSize {
 				return pthError(-1, "the name %.80q... is longer than %d bytes", under(key), maxNameSize)
@@ -690,8 +696,8 @@ func (t *torchReader) walkItems(f *File, seen map[string]bool, under func(string
 	return nil
 }
 
-// read returns the elements of x in row-major order: a window of its storage's
-// bytes if they lie so, else a copy.
+// read returns the elements of x in row-major order: a part of the bytes of its
+// storage if they have that order, else a copy.
 func (t *torchReader) read(x *torchTensor) ([]byte, error) {
 	size := x.dtype.Size()
 	n, ok := byteSize(x.dtype, x.shape)
@@ -720,7 +726,7 @@ func (t *torchReader) read(x *torchTensor) ([]byte, error) {
 		}
 		last += steps * x.stride[i]
 		contiguous = contiguous && x.stride[i] == want
-		want *= int64(x.shape[i]) // no overflow: byteSize has multiplied them
+		want *= int64(x.shape[i]) // no overflow: byteSize has checked the product
 	}
 	if !ok || last >= elements {
 		return nil, pthError(-1, "size %v with stride %v at %d does not lie in its storage of %d elements", x.shape, x.stride, x.offset, elements)
@@ -730,14 +736,14 @@ func (t *torchReader) read(x *torchTensor) ([]byte, error) {
 		return block[lo : lo+int64(n) : lo+int64(n)], nil
 	}
 	if t.copies -= int64(n); t.copies < 0 {
-		return nil, pthError(-1, "its %v elements, repeated from a storage of %d, make the checkpoint many times as large as its file", x.shape, elements)
+		return nil, pthError(-1, "its %v elements, repeated from a storage of %d, would make the checkpoint many times as large as its file", x.shape, elements)
 	}
 	return gather(block, size, n, first, x.shape, x.stride), nil
 }
 
-// viewStart returns the element at which x begins; ok is false if it lies behind
-// the storage's end. The storage's own offset counts its elements, the tensor's
-// those of its type.
+// viewStart returns the element at which x begins; ok is false if that is past
+// the end of the storage. The offset of the storage counts elements of the
+// storage, the offset of the tensor elements of the tensor's type.
 func viewStart(x *torchTensor, unit, elements int64) (first int64, ok bool) {
 	size := int64(x.dtype.Size())
 	if x.offset >= elements || x.storage.offset > math.MaxInt64/16 {
@@ -753,8 +759,8 @@ func viewStart(x *torchTensor, unit, elements int64) (first int64, ok bool) {
 	return shift + x.offset, true
 }
 
-// gather copies strided elements of size bytes, n bytes in all, from the element
-// first on.
+// gather copies strided elements of size bytes, in total n bytes, beginning with
+// the element first.
 func gather(block []byte, size, n int, first int64, shape []int, stride []int64) []byte {
 	out := make([]byte, 0, n)
 	index := make([]int, len(shape))
@@ -775,7 +781,7 @@ func gather(block []byte, size, n int, first int64, shape []int, stride []int64)
 	return out
 }
 
-// block returns the bytes of a storage, read once.
+// block returns the bytes of a storage, which it reads only once.
 func (t *torchReader) block(key string) ([]byte, error) {
 	if b, ok := t.loaded[key]; ok {
 		return b, nil

@@ -7,9 +7,10 @@ import (
 )
 
 // generations are the files of torchvision's ImageNet weights that Fetch finds by
-// a short name, the oldest first: what torchvision's early releases and fastai 1
-// download, tar archives of PyTorch 0.1; the same networks in the newer formats
-// (IMAGENET1K_V1); and where there is a third, a better training (IMAGENET1K_V2).
+// a short name, the oldest first. The first is the file that early releases of
+// torchvision and fastai 1 download, a tar archive of PyTorch 0.1. The second is
+// the same network in a newer format (IMAGENET1K_V1). A third, if there is one,
+// was trained better (IMAGENET1K_V2).
 //
 // Source: torchvision/models/resnet.py, model_urls of early and late releases,
 // and the urls of the ResNet*_Weights.
@@ -21,15 +22,15 @@ var generations = map[string][]string{
 	"resnet152": {"resnet152-b121ed2d", "resnet152-394f9c45", "resnet152-f82ba261"},
 }
 
-// Generations returns the names of the files, without their ending, that an
-// architecture's ImageNet weights have, the oldest first; nil if it is not known here.
+// Generations returns the file names, without extension, of the ImageNet weights of an
+// architecture, the oldest first; nil if the architecture is not known.
 func Generations(architecture string) []string { return slices.Clone(generations[architecture]) }
 
 // hashedName is a file name that ends in the first digits of its SHA-256, as
 // torch.hub writes and checks them.
 var hashedName = regexp.MustCompile(`^(([A-Za-z0-9_.]+)-([0-9a-f]{8,64}))(\.(?:pth|pt|safetensors))?$`)
 
-// Published are weights that PyTorch publishes.
+// Published describes weights that PyTorch publishes.
 type Published struct {
 	Name         string // "resnet34-333f7ec4"
 	Architecture string // "resnet34"
@@ -37,12 +38,13 @@ type Published struct {
 	digits       string
 }
 
-// FindPublished returns the weights that Fetch brings under that name, without
-// fetching anything: a caller knows the architecture before. The name is that of
-// an architecture, "resnet34", for the oldest generation of its weights, which
-// fastai 1 starts from; or of a file that ends in its hash, with the extension or
-// without: "resnet34-b627a593" or "resnet34-b627a593.pth". ok is false for any
-// other. Whether the server has the file is known when it is fetched.
+// FindPublished returns the weights that Fetch would download for that name. It
+// downloads nothing, so a caller can check the architecture first. The name of an
+// architecture, such as "resnet34", means the oldest generation of its weights,
+// with which fastai 1 starts. Otherwise the name is that of a file that ends in
+// its hash, with or without extension: "resnet34-b627a593" or
+// "resnet34-b627a593.pth". ok is false for any other name. Only Fetch finds out
+// whether the server has the file.
 func FindPublished(name string) (p Published, ok bool) {
 	if files := generations[name]; files != nil {
 		name = files[0]
@@ -58,7 +60,7 @@ func FindPublished(name string) (p Published, ok bool) {
 	return Published{Name: m[1], Architecture: m[2], File: m[1] + extension, digits: m[3]}, true
 }
 
-// publishedNames returns the short names, and those of their files.
+// publishedNames returns the short names and the names of their files.
 func publishedNames() []string {
 	var out []string
 	for _, architecture := range slices.Sorted(maps.Keys(generations)) {

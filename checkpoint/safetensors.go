@@ -20,19 +20,20 @@ import (
 	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
-// maxHeader bounds the JSON header, as the reference implementation does
+// maxHeader is the largest JSON header, as in the reference implementation
 // (safetensors 0.4, MAX_HEADER_SIZE).
 const maxHeader = 100_000_000
 
 const metadataKey = "__metadata__"
 
-// digestKey is the entry of the metadata in which a file written here holds the
-// SHA-256 of itself: of all its bytes, with zeros for the digest's 64 digits.
+// digestKey is the metadata entry for the digest of a file written here: the
+// SHA-256 of all its bytes, with zeros in place of the 64 digits of the digest.
 const digestKey = "hcunet_sha256"
 
 const digestDigits = 2 * sha256.Size
 
-// maxShape bounds the dimensions of one tensor; PyTorch's own loops end there.
+// maxShape is the largest number of dimensions of a tensor, which is also
+// PyTorch's limit.
 const maxShape = 64
 
 // OpenSafetensors reads the file at path; see ReadSafetensors.
@@ -57,20 +58,19 @@ func OpenSafetensors(path string) (*File, error) {
 	return f, nil
 }
 
-// ReadSafetensors reads a safetensors stream to its end. Tensors come back in
-// the order of the header, and share one block of memory in which each starts at
-// its offset in the file's data. A file that was written here carries a digest of
-// itself and is checked against it: any byte that changed is a *DigestError. The
-// digest becomes File.Digest and is no part of Metadata. What the reference implementation refuses is a
-// *FormatError here: a header that is no JSON object in UTF-8 or names something
-// twice, data with holes, overlaps or bytes that belong to no tensor, a size
-// that shape and type do not give. Element types it knows and DType does not are
-// an *UnsupportedError.
+// ReadSafetensors reads a safetensors stream to its end. Tensors have the order of the
+// header. They share one block of memory, in which each starts at its offset in the data
+// of the file. A file that was written here contains its digest; if any byte has changed,
+// ReadSafetensors returns a *DigestError. The digest is returned as File.Digest and is
+// not in Metadata. As in the reference implementation, these are errors (*FormatError): a
+// header that is not a JSON object in UTF-8 or has a name twice; data with holes,
+// overlaps or bytes that belong to no tensor; a size that does not match shape and type.
+// Element types that safetensors has and DType does not are an *UnsupportedError.
 //
 // Source: https://huggingface.co/docs/safetensors, "Format".
 func ReadSafetensors(r io.Reader) (*File, error) {
 	size := int64(-1)
-	if m, ok := r.(interface{ Len() int }); ok { // bytes.Reader and its like
+	if m, ok := r.(interface{ Len() int }); ok { // such as bytes.Reader
 		size = int64(m.Len())
 	}
 	return readSafetensors(r, size)
@@ -109,7 +109,7 @@ func readSafetensors(r io.Reader, size int64) (*File, error) {
 	}
 	header, err := readBytes(r, int64(n), size >= 0)
 	if err != nil {
-		return nil, readError(err, "a header of %d bytes, the file ends before", n)
+		return nil, readError(err, "a header of %d bytes, but the file ends before its end", n)
 	}
 	f, places, err := parseHeader(header)
 	if err != nil {
@@ -124,7 +124,7 @@ func readSafetensors(r io.Reader, size int64) (*File, error) {
 	}
 	data, err := readBytes(r, total, rest >= 0)
 	if err != nil {
-		return nil, readError(err, "the tensors take %d bytes, the file ends before", total)
+		return nil, readError(err, "the tensors take %d bytes, but the file ends before their end", total)
 	}
 	if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 {
 		return nil, safetensorsError(-1, "bytes after the last tensor")
@@ -140,17 +140,17 @@ func readSafetensors(r io.Reader, size int64) (*File, error) {
 	return f, nil
 }
 
-// A DigestError says that a file is not what was written: its bytes have another
-// SHA-256 than the one it holds.
+// A DigestError says that a file has changed since it was written: the SHA-256
+// of its bytes differs from the one that it contains.
 type DigestError struct {
 	Want, Got string // 64 hexadecimal digits
 }
 
 func (e *DigestError) Error() string {
-	return fmt.Sprintf("checkpoint: safetensors: the file is damaged, or another program changed it and kept the entry %q: it says that its SHA-256 is %s, and it is %s", digestKey, e.Want, e.Got)
+	return fmt.Sprintf("checkpoint: safetensors: the file is damaged, or another program changed it and kept the entry %q: it contains the SHA-256 %s, but its SHA-256 is %s", digestKey, e.Want, e.Got)
 }
 
-// verify checks the digest among the metadata, if there is one, and moves it to
+// verify checks the digest in the metadata, if there is one, and moves it to
 // f.Digest.
 func (f *File) verify(header, data []byte) error {
 	want, ok := f.Metadata[digestKey]
@@ -158,7 +158,7 @@ func (f *File) verify(header, data []byte) error {
 		return nil
 	}
 	if len(want) != digestDigits || bytes.Count(header, []byte(want)) != 1 {
-		return safetensorsError(-1, "the metadata's %s is %.80q, wanted %d hexadecimal digits that stand nowhere else", digestKey, want, digestDigits)
+		return safetensorsError(-1, "the metadata's %s is %.80q, wanted %d hexadecimal digits that occur nowhere else in the header", digestKey, want, digestDigits)
 	}
 	zeroed := bytes.Replace(header, []byte(want), bytes.Repeat([]byte{'0'}, digestDigits), 1)
 	if got := digest(zeroed, data); got != want {
@@ -171,8 +171,8 @@ func (f *File) verify(header, data []byte) error {
 	return nil
 }
 
-// digest returns the SHA-256 of a file: of its length prefix, its header, which
-// has zeros for the digest itself, and its data.
+// digest returns the SHA-256 of a file: of its length prefix, its header with
+// zeros in place of the digest, and its data.
 func digest(header []byte, data ...[]byte) string {
 	h := sha256.New()
 	var prefix [8]byte
@@ -185,11 +185,12 @@ func digest(header []byte, data ...[]byte) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// A place is where a tensor's data lies, [lo, hi) after the header.
+// A place is the position of the data of a tensor, bytes [lo, hi) after the
+// header.
 type place struct{ lo, hi int64 }
 
-// parseHeader reads the JSON header: tensors without data in its order, and
-// their places.
+// parseHeader reads the JSON header. It returns the tensors without data, in
+// the order of the header, and their places.
 func parseHeader(header []byte) (*File, []place, error) {
 	if len(header) == 0 || header[0] != '{' {
 		return nil, nil, safetensorsError(8, "the header does not begin with {")
@@ -204,7 +205,7 @@ func parseHeader(header []byte) (*File, []place, error) {
 	seen := map[string]bool{}
 	err := p.object(func(name string) error {
 		if seen[name] {
-			return p.fail("%q is there twice", name)
+			return p.fail("%q occurs twice", name)
 		}
 		seen[name] = true
 		if name == metadataKey {
@@ -232,7 +233,8 @@ func (p headerParser) fail(format string, args ...any) error {
 	return safetensorsError(8+p.InputOffset(), "header: "+format, args...)
 }
 
-// token returns the next token, which must be a delimiter if that is wanted.
+// token returns the next token. If want is not 0, the token must be that
+// delimiter.
 func (p headerParser) token(want json.Delim) (json.Token, error) {
 	t, err := p.Token()
 	if err != nil {
@@ -244,7 +246,8 @@ func (p headerParser) token(want json.Delim) (json.Token, error) {
 	return t, nil
 }
 
-// object reads an object; member reads the value that follows each name.
+// object reads an object. It calls member for each name to read the value that
+// follows.
 func (p headerParser) object(member func(name string) error) error {
 	if _, err := p.token('{'); err != nil {
 		return err
@@ -254,7 +257,7 @@ func (p headerParser) object(member func(name string) error) error {
 		if err != nil {
 			return err
 		}
-		if err := member(name.(string)); err != nil { // the decoder allows nothing else as a name
+		if err := member(name.(string)); err != nil { // the decoder allows only strings as names
 			return err
 		}
 	}
@@ -266,7 +269,7 @@ func (p headerParser) metadata(f *File) error {
 	f.Metadata = map[string]string{}
 	return p.object(func(name string) error {
 		if _, twice := f.Metadata[name]; twice {
-			return p.fail("%s: %q is there twice", metadataKey, name)
+			return p.fail("%s: %q occurs twice", metadataKey, name)
 		}
 		v, err := p.token(0)
 		if err != nil {
@@ -274,7 +277,7 @@ func (p headerParser) metadata(f *File) error {
 		}
 		s, ok := v.(string)
 		if !ok {
-			return p.fail("%s: %q is no string", metadataKey, name)
+			return p.fail("%s: %q is not a string", metadataKey, name)
 		}
 		f.Metadata[name] = s
 		return nil
@@ -287,7 +290,7 @@ func (p headerParser) tensor(name string) (Tensor, place, error) {
 	seen := map[string]bool{}
 	err := p.object(func(field string) error {
 		if seen[field] {
-			return p.fail("%q: %s is there twice", name, field)
+			return p.fail("%q: %s occurs twice", name, field)
 		}
 		switch field {
 		case "dtype":
@@ -297,7 +300,7 @@ func (p headerParser) tensor(name string) (Tensor, place, error) {
 			}
 			s, ok := v.(string)
 			if !ok {
-				return p.fail("%q: the dtype is no string", name)
+				return p.fail("%q: the dtype is not a string", name)
 			}
 			if t.DType = DType(s); t.DType.Size() == 0 {
 				return &UnsupportedError{"safetensors", fmt.Sprintf("%q has element type %q", name, s)}
@@ -320,7 +323,7 @@ func (p headerParser) tensor(name string) (Tensor, place, error) {
 				return p.fail("%q: %d data_offsets, wanted 2", name, len(o))
 			}
 			at = place{o[0], o[1]}
-		default: // the reference ignores other fields
+		default: // the reference implementation ignores other fields
 			var skipped json.RawMessage
 			if err := p.Decode(&skipped); err != nil {
 				return p.fail("%v", err)
@@ -350,7 +353,7 @@ func (p headerParser) numbers(name string, limit int) ([]int64, error) {
 		s, _ := v.(json.Number)
 		n, err := strconv.ParseInt(s.String(), 10, strconv.IntSize)
 		if err != nil || n < 0 || s[0] == '-' {
-			return nil, p.fail("%q: %v is no size", name, v)
+			return nil, p.fail("%q: %v is not a size", name, v)
 		}
 		if len(out) == limit {
 			return nil, p.fail("%q: more than %d sizes", name, limit)
@@ -361,8 +364,9 @@ func (p headerParser) numbers(name string, limit int) ([]int64, error) {
 	return out, err
 }
 
-// checkPlaces returns the bytes of all tensors, if they lie one behind the other
-// and each takes what its shape and type say.
+// checkPlaces returns the number of bytes of all tensors. It returns an error
+// unless the tensors follow each other without gaps and each has the size that
+// its shape and type give.
 func checkPlaces(tensors []Tensor, places []place) (int64, error) {
 	order := make([]int, len(places))
 	for i := range order {
@@ -387,8 +391,8 @@ func checkPlaces(tensors []Tensor, places []place) (int64, error) {
 	return end, nil
 }
 
-// readBytes reads exactly n bytes. Where it is not known that they are there, it
-// allocates as they come.
+// readBytes reads exactly n bytes. If it is not known that the stream has them,
+// it allocates memory only as bytes arrive.
 func readBytes(r io.Reader, n int64, known bool) ([]byte, error) {
 	const piece = 1 << 20
 	if n > math.MaxInt {
@@ -401,7 +405,7 @@ func readBytes(r io.Reader, n int64, known bool) ([]byte, error) {
 	}
 	var b []byte
 	for int64(len(b)) < n {
-		// Double what has come.
+		// Double what has arrived.
 		next := min(max(2*int64(len(b)), piece), n)
 		grown := make([]byte, next)
 		copy(grown, b)
@@ -417,8 +421,8 @@ func safetensorsError(offset int64, format string, args ...any) error {
 	return &FormatError{"safetensors", offset, fmt.Sprintf(format, args...)}
 }
 
-// readError keeps an error of the reader, and turns an early end into one of the
-// format.
+// readError returns an error of the reader as it is, and turns an early end of
+// the stream into a *FormatError.
 func readError(err error, format string, args ...any) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return safetensorsError(-1, format, args...)
@@ -426,18 +430,19 @@ func readError(err error, format string, args ...any) error {
 	return err
 }
 
-// SaveSafetensors writes f to path, in full or not at all: through a temporary
-// file beside it that is synced and renamed. See WriteSafetensors.
+// SaveSafetensors writes f to path, completely or not at all: it writes a
+// temporary file in the same folder, syncs it and renames it. See
+// WriteSafetensors.
 func SaveSafetensors(path string, f *File) error {
 	return atomicfile.Write(path, func(w io.Writer) error { return WriteSafetensors(w, f) })
 }
 
 // WriteSafetensors writes f, with a digest that ReadSafetensors checks. Equal
-// files give equal bytes. The header lists the tensors in the given order;
-// their data lies by falling element size, and begins at a multiple of eight
-// bytes, so that every element is aligned in a mapped file. A name that is empty
-// of meaning to other readers (used twice, not UTF-8, "__metadata__") and a shape
-// that does not fit its data are errors, before anything is written.
+// files give equal bytes. The header lists the tensors in the given order. Their
+// data is sorted by falling element size and begins at a multiple of eight bytes,
+// so that every element is aligned in a mapped file. Before anything is written,
+// it returns an error if a name is used twice, is not UTF-8 or is "__metadata__",
+// or if a shape does not match its data.
 func WriteSafetensors(w io.Writer, f *File) error {
 	header, order, err := layOut(f)
 	if err != nil {
@@ -447,7 +452,8 @@ func WriteSafetensors(w io.Writer, f *File) error {
 	for k, i := range order {
 		blocks[k] = f.Tensors[i].Data
 	}
-	// The metadata comes first, and the digest first in it.
+	// The metadata comes first in the header, and the digest first in the
+	// metadata.
 	zeros := bytes.Repeat([]byte{'0'}, digestDigits)
 	copy(header[bytes.Index(header, zeros):], digest(header, blocks...))
 
@@ -467,7 +473,7 @@ func WriteSafetensors(w io.Writer, f *File) error {
 	return nil
 }
 
-// layOut returns the padded header and the order of the data.
+// layOut returns the padded header and the order in which the data is written.
 func layOut(f *File) (header []byte, order []int, err error) {
 	seen := map[string]bool{metadataKey: true}
 	for i, t := range f.Tensors {
@@ -500,7 +506,7 @@ func layOut(f *File) (header []byte, order []int, err error) {
 			return nil, nil, fmt.Errorf("checkpoint: the metadata %q = %q is not UTF-8", k, v)
 		}
 		if k == digestKey {
-			return nil, nil, fmt.Errorf("checkpoint: the metadata cannot hold %q, which is the digest's name", k)
+			return nil, nil, fmt.Errorf("checkpoint: the metadata cannot hold %q, which is the name of the digest", k)
 		}
 		key, err := json.Marshal(k)
 		if err != nil {

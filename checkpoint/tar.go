@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// The oldest format, of PyTorch 0.1: a tar archive with four members.
+// The oldest format, from PyTorch 0.1, is a tar archive with four members.
 //
 //	sys_info  a pickle of the system: byte order, type sizes
 //	storages  a pickle of their number; for each a pickle (key, location, type),
@@ -19,15 +19,16 @@ import (
 //	          and the first element, all int64
 //	pickle    the object; its persistent ids are keys of tensors and storages
 //
-// Keys are integers, the addresses in the process that wrote the file, and all
+// Keys are integers (addresses in the process that wrote the file), and all
 // numbers are little endian.
 //
 // Source: torch/serialization.py, legacy_load within _legacy_load.
 
-// maxMembers bounds the members looked at; torch.save wrote four.
+// maxMembers is the largest number of members that are read; torch.save wrote
+// four.
 const maxMembers = 64
 
-// tensorTypes are the classes of tensors in the tar format, with the type of
+// tensorTypes maps the classes of tensors in the tar format to the types of
 // their elements.
 var tensorTypes = func() map[string]DType {
 	types := map[string]DType{}
@@ -39,8 +40,8 @@ var tensorTypes = func() map[string]DType {
 	return types
 }()
 
-// readTar reads the members but for the elements of storages, which it leaves to
-// load.
+// readTar reads the members without the elements of storages, which load reads
+// later.
 func (t *torchReader) readTar(r io.ReaderAt) (value, error) {
 	members, err := t.members(r)
 	if err != nil {
@@ -48,7 +49,7 @@ func (t *torchReader) readTar(r io.ReaderAt) (value, error) {
 	}
 	a := &tarArchive{torchReader: t, r: r, storages: map[int64]tarStorage{}, tensors: map[int64]value{}}
 	t.machine.persistent = func(value) (value, error) {
-		return nil, t.machine.in.fail("a persistent id where none can be")
+		return nil, t.machine.in.fail("a persistent id where none is allowed")
 	}
 	if m, ok := members["sys_info"]; ok {
 		if err := a.readSystem(m); err != nil {
@@ -66,8 +67,8 @@ func (t *torchReader) readTar(r io.ReaderAt) (value, error) {
 	return a.run(members["pickle"])
 }
 
-// members returns where the data of the archive's members lies. Those that
-// torch.load needs are there.
+// members returns the places of the data of the archive's members. It returns
+// an error if a member that torch.load needs is missing.
 func (t *torchReader) members(r io.ReaderAt) (map[string]place, error) {
 	section := io.NewSectionReader(r, 0, t.size)
 	archive := tar.NewReader(section)
@@ -90,14 +91,14 @@ func (t *torchReader) members(r io.ReaderAt) (map[string]place, error) {
 		default:
 			continue
 		}
-		// The reader stands behind the header: it reads no byte ahead.
+		// The reader is just after the header, because it does not read ahead.
 		at, err := section.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err
 		}
 		_, twice := places[h.Name]
 		if h.Typeflag != tar.TypeReg || twice || h.Size > t.size-at {
-			return nil, pthError(at, "the tar archive: %s is no file, is there twice or is longer than what is left, %d bytes", h.Name, t.size-at)
+			return nil, pthError(at, "the tar archive: %s is not a file, occurs twice or is longer than the %d bytes that are left", h.Name, t.size-at)
 		}
 		places[h.Name] = place{at, at + h.Size}
 	}
@@ -109,19 +110,19 @@ func (t *torchReader) members(r io.ReaderAt) (map[string]place, error) {
 	return places, nil
 }
 
-// A tarArchive is what has been read of one.
+// A tarArchive holds what was read from a tar archive.
 type tarArchive struct {
 	*torchReader
 	r        io.ReaderAt
 	storages map[int64]tarStorage
-	tensors  map[int64]value // *torchTensor, or *opaque where its type is none of ours
+	tensors  map[int64]value // *torchTensor, or *opaque if its type is not supported
 }
 
-// A tarStorage is a storage in the file, or a window of one.
+// A tarStorage is a storage in the file, or a view of one.
 type tarStorage struct {
 	dtype DType
 	name  string
-	root  int64 // the storage that it lies in, itself if it is no view
+	root  int64 // the storage of which it is a view, or itself
 	place       // in the file
 }
 
@@ -144,8 +145,8 @@ func (a *tarArchive) readSystem(m place) error {
 	return nil
 }
 
-// begin opens a member that begins with a count; the count is not believed, each
-// record is read before the next is made.
+// begin opens a member that begins with a count. No memory is allocated for the
+// count: records are read one by one.
 func (a *tarArchive) begin(m place) (int64, error) {
 	a.machine.in = newPickleReader(a.r, m.lo, m.hi)
 	v, err := a.machine.run()
@@ -159,7 +160,7 @@ func (a *tarArchive) begin(m place) (int64, error) {
 	return n, nil
 }
 
-// triple reads a pickle (key, something, type).
+// triple reads a pickle (key, middle, type).
 func (a *tarArchive) triple() (key int64, middle value, class *global, err error) {
 	v, err := a.machine.run()
 	if err != nil {
@@ -174,7 +175,7 @@ func (a *tarArchive) triple() (key int64, middle value, class *global, err error
 			return key, p.items[1], class, nil
 		}
 	}
-	return 0, nil, nil, a.machine.in.fail("wanted a new key, a place and a type, found %s", describe(v))
+	return 0, nil, nil, a.machine.in.fail("wanted a new key, a value and a type, found %s", describe(v))
 }
 
 func (a *tarArchive) readStorages(m place) error {
@@ -236,7 +237,7 @@ func (a *tarArchive) addView(v value) error {
 	key, root, first, count := n[0], n[1], n[2], n[3]
 	s, ok := a.storages[root]
 	if _, twice := a.storages[key]; !ok || twice {
-		return in.fail("a view %d of storage %d: the one is there already or the other is not", key, root)
+		return in.fail("a view %d of storage %d: the view exists already or the storage does not exist", key, root)
 	}
 	size := int64(elementSize(s.dtype))
 	elements := (s.hi - s.lo) / size
@@ -266,7 +267,7 @@ func (a *tarArchive) readTensors(m place) error {
 		if dimensions > maxShape {
 			return in.fail("a tensor of %d dimensions", int32(dimensions))
 		}
-		if _, err := in.uint(4); err != nil { // the upper half, which torch.load passes over too
+		if _, err := in.uint(4); err != nil { // the upper half, which torch.load ignores too
 			return err
 		}
 		numbers := make([]value, 2*dimensions+1) // sizes, strides, first element
@@ -285,9 +286,9 @@ func (a *tarArchive) readTensors(m place) error {
 	return nil
 }
 
-// tensor makes a tensor. One without dimensions is empty in PyTorch 0.1, which
-// knows no scalars; torch.load of today takes it for a scalar where the storage
-// has an element, and so does this.
+// tensor makes a tensor. In PyTorch 0.1, which has no scalars, a tensor without
+// dimensions is empty. Like torch.load today, this makes it a scalar if the
+// storage has an element.
 func (a *tarArchive) tensor(key value, class *global, first value, size, stride *tuple) (value, error) {
 	in := a.machine.in
 	var s *storage
@@ -298,7 +299,7 @@ func (a *tarArchive) tensor(key value, class *global, first value, size, stride 
 	case int64:
 		at, ok := a.storages[key]
 		if !ok {
-			return nil, in.fail("a tensor on storage %d, which is not there", key)
+			return nil, in.fail("a tensor on storage %d, which does not exist", key)
 		}
 		s = &storage{key: strconv.FormatInt(key, 10), dtype: at.dtype, name: at.name}
 		empty = at.lo == at.hi
@@ -312,8 +313,8 @@ func (a *tarArchive) tensor(key value, class *global, first value, size, stride 
 	return a.newTensor([]value{s, first, size, stride}, nil)
 }
 
-// persistentID finds what a key names: its decimal digits, or the class of a
-// module with its source.
+// persistentID returns the value of a persistent id: the decimal digits of the
+// key of a tensor or storage, or the class of a module with its source.
 func (a *tarArchive) persistentID(id value) (value, error) {
 	in := a.machine.in
 	var key int64
@@ -332,7 +333,7 @@ func (a *tarArchive) persistentID(id value) (value, error) {
 				return class, nil
 			}
 		}
-		return nil, in.fail("a persistent id that is no class")
+		return nil, in.fail("a persistent id that is not a class")
 	default:
 		return nil, in.fail("a persistent id that is %s", describe(id))
 	}
@@ -345,8 +346,8 @@ func (a *tarArchive) persistentID(id value) (value, error) {
 	return nil, in.fail("there is no tensor or storage %d", key)
 }
 
-// load reads a storage: a view as a window of the storage it lies in, which is
-// read once.
+// load returns the bytes of a storage. A view is a part of the bytes of its
+// storage, which is read only once.
 func (a *tarArchive) load(key string) ([]byte, error) {
 	n, err := strconv.ParseInt(key, 10, 64)
 	s, ok := a.storages[n]

@@ -149,7 +149,7 @@ func TestTorchTarHostile(t *testing.T) {
 		{"a tensor on nothing", func(p *tarParts) { replace(&p.tensors, "K\x02K\x01", "K\x02K\x09") }, "a tensor on storage 9", nil, nil},
 		{"a tensor on a string", func(p *tarParts) { replace(&p.tensors, "K\x02K\x01", "K\x02"+key("1")) }, "a tensor on a string", nil, nil},
 		{"a tensor with a storage's key", func(p *tarParts) { replace(&p.tensors, "K\x02K\x01", "K\x01K\x01") }, "wanted a new key", nil, nil},
-		{"a persistent id in a record", func(p *tarParts) { replace(&p.tensors, "K\x02K\x01", "K\x02K\x01Q") }, "where none can be", nil, nil},
+		{"a persistent id in a record", func(p *tarParts) { replace(&p.tensors, "K\x02K\x01", "K\x02K\x01Q") }, "where none is allowed", nil, nil},
 
 		{"no list of views", func(p *tarParts) { replace(&p.storages, "].", "N.") }, "list of views", nil, nil},
 		{"view behind the end", withView("K\x03K\x01K\x03K\x02"), "a view of 2 elements at 3", nil, nil},
@@ -157,7 +157,7 @@ func TestTorchTarHostile(t *testing.T) {
 		{"view that overflows", withView("K\x03K\x01K\x01" + number(math.MaxInt64)), "a view of 9223372036854775807 elements", nil, nil},
 		{"view of nothing", withView("K\x03K\x09K\x00K\x01"), "storage 9", nil, nil},
 		{"view of itself", withView("K\x03K\x03K\x00K\x01"), "storage 3", nil, nil},
-		{"view with a storage's key", withView("K\x01K\x01K\x00K\x01"), "there already", nil, nil},
+		{"view with a storage's key", withView("K\x01K\x01K\x00K\x01"), "exists already", nil, nil},
 		{"view with a string", withView("K\x03K\x01K\x00" + key("x")), "a string", nil, nil},
 		{"view of three", withView("K\x03K\x01K\x00"), "wanted a view", nil, nil},
 
@@ -165,12 +165,12 @@ func TestTorchTarHostile(t *testing.T) {
 		{"an id that is no number", func(p *tarParts) { replace(&p.pickle, key("2"), key("x")) }, `a persistent id "x"`, nil, nil},
 		{"a storage as it is", func(p *tarParts) { replace(&p.pickle, key("2"), key("1")) }, "there are no tensors", nil, nil},
 		{"a module with its source", func(p *tarParts) { p.pickle = proto + "cfoo\nNet\nNN\x87Q)\x81." }, `an object of "foo.Net"`, nil, nil},
-		{"a module's id without class", func(p *tarParts) { p.pickle = proto + "NNN\x87Q)\x81." }, "no class", nil, nil},
+		{"a module's id without class", func(p *tarParts) { p.pickle = proto + "NNN\x87Q)\x81." }, "not a class", nil, nil},
 		{"os.system", func(p *tarParts) { p.pickle = proto + "cos\nsystem\n" + key("i") + "\x85R." }, `an object of "os.system"`, nil, nil},
-		{"a variable without a state", func(p *tarParts) { replace(&p.pickle, key("2")+"Q", "ctorch.autograd.variable\nVariable\n)\x81") }, "whose state is no tensor", nil, nil},
+		{"a variable without a state", func(p *tarParts) { replace(&p.pickle, key("2")+"Q", "ctorch.autograd.variable\nVariable\n)\x81") }, "whose state is not a tensor", nil, nil},
 		{"a variable with itself", func(p *tarParts) {
 			replace(&p.pickle, key("2")+"Q", "ctorch.autograd.variable\nVariable\n)\x81q\x00(h\x00NNNNtb")
-		}, "whose state is no tensor", nil, nil},
+		}, "whose state is not a tensor", nil, nil},
 		{"a tensor by its state", func(p *tarParts) {
 			replace(&p.pickle, key("2")+"Q", "ctorch\nFloatTensor\n)\x81("+key("1")+"QK\x01K\x02\x85K\x01\x85tb")
 		}, "", []int{2}, []float64{2, 3}},
@@ -205,7 +205,7 @@ func TestTorchTarArchive(t *testing.T) {
 	}{
 		{"some other archive", tarred(t, "readme.txt", "hello", "a", "", "b", "", "c", "", "d", ""), `a tar archive without torch.save's storages; it holds "readme.txt", "a", "b", "c", ...`},
 		{"a member missing", tarred(t, "pickle", p.pickle, "storages", p.storages), "torch.save's tensors"},
-		{"a member twice", tarred(t, "pickle", p.pickle, "pickle", p.pickle), "is there twice"},
+		{"a member twice", tarred(t, "pickle", p.pickle, "pickle", p.pickle), "occurs twice"},
 		{"too many members", tarred(t, append(strings.Split(strings.Repeat("x,,", maxMembers)[:3*maxMembers-1], ","), "pickle", p.pickle)...), "without torch.save's storages"},
 		{"cut off", good[:1600], "tar archive"},
 		{"cut off in the storages", good[:len(good)-1024-512], "tar archive"},
@@ -228,7 +228,7 @@ func TestTorchTarArchive(t *testing.T) {
 	}
 	copy(b[at+148:], []byte{byte('0' + sum>>15&7), byte('0' + sum>>12&7), byte('0' + sum>>9&7), byte('0' + sum>>6&7), byte('0' + sum>>3&7), byte('0' + sum&7), 0, ' '})
 	_, err := read(b)
-	require.ErrorContains(t, err, "longer than what is left")
+	require.ErrorContains(t, err, "bytes that are left")
 }
 
 // Many views of one storage share its bytes: memory does not grow with them.

@@ -13,10 +13,11 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// CalibrationPlot draws a reliability diagram as a PNG file: for each bin of
-// probabilities the share of its pixels that lie in the target, which equals the
-// probability where it means what it says; and below it how many pixels the bins
-// have, on a logarithmic scale. The title gets the expected calibration error.
+// CalibrationPlot draws a reliability diagram as a PNG file. For each bin of
+// probabilities it shows the share of pixels in the target; if the probabilities
+// are calibrated, this share equals the probability. Below, it shows the number
+// of pixels of each bin on a logarithmic scale. The expected calibration error
+// is added to the title.
 func CalibrationPlot(path, title string, bins []metric.Bin) error {
 	top := newPlot(title, "", "share in the target")
 	if e := metric.CalibrationError(bins); finite(e) {
@@ -34,7 +35,7 @@ func CalibrationPlot(path, title string, bins []metric.Bin) error {
 	for i, b := range bins {
 		mean[i], share[i] = b.Mean, float64(b.InTarget)/float64(b.Pixels) // NaN without pixels
 		if b.Pixels > 0 {
-			height := math.Log10(float64(b.Pixels)) + 0.1 // one pixel shows, too
+			height := math.Log10(float64(b.Pixels)) + 0.1 // so that one pixel is visible too
 			bottom.Add(&box{b.Low, b.High, height, blue})
 			bottom.Y.Max = max(bottom.Y.Max, math.Ceil(height))
 		}
@@ -45,7 +46,7 @@ func CalibrationPlot(path, title string, bins []metric.Bin) error {
 	return savePlot(path, twoHeight, nil, top, bottom)
 }
 
-// box is a bar from the axis up.
+// box is a bar that begins at the axis.
 type box struct {
 	low, high, height float64
 	color             color.Color
@@ -57,7 +58,7 @@ func (b *box) Plot(c draw.Canvas, p *plot.Plot) {
 	c.FillPolygon(b.color, []vg.Point{{X: x0, Y: ty(0)}, {X: x1, Y: ty(0)}, {X: x1, Y: ty(b.height)}, {X: x0, Y: ty(b.height)}})
 }
 
-// powers marks whole powers of ten on an axis of logarithms.
+// powers places ticks at whole powers of ten on an axis of logarithms.
 type powers struct{}
 
 func (powers) Ticks(lo, hi float64) []plot.Tick {

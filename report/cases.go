@@ -12,24 +12,24 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// A Case is what was found on one image for one class, as its row of the table
-// and of the CSV.
+// A Case is the result for one class on one image: a row of the table and of
+// the CSV.
 type Case struct {
-	Fold      int    // in which the image was held out
-	Name      string // of the image
-	Patient   string // "" where it is not known
-	Class     string // "" where there is one class only
+	Fold      int    // the fold in which the image was held out
+	Name      string // name of the image
+	Patient   string // "" if it is not known
+	Class     string // "" if there is only one class
 	Overlap   metric.Overlap
-	HD95      float64 // 95th percentile of the distances between the outlines; NaN where one mask is empty, or it was not measured
-	Surface   float64 // mean of these distances; NaN as HD95
-	Unit      string  // of both: "mm", or "px" where the spacing is not known
-	Threshold float64 // above which a pixel was predicted
+	HD95      float64 // 95th percentile of the distances between the outlines; NaN if a mask is empty or it was not measured
+	Surface   float64 // mean of these distances; NaN in the same cases
+	Unit      string  // unit of both: "mm", or "px" if the spacing is not known
+	Threshold float64 // the probability above which a pixel was predicted
 }
 
 var caseHeader = []string{"fold", "name", "patient", "class", "target_pixels", "predicted_pixels", "dice", "iou", "hausdorff95", "surface_distance", "unit", "threshold"}
 
-// WriteCases writes a row per case and class as CSV with a header line. What was
-// not measured is an empty field.
+// WriteCases writes a row per case and class as CSV with a header line. A value
+// that was not measured is an empty field.
 func WriteCases(w io.Writer, cases []Case) error {
 	c := csv.NewWriter(w)
 	if err := c.Write(caseHeader); err != nil {
@@ -53,13 +53,13 @@ func WriteCases(w io.Writer, cases []Case) error {
 	return c.Error()
 }
 
-// A Confusion counts cases by whether anything is there and whether anything was
-// predicted, wherever in the image.
+// A Confusion counts cases by whether the target is empty and whether the
+// prediction is empty, wherever in the image the pixels are.
 type Confusion struct {
-	BothEmpty  int // nothing there, nothing predicted
-	FalseAlarm int // nothing there, something predicted
-	Missed     int // something there, nothing predicted
-	Found      int // something there, something predicted
+	BothEmpty  int // empty target, nothing predicted
+	FalseAlarm int // empty target, something predicted
+	Missed     int // target not empty, nothing predicted
+	Found      int // target not empty, something predicted
 }
 
 // Confuse counts the cases of a class.
@@ -83,8 +83,8 @@ func Confuse(cases []Case, class string) Confusion {
 	return c
 }
 
-// Table returns the counts as a table of the page, without a row for cases that
-// there are none of.
+// Table returns the counts as a table for the page. Rows without cases are left
+// out.
 func (c Confusion) Table() Table {
 	t := Table{Header: []string{"cases", "nothing predicted", "something predicted"}}
 	if c.BothEmpty+c.FalseAlarm > 0 {
@@ -96,9 +96,9 @@ func (c Confusion) Table() Table {
 	return t
 }
 
-// Extremes returns the indices of the n worst, the n median and the n best of the
-// cases of a class, each from low Dice to high, without one twice. Cases where
-// both masks are empty have nothing to look at and are left out.
+// Extremes returns the indices of the n worst, the n median and the n best cases
+// of a class. Each list goes from low to high Dice, and no case is in two lists.
+// Cases where both masks are empty are left out.
 func Extremes(cases []Case, class string, n int) (worst, median, best []int) {
 	var order []int
 	for i, k := range cases {
@@ -116,10 +116,11 @@ func Extremes(cases []Case, class string, n int) (worst, median, best []int) {
 	return worst, order[from:min(from+n, len(order))], best
 }
 
-// maxPageCases bounds the table of cases on the page.
+// maxPageCases is the largest number of cases in the table on the page.
 const maxPageCases = 300
 
-// caseTable returns the worst cases first, of all classes, and how many there are.
+// caseTable returns a table of the cases of all classes, the worst first, and the
+// number of its rows.
 func caseTable(cases []Case) (t Table, shown int) {
 	classes, patients, distances := false, false, false
 	for _, k := range cases {

@@ -14,15 +14,16 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// cellWidth is that of a column of the printed table: fastai's, whose table the
-// notebook prints, is 9, and 11 under the long names of the losses.
+// cellWidth returns the width of a column of the printed table. The notebook
+// prints fastai's table, where it is 9, and 11 for the long names of the
+// losses.
 func cellWidth(name string) int { return max(len(name), 8) + 1 }
 
-// tableWidth is that of the printed table in columns. What several classes measure
-// beyond it is in the files alone.
+// tableWidth is the width of the printed table in characters. Values of several
+// classes that do not fit are only in the files.
 const tableWidth = 100
 
-// fitting returns e with those of the first values that the printed table has room for.
+// fitting returns e with as many of its first values as fit in the printed table.
 func fitting(e metric.Epoch) metric.Epoch {
 	width := 0
 	for _, name := range append(tableHeader(e)[:2], "h:mm:ss") {
@@ -67,10 +68,10 @@ func writeCells(w io.Writer, header, cells []string) error {
 	return err
 }
 
-// WriteTable prints epochs as the notebook's table: a header line, then epoch,
-// train_loss, what was measured, and time. A new phase, and new names of what was
-// measured, get a header of their own, a phase a line with its name too. What has no
-// room in 100 columns is left out.
+// WriteTable prints epochs like the notebook's table: a header line, then the
+// columns epoch, train_loss, the measured values, and time. A new phase gets a line
+// with its name and a new header; new names of values also get a new header. Values
+// that do not fit in 100 characters are left out.
 func WriteTable(w io.Writer, epochs []metric.Epoch) error {
 	for i, e := range epochs {
 		e = fitting(e)
@@ -105,22 +106,22 @@ func sameNames(a, b metric.Epoch) bool {
 	return true
 }
 
-// The columns of the CSV before and after what was measured.
+// The columns of the CSV before and after the measured values.
 var (
 	csvFirst = []string{"phase", "epoch", "train_loss"}
 	csvLast  = []string{"rate", "images_per_second", "seconds"}
 )
 
 // WriteEpochs writes epochs as CSV with a header line: phase, epoch, train_loss,
-// what was measured, rate, images_per_second, seconds. Numbers are written so
-// that ReadEpochs gives back exactly the same ones. Epochs that measured
-// different things are an error.
+// the measured values, rate, images_per_second, seconds. ReadEpochs returns
+// exactly the same numbers. WriteEpochs returns an error if two epochs have
+// values of different names.
 func WriteEpochs(w io.Writer, epochs []metric.Epoch) error {
 	c := csv.NewWriter(w)
 	var header []string
 	for i, e := range epochs {
 		if !sameNames(e, epochs[0]) {
-			return fmt.Errorf("report: epochs: epoch %d measured %v, the first one %v; write them to files of their own", i, names(e), names(epochs[0]))
+			return fmt.Errorf("report: epochs: epoch %d measured %v, the first one %v; write them to separate files", i, names(e), names(epochs[0]))
 		}
 	}
 	header = append(header, csvFirst...)
@@ -151,12 +152,13 @@ func names(e metric.Epoch) []string {
 	return out
 }
 
-// ReadEpochs reads what WriteEpochs wrote. An error names the line and column.
+// ReadEpochs reads what WriteEpochs wrote. An error names the line and the
+// column.
 func ReadEpochs(r io.Reader) ([]metric.Epoch, error) {
 	c := csv.NewReader(r)
 	header, err := c.Read()
 	if errors.Is(err, io.EOF) {
-		return nil, errors.New("report: epochs: there is not even a header line")
+		return nil, errors.New("report: epochs: the file is empty; wanted a header line")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("report: epochs: %w", err)
@@ -171,7 +173,7 @@ func ReadEpochs(r io.Reader) ([]metric.Epoch, error) {
 			want = csvLast[(i-len(csvFirst)-max(measured, 0))%len(csvLast)]
 		}
 		if header[i] != want || measured < 0 {
-			return nil, fmt.Errorf("report: epochs: column %d of the header is %q, wanted %s, what was measured, %s", i+1, header[i], strings.Join(csvFirst, ", "), strings.Join(csvLast, ", "))
+			return nil, fmt.Errorf("report: epochs: column %d of the header is %q, wanted %s, the measured values, %s", i+1, header[i], strings.Join(csvFirst, ", "), strings.Join(csvLast, ", "))
 		}
 	}
 	var epochs []metric.Epoch
@@ -210,16 +212,15 @@ func ReadEpochs(r io.Reader) ([]metric.Epoch, error) {
 	}
 }
 
-// WriteEpochLine writes an epoch as one line of JSON: a file of such lines grows
-// with the run, and another program can follow it.
+// WriteEpochLine writes an epoch as one line of JSON. Another program can follow
+// a file of such lines while it grows.
 func WriteEpochLine(w io.Writer, e metric.Epoch) error { return json.NewEncoder(w).Encode(e) }
 
-// maxLine bounds a line of JSON that is read.
+// maxLine is the longest line of JSON that is read.
 const maxLine = 1 << 20
 
-// ReadEpochLines reads the lines that WriteEpochLine wrote. A last line that the
-// end of the file cuts, as a killed run leaves it, is left out; an error names
-// the line.
+// ReadEpochLines reads the lines that WriteEpochLine wrote. If a killed run left
+// the last line incomplete, that line is left out. An error names the line.
 func ReadEpochLines(r io.Reader) ([]metric.Epoch, error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	var epochs []metric.Epoch
@@ -244,8 +245,8 @@ func ReadEpochLines(r io.Reader) ([]metric.Epoch, error) {
 
 func exact(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-// six prints a loss or a score as fastai does, and leaves out what was not
-// measured.
+// six formats a loss or a score with six decimals, as fastai does; a value that
+// was not measured gives "".
 func six(v float64) string {
 	if v != v {
 		return "-"
@@ -253,7 +254,7 @@ func six(v float64) string {
 	return strconv.FormatFloat(v, 'f', 6, 64)
 }
 
-// clock prints a duration as mm:ss or h:mm:ss, cut to whole seconds.
+// clock formats a duration as mm:ss or h:mm:ss, rounded down to whole seconds.
 func clock(d time.Duration) string {
 	s := int64(max(d, 0) / time.Second)
 	if s < 3600 {

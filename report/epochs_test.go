@@ -91,7 +91,7 @@ func TestEpochsRoundTrip(t *testing.T) {
 func TestReadEpochsRefuses(t *testing.T) {
 	const head = "phase,epoch,train_loss,valid_loss,dice,rate,images_per_second,seconds\n"
 	for _, c := range []struct{ name, text, want string }{
-		{"nothing", "", "not even a header"},
+		{"nothing", "", "the file is empty"},
 		{"other header", "phase,epoch,loss,valid_loss,dice,rate,images_per_second,seconds\n", `column 3 of the header is "loss"`},
 		{"short header", "phase,epoch,train_loss,rate\n", `of the header is`},
 		{"no seconds", "phase,epoch,train_loss,valid_loss,dice,rate,images_per_second\n", `column 5 of the header is "dice"`},

@@ -18,28 +18,30 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// Events is a file of events as TensorBoard reads them: numbers and pictures by
-// name and step. It is written as the run goes; what a killed run leaves can be
-// read up to the last whole record. It is for one goroutine.
+// Events is a file of events for TensorBoard: numbers and pictures, each with a
+// name and a step. It is written during the run. The file of a killed run can
+// be read up to its last complete record. Events must not be used by several
+// goroutines at once.
 //
 // Source: tensorboard/compat/proto/event.proto and summary.proto;
 // tensorboard/summary/writer/record_writer.py.
 type Events struct {
 	f   *os.File
 	now func() time.Time
-	err error // the first one
+	err error // the first error
 }
 
-// EventOptions say how events begin.
+// EventOptions are optional settings of NewEvents.
 type EventOptions struct {
-	// First is the step at which the run begins, or goes on: what older files in
-	// the folder have from there on is forgotten by TensorBoard.
+	// First is the step at which the run begins or continues. TensorBoard then
+	// ignores events from this step on in older files of the folder.
 	First int64
 	Now   func() time.Time // nil means time.Now
 }
 
-// NewEvents makes a new file of events in the folder, which it makes too. A run
-// that goes on gets one more file; TensorBoard reads them as one.
+// NewEvents makes a new file of events in the folder, and the folder if needed.
+// A run that is resumed gets one more file; TensorBoard shows all files of a
+// folder as one run.
 func NewEvents(dir string, o *EventOptions) (*Events, error) {
 	var opt EventOptions
 	if o != nil {
@@ -51,7 +53,7 @@ func NewEvents(dir string, o *EventOptions) (*Events, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	// TensorBoard orders files by name, and the seconds in it are ten digits.
+	// TensorBoard sorts files by name, in which the seconds have ten digits.
 	seconds := opt.Now().Unix()
 	for n := range 1000 {
 		name := fmt.Sprintf("events.out.tfevents.%010d.hcunet.%03d", seconds, n)
@@ -70,7 +72,7 @@ func NewEvents(dir string, o *EventOptions) (*Events, error) {
 		e.record(opt.First, 7, start)                               // Event.session_log
 		return e, e.err
 	}
-	return nil, fmt.Errorf("report: there are a thousand files of events of this second in %s", dir)
+	return nil, fmt.Errorf("report: %s already has a thousand event files of this second", dir)
 }
 
 // Scalar writes a number.
@@ -104,8 +106,8 @@ func (e *Events) Image(tag string, step int64, m image.Image) error {
 	return e.summary(step, value)
 }
 
-// Epoch writes the numbers of an epoch under its names, with the prefix before
-// them, such as "fold 0/". What was not measured is left out.
+// Epoch writes the numbers of an epoch. Their names get a prefix, such as "fold
+// 0/". Values that were not measured are left out.
 func (e *Events) Epoch(prefix string, row metric.Epoch) error {
 	values := append(metric.Values{{Name: "train_loss", Value: row.TrainLoss}}, row.Values...)
 	values = append(values, metric.Value{Name: "rate", Value: row.Rate}, metric.Value{Name: "images_per_second", Value: row.Speed})
@@ -117,12 +119,12 @@ func (e *Events) Epoch(prefix string, row metric.Epoch) error {
 	return e.err
 }
 
-// Close syncs and closes the file. It returns the first error there was.
+// Close syncs and closes the file. It returns the first error of any call.
 func (e *Events) Close() error {
 	return errors.Join(e.err, e.f.Sync(), e.f.Close())
 }
 
-// summary writes an event of one value.
+// summary writes an event with one value.
 func (e *Events) summary(step int64, value []byte) error {
 	var s []byte
 	s = protowire.AppendTag(s, 1, protowire.BytesType) // Summary.value
@@ -131,7 +133,7 @@ func (e *Events) summary(step int64, value []byte) error {
 	return e.err
 }
 
-// record writes an event whose field what holds the bytes.
+// record writes an event with the bytes in its field what.
 func (e *Events) record(step int64, what protowire.Number, content []byte) {
 	if e.err != nil {
 		return
@@ -146,7 +148,7 @@ func (e *Events) record(step int64, what protowire.Number, content []byte) {
 	_, e.err = e.f.Write(frame(event))
 }
 
-// frame puts a record between its length and checksums, as TFRecord files do.
+// frame adds length and checksums to a record, as in TFRecord files.
 func frame(record []byte) []byte {
 	out := binary.LittleEndian.AppendUint64(nil, uint64(len(record)))
 	out = binary.LittleEndian.AppendUint32(out, maskedCRC(out))
@@ -156,8 +158,8 @@ func frame(record []byte) []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// maskedCRC is the checksum of a TFRecord, turned and moved so that it is not that
-// of data with checksums in it.
+// maskedCRC returns the checksum of a TFRecord: a CRC that is rotated and shifted
+// by a constant, because the CRC of data that contains CRCs is not reliable.
 //
 // Source: tensorflow/core/lib/hash/crc32c.h, Mask.
 func maskedCRC(b []byte) uint32 {

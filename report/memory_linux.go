@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// residentMemory returns the bytes of this process that are in memory, 0 where
-// that is not known.
+// residentMemory returns the resident memory of this process in bytes, 0 if it
+// is not known.
 //
 // Source: proc(5), /proc/pid/statm, the second field, in pages.
 func residentMemory() int64 {

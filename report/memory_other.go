@@ -2,6 +2,6 @@
 
 package report
 
-// residentMemory is not known without asking the system by its own way; the bar
-// then leaves it out.
+// residentMemory returns 0: each system has its own way to ask for it. The bar
+// then does not show it.
 func residentMemory() int64 { return 0 }

@@ -17,34 +17,34 @@ import (
 	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
-// A Page is a run on one HTML page. NewPage makes one of a [Run].
+// A Page describes a run on one HTML page. NewPage makes it from a [Run].
 type Page struct {
 	Title    string
 	Subtitle string
 	Sections []Section
 }
 
-// A Section of a page, in the order of its fields; what is empty is left out.
-// Nothing in it is taken for HTML.
+// A Section is a part of a page. Its fields are shown in their order; empty
+// fields are left out. All text is escaped, so HTML in it has no effect.
 type Section struct {
 	Heading string
-	Numbers []Number // large
-	Text    string   // an empty line begins a paragraph
+	Numbers []Number // shown large
+	Text    string   // an empty line begins a new paragraph
 	Tables  []Table
 	Images  []Picture
-	Log     string // in a typewriter's letters, such as a printed network
-	Folded  bool   // shown by a click on the heading
+	Log     string // shown in a monospaced font, such as a printed network
+	Folded  bool   // hidden until the reader clicks on the heading
 }
 
-// A Number stands large above what it means.
+// A Number is shown large, with its meaning below.
 type Number struct {
 	Value string // "0.8123"
 	Label string
-	Note  string // smaller
+	Note  string // shown smaller
 }
 
-// A Table of text and numbers: a column of numbers is set right, with figures of
-// equal width.
+// A Table holds text and numbers. Columns of numbers are aligned right, with
+// digits of equal width.
 type Table struct {
 	Caption string
 	Header  []string
@@ -52,10 +52,10 @@ type Table struct {
 	Tall    bool // scrolls within the page on a screen
 }
 
-// A Picture is a PNG file that goes into the page.
+// A Picture is a PNG file that is embedded in the page.
 type Picture struct {
 	Path    string
-	Caption string // "" shows none; the file's name is for those who cannot see it
+	Caption string // "" shows none; screen readers then get the name of the file
 }
 
 //go:embed page.html
@@ -81,14 +81,13 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"columns": columns,
 }).Parse(pageText))
 
-// WritePage writes the page to path, in one file that needs no other: pictures
-// are part of it. A picture that is missing or no PNG is an error, and nothing
-// is written.
+// WritePage writes the page to path as one file that contains its pictures. If
+// a picture is missing or not PNG, it returns an error and writes nothing.
 func WritePage(path string, p Page) error {
 	return atomicfile.Write(path, func(w io.Writer) error { return pageTemplate.Execute(w, p) })
 }
 
-// An embedded picture is an img element's source and size.
+// An embedded picture is the source and the size of an img element.
 type embedded struct {
 	Source        template.URL
 	Width, Height int
@@ -101,20 +100,21 @@ func embedPNG(p Picture) (embedded, error) {
 	}
 	c, err := png.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
-		return embedded{}, fmt.Errorf("report: %s is no PNG file: %w", p.Path, err)
+		return embedded{}, fmt.Errorf("report: %s is not a PNG file: %w", p.Path, err)
 	}
 	return embedded{template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(b)), c.Width, c.Height}, nil
 }
 
-// numberLike is what a column of numbers has in its cells: a number, perhaps with
-// a unit or a range, or a dash.
+// numberLike matches a cell of a column of numbers: a number, with or without a
+// unit, a range, or a dash.
 var numberLike = regexp.MustCompile(`^(|-|–|[+−-]?[0-9][0-9., ]*(e[+-]?[0-9]+)?( ?(%|mm|px|s|GB|MB))?|[0-9]+(:[0-9]{2})+|[0-9.]+ ?(–|to) ?[0-9.]+)$`)
 
-// longText is how many letters make a column wide enough to be broken.
+// longText is the number of letters from which on the text of a column may be
+// wrapped.
 const longText = 26
 
-// columns returns for each column the class of its cells: "n" for numbers, "w" for
-// words and names that may take lines of their own.
+// columns returns the CSS class of the cells of each column: "n" for numbers, "w"
+// for long text that may be wrapped.
 func columns(t Table) []string {
 	width := len(t.Header)
 	for _, r := range t.Rows {

@@ -252,7 +252,7 @@ func TestPageWithoutParts(t *testing.T) {
 		{"no negatives, at the top", ClassScores{Nested: all}, "2 held-out cases · all with a target<", "without"},
 		{"no positives, at the top", ClassScores{Nested: none}, "2 held-out cases · none with a target<", "0 with a"},
 		{"no positives", ClassScores{Nested: none}, "the share on which nothing is predicted, 0.5000 of 2 cases.", "0.0000"},
-		{"one fold", ClassScores{Same: all}, "thresholds chosen on these very cases, which flatters", "the other folds"},
+		{"one fold", ClassScores{Same: all}, "thresholds chosen on these same cases, so it is too high", "the other folds"},
 		{"no cases", ClassScores{}, "No case was scored.", "NaN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -298,7 +298,7 @@ func TestWritePage(t *testing.T) {
 	require.ErrorIs(t, WritePage(other, Page{Sections: []Section{{Images: []Picture{{Path: filepath.Join(dir, "absent.png")}}}}}), os.ErrNotExist)
 	text := filepath.Join(dir, "no.png")
 	require.NoError(t, os.WriteFile(text, []byte("no picture"), 0o666))
-	require.ErrorContains(t, WritePage(other, Page{Sections: []Section{{Images: []Picture{{Path: text}}}}}), "no.png is no PNG")
+	require.ErrorContains(t, WritePage(other, Page{Sections: []Section{{Images: []Picture{{Path: text}}}}}), "no.png is not a PNG")
 	require.NoFileExists(t, other)
 }
 

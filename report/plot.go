@@ -1,7 +1,8 @@
-// Package report shows people what a training run did: a progress bar and a
-// table while it runs, files of what was measured (CSV, lines of JSON, events of
-// TensorBoard), and afterwards plots and sample pictures as PNG files and all of it
-// on one page. It knows numbers and images only, no models.
+// Package report shows people what a training run does. During the run it shows a
+// progress bar and a table, and writes the measured values to files (CSV, lines of
+// JSON, TensorBoard events). Afterwards it draws plots and sample pictures as PNG
+// files and writes one HTML page with everything. It works with numbers and images
+// only, not with models.
 package report
 
 import (
@@ -23,8 +24,8 @@ import (
 	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
-// The palette: Okabe and Ito 2008, "Color Universal Design", told apart by
-// colour-blind readers too.
+// The palette is that of Okabe and Ito 2008, "Color Universal Design", which
+// colour-blind readers can distinguish too.
 var (
 	blue       = color.RGBA{0, 114, 178, 255}
 	vermillion = color.RGBA{213, 94, 0, 255}
@@ -39,25 +40,25 @@ var (
 	rule = color.RGBA{225, 225, 225, 255}
 )
 
-// Pictures are narrow, so that they can be read on a telephone as on paper.
+// Pictures are narrow, so that they can be read on a telephone and on paper.
 const (
 	dpi       = 144 // 5.4 inches across are 778 pixels
 	plotWidth = 5.4 * vg.Inch
 	oneHeight = 3.5 * vg.Inch
-	twoHeight = 5.4 * vg.Inch // of two, one above the other
+	twoHeight = 5.4 * vg.Inch // height of two plots, one above the other
 )
 
 // A Curve is Dice against threshold: Dice[i] is the score of the pixels above
 // Thresholds[i].
 type Curve struct {
-	Name       string // of the fold, shown in the legend where there are several curves
-	Pooled     bool   // of all folds together: drawn strong and dark, above the others
+	Name       string // name of the fold, shown in the legend if there are several curves
+	Pooled     bool   // a curve of all folds together; drawn thick and dark, above the others
 	Thresholds []float64
 	Dice       []float64
 }
 
-// Best returns the first threshold with the highest Dice, and that Dice; NaN for
-// a curve without a finite value.
+// Best returns the first threshold with the highest Dice, and that Dice. Both
+// are NaN if no value is finite.
 func (c Curve) Best() (threshold, dice float64) {
 	threshold, dice = math.NaN(), math.NaN()
 	for i := range min(len(c.Dice), len(c.Thresholds)) {
@@ -68,8 +69,9 @@ func (c Curve) Best() (threshold, dice float64) {
 	return threshold, dice
 }
 
-// DicePlot draws Dice against threshold as a PNG file, the best of each curve
-// marked, and named in the title or, of several, below the plot. It panics if a curve's slices differ in length.
+// DicePlot draws Dice against threshold as a PNG file. The best point of each curve is
+// marked, and written in the title or, if there are several curves, below the plot. It
+// panics if the slices of a curve differ in length.
 func DicePlot(path, title string, curves ...Curve) error {
 	p := newPlot(title, "threshold", "Dice")
 	key := p.Legend
@@ -99,9 +101,9 @@ func DicePlot(path, title string, curves ...Curve) error {
 	return savePlot(path, oneHeight, &key, p)
 }
 
-// A LossHistory is what a run measured: one training loss a batch, and one
-// validation loss for each number of batches in ValidAt (the batches trained
-// before it was measured). Values that are not finite are left out.
+// A LossHistory holds the losses of a run: a training loss for each batch, and
+// validation losses. ValidAt[i] is the number of batches that were trained
+// before Valid[i] was measured. Values that are not finite are left out.
 type LossHistory struct {
 	Train   []float64
 	ValidAt []int
@@ -109,17 +111,17 @@ type LossHistory struct {
 	Phases  []Phase
 }
 
-// A Phase of a run: where it begins, and what it is called.
+// A Phase is the name and the beginning of a phase of a run.
 type Phase struct {
 	Name  string
-	Start int // batches trained before it
+	Start int // number of batches that were trained before the phase
 }
 
-// LossPlot draws training and validation loss against the batch as a PNG file:
-// each batch thin, its running mean and the validation loss strong, the phases
-// marked. The running mean begins anew with each phase, as the training loop's
-// does: at the end of an epoch it is the number in the table. It panics if Valid
-// and ValidAt differ in length.
+// LossPlot draws training and validation loss against the batch as a PNG file.
+// The loss of each batch is a thin line, its running mean and the validation
+// loss are thick, and phases are marked. The running mean restarts with each
+// phase, as in the training loop, so at the end of an epoch it equals the number
+// in the table. It panics if Valid and ValidAt differ in length.
 func LossPlot(path, title string, h LossHistory) error {
 	if len(h.Valid) != len(h.ValidAt) {
 		panic(fmt.Errorf("report: %d validation losses at %d places", len(h.Valid), len(h.ValidAt)))
@@ -150,7 +152,7 @@ func LossPlot(path, title string, h LossHistory) error {
 }
 
 // runningMean returns fastai's smoothed loss after each batch, NaN where the loss
-// is not finite. It begins anew with each phase.
+// is not finite. It restarts with each phase.
 func runningMean(losses []float64, phases []Phase) []float64 {
 	mean := make([]float64, len(losses))
 	sum, weight := 0.0, 0.0
@@ -167,8 +169,9 @@ func runningMean(losses []float64, phases []Phase) []float64 {
 	return mean
 }
 
-// SchedulePlot draws the learning rates (one slice a layer group, one value an
-// iteration) and below it the momentum as a PNG file, the phases marked.
+// SchedulePlot draws the learning rates (one slice per layer group, one value
+// per iteration) and below them the momentum as a PNG file, with the phases
+// marked.
 func SchedulePlot(path, title string, rates [][]float64, momentum []float64, phases []Phase) error {
 	top := newPlot(title, "", "learning rate")
 	for i, r := range rates {
@@ -190,7 +193,8 @@ func SchedulePlot(path, title string, rates [][]float64, momentum []float64, pha
 	return savePlot(path, twoHeight, nil, top, bottom)
 }
 
-// newPlot returns a plot in the house style: sans serif, light grid, no frame.
+// newPlot returns a plot in the style of this package: sans serif, light grid,
+// no frame.
 func newPlot(title, x, y string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = title
@@ -230,8 +234,8 @@ func sans(size float64, weight font.Weight) plotfont.Font {
 	return plotfont.Font{Typeface: "Liberation", Variant: "Sans", Weight: weight, Size: vg.Length(size)}
 }
 
-// ticks stand at multiples of 1, 2 or 5 times a power of ten, four to eight of
-// them, all with the same number of decimals.
+// ticks places four to eight ticks at multiples of 1, 2 or 5 times a power of
+// ten, all with the same number of decimals.
 type ticks struct{}
 
 func (ticks) Ticks(lo, hi float64) []plot.Tick {
@@ -249,7 +253,7 @@ func (ticks) Ticks(lo, hi float64) []plot.Tick {
 	}
 	first, last := math.Ceil(lo/step), math.Floor(hi/step)
 	if step == 0 || last-first > 100 || first == first+1 {
-		return plot.DefaultTicks{}.Ticks(lo, hi) // the numbers are too close to each other for their size
+		return plot.DefaultTicks{}.Ticks(lo, hi) // the numbers are too close together for their size
 	}
 	label := func(v float64) string { return strconv.FormatFloat(v, 'f', max(-exponent, 0), 64) }
 	if exponent < -5 || exponent > 6 {
@@ -274,8 +278,8 @@ func addLine(p *plot.Plot, pts plotter.XYs, c color.Color, width float64) {
 	}
 }
 
-// addPieces adds a line that is broken where a phase begins: at the batches
-// numbered Start+1 and on.
+// addPieces adds a line that is interrupted where a phase begins, at batch
+// Start+1.
 func addPieces(p *plot.Plot, x, y []float64, phases []Phase, c color.Color) {
 	from := 0
 	for i := range x {
@@ -289,7 +293,7 @@ func addPieces(p *plot.Plot, x, y []float64, phases []Phase, c color.Color) {
 	addLine(p, xys(x[from:], y[from:]), c, 2)
 }
 
-// phaseMarks are dashed lines where phases begin, with their names above.
+// phaseMarks draws dashed lines where phases begin, with their names above.
 type phaseMarks struct {
 	phases []Phase
 	end    int // batches
@@ -310,7 +314,7 @@ func (m phaseMarks) Plot(c draw.Canvas, p *plot.Plot) {
 		if i+1 < len(m.phases) {
 			end = m.phases[i+1].Start
 		}
-		// A name that is wider than its phase would run into the next one.
+		// A name that is wider than its phase would overlap the next name.
 		begin := max(tx(float64(ph.Start)), c.Min.X) // batches are counted from 1
 		if style.Width(ph.Name) <= tx(float64(end))-begin-6 {
 			c.FillText(style, vg.Point{X: begin + 3, Y: c.Max.Y - 1}, ph.Name)
@@ -324,7 +328,7 @@ func addDots(p *plot.Plot, pts plotter.XYs, c color.Color) {
 	}
 }
 
-// bestMark is a dot with a ring around it, and dashed lines to both axes.
+// bestMark draws a dot with a ring around it, and dashed lines to both axes.
 type bestMark struct {
 	x, y  float64
 	color color.Color
@@ -343,7 +347,7 @@ func (m *bestMark) Plot(c draw.Canvas, p *plot.Plot) {
 	c.DrawGlyph(draw.GlyphStyle{Color: m.color, Radius: 4, Shape: draw.CircleGlyph{}}, at)
 }
 
-// xys pairs x and y and leaves out what is not finite.
+// xys pairs x and y and leaves out points that are not finite.
 func xys(x, y []float64) plotter.XYs {
 	pts := make(plotter.XYs, 0, len(x))
 	for i := range x {
@@ -362,9 +366,9 @@ func count(n int) []float64 {
 	return x
 }
 
-// lossRange keeps a few wild batches from flattening the curves that matter: the
-// range is that of the running mean and the validation loss, widened by a
-// quarter, within what there is.
+// lossRange returns the range of the loss axis: the range of the running mean
+// and the validation loss, widened by a quarter, but within [lo, hi]. So a few
+// batches with very high loss do not flatten the curves.
 func lossRange(mean, valid []float64, lo, hi float64) (float64, float64) {
 	a, b := math.Inf(1), math.Inf(-1)
 	for _, s := range [][]float64{mean, valid} {
@@ -381,8 +385,8 @@ func lossRange(mean, valid []float64, lo, hi float64) (float64, float64) {
 	return max(lo, a-margin), min(hi, b+margin)
 }
 
-// savePlot draws the plots below each other, and below them the key, if it is not
-// nil, which makes the picture higher.
+// savePlot draws the plots below each other and saves the picture. If key is not
+// nil, it is drawn at the bottom and the picture becomes higher.
 func savePlot(path string, height vg.Length, key *plot.Legend, plots ...*plot.Plot) error {
 	for _, p := range plots {
 		if margin := 0.04 * (p.Y.Max - p.Y.Min); finite(margin) && p.Y.Max > p.Y.Min {

@@ -16,43 +16,43 @@ import (
 )
 
 const (
-	redrawEvery = 100 * time.Millisecond // of the bar: smooth to the eye, nothing beside a training step
+	redrawEvery = 100 * time.Millisecond // of the bar: looks smooth, and costs little compared to a training step
 	lineEvery   = 30 * time.Second       // between lines in a log
-	barCells    = 30                     // the bar shrinks where the terminal is narrow
-	minCells    = 5                      // and goes
-	lossDecay   = 0.98                   // of the running mean shown: fastai's SmoothenValue
+	barCells    = 30                     // the bar is shorter if the terminal is narrow
+	minCells    = 5                      // a shorter bar is left out
+	lossDecay   = 0.98                   // of the running mean that is shown: fastai's SmoothenValue
 )
 
-// A Progress shows how far a task is. On a terminal that is one live line with a
-// bar and the time left, and above it whatever was printed; elsewhere it is
-// plain lines, at most one every half minute, fit for a log file. Errors of the
-// writer are ignored: a run does not die because nobody watches it. All methods
-// may be called from several goroutines, and do nothing on a nil *Progress.
+// A Progress shows the progress of a task. On a terminal it shows one live line
+// with a bar and the time left, below the lines that were printed. Elsewhere it
+// prints plain lines for a log file, at most one every half minute. Errors of
+// the writer are ignored, so that they do not end a run. All methods may be
+// called from several goroutines, and do nothing on a nil *Progress.
 //
-// The well-known vbauerster/mpb and schollz/progressbar draw bars alone: of a run
-// that is written to a log file they show nothing, or a line of carriage returns.
+// The well-known vbauerster/mpb and schollz/progressbar draw only bars: in a log
+// file they write nothing, or one line with carriage returns.
 type Progress struct {
 	mu    sync.Mutex
 	w     io.Writer
-	width func() int // columns of the terminal; nil where there is none
+	width func() int // width of the terminal in characters; nil without a terminal
 	now   func() time.Time
 
-	memory      func() int64 // bytes; 0 is not known
+	memory      func() int64 // bytes; 0 means not known
 	memoryLabel string
 
 	title    string
-	total    int64 // 0 is not known
+	total    int64 // 0 means not known
 	done     int64
-	images   int64 // trained in this task
-	first    int64 // done before the task began to move, such as a resumed download's
+	images   int64 // number of images trained in this task
+	first    int64 // done before the task began, for example in an earlier download
 	bytes    bool
 	running  bool
-	header   bool // the table's header has been printed for this task
+	header   bool // the header of the table was printed for this task
 	loss     float64
-	weight   float64   // of loss: 1 - lossDecay^n
-	began    time.Time // of the task
+	weight   float64   // the weight of loss, 1 - lossDecay^n
+	began    time.Time // when the task began
 	shown    time.Time // when the bar or a line was last written
-	barShown bool      // the cursor stands behind a bar
+	barShown bool      // the cursor is at the end of a bar
 }
 
 // NewProgress returns a Progress that writes to w, usually os.Stderr. The bar is
@@ -71,9 +71,9 @@ func NewProgress(w io.Writer) *Progress {
 	return p
 }
 
-// Memory makes the bar show what used returns, in bytes, under a label such as
-// "GPU", in place of the memory of the process; used is called each time the bar
-// is drawn, from the goroutine that moves it.
+// Memory makes the bar show the bytes that used returns, with a label such as
+// "GPU", in place of the memory of the process. used is called each time the bar
+// is drawn, from the goroutine that reports progress.
 func (p *Progress) Memory(label string, used func() int64) {
 	if p == nil {
 		return
@@ -83,16 +83,17 @@ func (p *Progress) Memory(label string, used func() int64) {
 	p.memoryLabel, p.memory = label, used
 }
 
-// Start begins a task of total steps (batches over all epochs, films, ...); one
-// that is still running is ended. A total of 0 means that it is not known.
+// Start begins a task of total steps (batches of all epochs, films, ...). It
+// ends the task before, if that is still running. A total of 0 means that it is
+// not known.
 func (p *Progress) Start(title string, total int) { p.start(title, int64(total), false) }
 
 // StartBytes begins a task that is counted in bytes, such as a download.
 func (p *Progress) StartBytes(title string, total int64) { p.start(title, total, true) }
 
-// Bytes returns a function that reports a download: its first call begins the
-// task, with the total that it is given (0 or less is not known). It fits
-// checkpoint.FetchOptions.Progress.
+// Bytes returns a function for checkpoint.FetchOptions.Progress that shows a
+// download. Its first call begins the task with that total (0 or less means not
+// known).
 func (p *Progress) Bytes(title string) func(done, total int64) {
 	started := false
 	return func(done, total int64) {
@@ -104,9 +105,9 @@ func (p *Progress) Bytes(title string) func(done, total int64) {
 	}
 }
 
-// Step counts one batch of so many images; it shows the running mean of the loss
-// and the images per second. A loss that is not finite shows, and stays, as what
-// it is.
+// Step counts one batch of that many images, and shows the running mean of the
+// loss and the images per second. After a loss that is not finite, the running
+// mean is not finite either.
 func (p *Progress) Step(loss float64, images int) {
 	if p == nil {
 		return
@@ -129,8 +130,8 @@ func (p *Progress) Add(n int) {
 	p.set(p.done + int64(n))
 }
 
-// Set says that done steps or bytes are done. What the first call of a task says
-// was there from before and does not count as pace.
+// Set sets the number of steps or bytes that are done. The number in the first
+// call of a task was done before, and does not count for the speed.
 func (p *Progress) Set(done int64) {
 	if p == nil {
 		return
@@ -143,8 +144,8 @@ func (p *Progress) Set(done int64) {
 	p.set(done)
 }
 
-// Epoch prints a row of the table above the bar, the header before the first row
-// of each task. What has no room in 100 columns is left out.
+// Epoch prints a row of the table above the bar, and the header before the first
+// row of each task. Values that do not fit in 100 characters are left out.
 func (p *Progress) Epoch(e metric.Epoch) {
 	if p == nil {
 		return
@@ -174,8 +175,8 @@ func (p *Progress) Printf(format string, args ...any) {
 	p.print(func() { fmt.Fprintf(p.w, format+"\n", args...) })
 }
 
-// End takes the bar away and, where no table tells the story, leaves a line that
-// says what was done in what time. Without a running task it does nothing.
+// End removes the bar. If no table was printed, it prints a line with the amount
+// and the time. Without a running task it does nothing.
 func (p *Progress) End() {
 	if p == nil {
 		return
@@ -206,7 +207,8 @@ func (p *Progress) start(title string, total int64, bytes bool) {
 	}
 }
 
-// set moves the task on, and shows it if it is time to.
+// set sets the progress of the task and redraws the bar or prints a line if it
+// is time to.
 func (p *Progress) set(done int64) {
 	p.done = done
 	now := p.now()
@@ -221,7 +223,7 @@ func (p *Progress) set(done int64) {
 	}
 }
 
-// print runs write with the bar out of the way.
+// print erases the bar, calls write and draws the bar again.
 func (p *Progress) print(write func()) {
 	p.clearBar()
 	write()
@@ -253,8 +255,8 @@ func (p *Progress) clearBar() {
 //
 //	title  45% ━━━━━━──────  135/300  loss 0.0387  08:02 left  12.3 images/s  2.1 GB
 //
-// over the line the cursor stands on, never wider than the terminal: a line that
-// wraps could not be taken back.
+// over the current line. It is never wider than the terminal, because a line
+// that wraps could not be erased.
 func (p *Progress) drawBar() {
 	now := p.now()
 	p.shown = now
@@ -281,8 +283,8 @@ func (p *Progress) drawBar() {
 	p.barShown = true
 }
 
-// status returns "135/300" and what follows it: the loss, and the time left at
-// the mean pace so far.
+// status returns the count, "135/300", and what follows it: the loss, and the
+// time left at the mean speed so far.
 func (p *Progress) status(now time.Time) (count, rest string) {
 	count = p.amount(p.done)
 	if p.total > 0 {
@@ -294,7 +296,7 @@ func (p *Progress) status(now time.Time) (count, rest string) {
 	elapsed := now.Sub(p.began)
 	if moved := p.done - p.first; moved > 0 && p.total > p.done {
 		left := elapsed.Seconds() * float64(p.total-p.done) / float64(moved)
-		left = math.Ceil(min(left, math.MaxInt32) - 1e-3) // "00:00 left" would be a lie
+		left = math.Ceil(min(left, math.MaxInt32) - 1e-3) // rounded up, so that it never shows "00:00 left" too early
 		rest += "  " + clock(time.Duration(left)*time.Second) + " left"
 	} else if p.total == 0 {
 		rest += "  " + clock(elapsed)
@@ -302,7 +304,7 @@ func (p *Progress) status(now time.Time) (count, rest string) {
 	return count, rest
 }
 
-// pace returns the images per second and the memory, where there are any.
+// pace returns the images per second and the memory, as far as they are known.
 func (p *Progress) pace(now time.Time) string {
 	out := ""
 	if elapsed := now.Sub(p.began); p.images > 0 && elapsed > 0 {
@@ -314,7 +316,7 @@ func (p *Progress) pace(now time.Time) string {
 	return out
 }
 
-// size prints bytes as "2.1 GB" or "340 MB".
+// size formats bytes as "2.1 GB" or "340 MB".
 func size(n int64) string {
 	if n >= 1e9 {
 		return fmt.Sprintf("%.1f GB", float64(n)/1e9)

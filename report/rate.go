@@ -9,8 +9,8 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// A RateSearch is what a search for a learning rate met: at each rate, ascending and
-// above 0, the loss, and its running mean.
+// A RateSearch is the result of a search for a learning rate: the loss and its
+// running mean at each rate. The rates ascend and are above 0.
 type RateSearch struct {
 	Rates, Loss, Smooth []float64
 	Marks               []RateMark // rates that the search suggests
@@ -22,8 +22,8 @@ type RateMark struct {
 	Rate float64
 }
 
-// RatePlot draws a search as a PNG file, the rates on a logarithmic axis. It returns
-// an error if a rate is not above 0, or the lists differ in length.
+// RatePlot draws a search as a PNG file, with the rates on a logarithmic axis. It
+// returns an error if a rate is not above 0, or the lists differ in length.
 func RatePlot(path, title string, s RateSearch) error {
 	if len(s.Loss) != len(s.Rates) || len(s.Smooth) != len(s.Rates) || len(s.Rates) == 0 {
 		return fmt.Errorf("report: a search with %d rates, %d losses and %d running means", len(s.Rates), len(s.Loss), len(s.Smooth))

@@ -11,59 +11,58 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// A Run is what a training with folds left, for people: NewPage sets it out.
-// Everything but Title and Classes may be empty.
+// A Run holds the results of a training with folds that NewPage shows. All
+// fields except Title and Classes may be empty.
 type Run struct {
 	Title string
 
-	// Classes are what was looked for, all but the background, each with its
-	// scores.
+	// Classes are the classes without the background, each with its scores.
 	Classes []ClassScores
 
-	// Cases are those held out, a row per case and class, under the rule that
-	// Classes are scored by. The page shows the worst; CasesFile is the name of
-	// the CSV that has all of them, beside the page.
+	// Cases are the held-out cases, a row per case and class, scored with the
+	// same rules as Classes. The page shows the worst ones; CasesFile is the
+	// name of the CSV file with all of them, in the folder of the page.
 	Cases     []Case
 	CasesFile string
 
-	Batch    Picture     // the first batch as the network was given it: see Grid
+	Batch    Picture     // the first training batch, see Grid
 	Examples []Picture   // cases with contours, such as best, median and worst: see Samples
 	Folds    []FoldRun   // how each fold was trained
-	Facts    [][2]string // how the run was made: what, and its value
+	Facts    [][2]string // how the run was made: names and values
 	Network  string      // the printed module tree
 }
 
-// ClassScores are the scores of a class on the held-out cases.
+// ClassScores holds the scores of a class on the held-out cases.
 type ClassScores struct {
-	Name string // "" where there is one class only
+	Name string // "" if there is only one class
 
-	// Nested is scored honestly: each fold under rules that were chosen on the
-	// other folds. Same is scored under rules chosen on the cases that they are
-	// scored on, which flatters. The page leads with Nested; one without images
-	// is left out, as Nested is where there is only one fold.
+	// Nested is the unbiased score: the rule for each fold was chosen on the
+	// other folds. Same is scored with rules that were chosen on the scored
+	// cases, so it is too high. The page shows Nested first. A report without
+	// images is left out, such as Nested if there is only one fold.
 	Nested, Same metric.Report
 
 	Rules    []RuleScore // the ways to choose a rule that were tried
 	Pictures []Picture   // such as threshold curves and calibration
 }
 
-// A RuleScore is a way to choose the rule that makes masks, and what came of it.
+// A RuleScore is a way to choose the rule that makes masks, and its result.
 type RuleScore struct {
 	Name         string // "one threshold, pooled"
 	Rule         string // for new images, in words
 	Nested, Same metric.Parts
-	Used         bool // for the predictions
+	Used         bool // this rule makes the predictions
 }
 
-// A FoldRun is how a fold was trained.
+// A FoldRun describes the training of a fold.
 type FoldRun struct {
 	Name     string // "Fold 0"
 	Epochs   []metric.Epoch
 	Pictures []Picture // such as losses and rates
 }
 
-// NewPage sets a run out: the honest scores first, then what they are made of, the
-// cases, the training, and how it was made.
+// NewPage returns the page of a run: first the unbiased scores, then their
+// components, the cases, the training, and how the run was made.
 func NewPage(r Run) Page {
 	p := Page{Title: r.Title, Subtitle: r.subtitle()}
 	for _, c := range r.Classes {
@@ -102,7 +101,7 @@ func NewPage(r Run) Page {
 	return p
 }
 
-// subtitle says how much the scores rest on.
+// subtitle says on how many cases the scores are computed.
 func (r Run) subtitle() string {
 	if len(r.Classes) == 0 {
 		return ""
@@ -145,7 +144,7 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// lead returns the report that the page leads with.
+// lead returns the report that the page shows first.
 func (c ClassScores) lead() metric.Report {
 	if c.Nested.Images() > 0 {
 		return c.Nested
@@ -166,18 +165,18 @@ func (c ClassScores) section(cases []Case) Section {
 	honest := c.Nested.Images() > 0
 	main := Number{Value: four(lead.Dice), Label: "mean Dice", Note: "thresholds chosen on the other folds"}
 	if !honest {
-		main.Note = "thresholds chosen on these very cases, which flatters"
+		main.Note = "thresholds chosen on these same cases, so it is too high"
 	}
 	if i := lead.Interval; i.Level > 0 {
 		main.Note += fmt.Sprintf("; %.0f %% interval %s to %s", 100*i.Level, four(i.Low), four(i.High))
 	}
 	s.Numbers = []Number{main, {four(lead.IoU), "mean IoU", "same cases, same thresholds"}}
 	if lead.Negatives > 0 {
-		s.Numbers = append(s.Numbers, Number{four(lead.AllEmpty()), "predicting nothing", "what an empty answer for every case would score"})
+		s.Numbers = append(s.Numbers, Number{four(lead.AllEmpty()), "predicting nothing", "the score of an empty mask for every case"})
 	}
 	s.Text = decomposition(lead.Parts)
 	if honest && c.Same.Images() > 0 {
-		s.Text += fmt.Sprintf("\n\nAt thresholds chosen on the cases that are scored the mean Dice would be %s, %s more: the part of it that does not carry over to new cases.",
+		s.Text += fmt.Sprintf("\n\nAt thresholds chosen on the cases that are scored the mean Dice would be %s, %s more: the part that is not to be expected on new cases.",
 			four(c.Same.Dice), four(c.Same.Dice-c.Nested.Dice))
 	}
 	if len(c.Rules) > 0 {
@@ -192,7 +191,8 @@ func (c ClassScores) section(cases []Case) Section {
 	return s
 }
 
-// decomposition says what a mean Dice is made of. What has no cases is left out.
+// decomposition describes the components of a mean Dice. A component without
+// cases is left out.
 func decomposition(p metric.Parts) string {
 	negative := fmt.Sprintf("%s of %s without a target (specificity)", four(p.Specificity), plural(p.Negatives, "case"))
 	positive := fmt.Sprintf("%s, the mean Dice of %s with one", four(p.DicePositive), plural(p.Positives, "case"))
@@ -242,7 +242,7 @@ func (r Run) caseSection() Section {
 	return s
 }
 
-// foldSummary shows the last epoch of each fold.
+// foldSummary returns a section with the last epoch of each fold.
 func foldSummary(folds []FoldRun) Section {
 	t := Table{Caption: "Last epoch of each fold"}
 	for _, f := range folds {
@@ -278,7 +278,7 @@ func epochTables(epochs []metric.Epoch) []Table {
 	return out
 }
 
-// four prints a score; what was not measured is a dash.
+// four formats a score with four decimals, or as a dash if it was not measured.
 func four(v float64) string {
 	if math.IsNaN(v) {
 		return "–"
@@ -286,9 +286,9 @@ func four(v float64) string {
 	return fmt.Sprintf("%.4f", v)
 }
 
-// CasesOf returns the rows of a class of a table's cases, each under the rule of
-// its fold, as metric.Choice's SameRule and NestedRule give it. Distances, which
-// a table does not know, are NaN.
+// CasesOf returns the rows of a class for the cases of a table, each scored with
+// the rule of its fold; metric.Choice has SameRule and NestedRule for this.
+// Distances are NaN, because a table does not have them.
 func CasesOf(t *metric.Table, class uint8, ruleOf func(fold int) metric.Rule) ([]Case, error) {
 	overlaps, err := t.Overlaps(class, ruleOf)
 	if err != nil {
@@ -308,9 +308,9 @@ func CasesOf(t *metric.Table, class uint8, ruleOf func(fold int) metric.Rule) ([
 	return cases, nil
 }
 
-// CurvesOf returns mean Dice against threshold of a class of a table's cases for
-// DicePlot: a curve for each fold and, where there are several, one of all cases
-// together. The notebook's noise rule acts where minSum is not 0.
+// CurvesOf returns curves for DicePlot: mean Dice against threshold of a class,
+// for each fold of the table and, if there are several, for all cases together.
+// If minSum is not 0, the notebook's noise rule is applied.
 func CurvesOf(t *metric.Table, class uint8, minSum float64) ([]Curve, error) {
 	folds := map[int]bool{}
 	for _, c := range t.Cases() {
@@ -337,8 +337,8 @@ func CurvesOf(t *metric.Table, class uint8, minSum float64) ([]Curve, error) {
 	return curves, nil
 }
 
-// RulesOf returns the three ways of metric.Table.Search as rows of the page; used
-// is the one whose rule makes the predictions.
+// RulesOf returns the three ways of metric.Table.Search as rows for the page;
+// used is the way whose rule makes the predictions.
 func RulesOf(c *metric.Choices, used *metric.Choice) []RuleScore {
 	row := func(name string, x *metric.Choice) RuleScore {
 		return RuleScore{Name: name, Rule: x.Rule.String(), Nested: x.Nested, Same: x.Same, Used: x == used}

@@ -19,20 +19,20 @@ import (
 	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
-// A Sample is an image with what is in it. Masks are class indices row by row, of
-// the image's size; class 0 is the background.
+// A Sample is an image with its masks. Masks are row-major class indices in the
+// size of the image; class 0 is the background.
 type Sample struct {
-	Caption   string // such as the file name and the Dice
+	Caption   string // for example the file name and the Dice
 	Image     image.Image
 	Target    []uint8 // nil if it is not known
 	Predicted []uint8 // nil if there is none
 }
 
-// SampleOptions say how samples are laid out.
+// SampleOptions say how samples are drawn.
 type SampleOptions struct {
 	Title   string
-	Classes []string // names, Classes[0] the background; for the legend where there are several
-	Cell    int      // pixels of a cell's longer side; 0 means 256
+	Classes []string // names of the classes, Classes[0] the background; for the legend if there are several
+	Cell    int      // longer side of a cell in pixels; 0 means 256
 }
 
 const (
@@ -42,7 +42,8 @@ const (
 	dash       = 3
 )
 
-// The palette of the plots, brighter: contours lie on dark pictures.
+// The palette of the plots, but brighter, because contours are drawn on dark
+// pictures.
 var (
 	predicted     = color.RGBA{255, 176, 0, 255}
 	contourColors = []color.RGBA{
@@ -55,16 +56,17 @@ var (
 	}
 )
 
-// maxSampleSide bounds what is drawn: a picture of a thousand rows helps nobody
-// and takes gigabytes.
+// maxSampleSide is the largest side of a picture: one with thousands of rows
+// would take gigabytes and nobody could use it.
 const maxSampleSide = 30_000
 
 // Samples draws rows of image, target and prediction side by side as a PNG file.
-// Masks are contours, which leave free what they are about; under a prediction
-// the target's is dashed. Where there is one class, the target is green and the
-// prediction amber; several classes have their own colours and a legend. An image
-// is enlarged by pixel repeat or reduced to fit its cell. An image or mask whose
-// sizes differ, or a class without a name, is an error that names the row.
+// Masks are drawn as contours, so that the image inside stays visible; the
+// contour of the target is also drawn under the prediction, dashed. With one
+// class, the target is green and the prediction amber; several classes have their
+// own colours and a legend. Images are enlarged by repeating pixels, or reduced,
+// to fit the cell. If the sizes of an image and a mask differ, or a class has no
+// name, the error names the row.
 func Samples(path string, samples []Sample, o *SampleOptions) error {
 	page, err := newSheet(samples, o, 1, 3)
 	if err != nil {
@@ -89,10 +91,10 @@ func Samples(path string, samples []Sample, o *SampleOptions) error {
 	return page.save(path)
 }
 
-// Grid draws samples in a grid of so many columns as a PNG file, each with the
-// contours of its target and its prediction, where it has them, and its caption
-// below: such as the first augmented batch. See Samples for the colours and the
-// errors.
+// Grid draws samples, for example the first augmented batch, in a grid with
+// that many columns as a PNG file. Each has the contours of its target and
+// prediction, if it has them, and its caption below. See Samples for colours
+// and errors.
 func Grid(path string, samples []Sample, columns int, o *SampleOptions) error {
 	columns = max(min(columns, len(samples)), 1)
 	page, err := newSheet(samples, o, columns, columns)
@@ -120,13 +122,13 @@ func Grid(path string, samples []Sample, columns int, o *SampleOptions) error {
 	return page.save(path)
 }
 
-// ImageOf returns planes of values in [0, 1], (channels, height, width), as an
-// image: grey for one channel or two, of which the second is left out, and the
-// first three as red, green and blue for more. Values outside are cut, NaN is
-// black.
+// ImageOf returns planes (channels, height, width) of values in [0, 1] as an
+// image. With one or two channels the first one is shown in grey; with more the
+// first three are red, green and blue. Values outside [0, 1] are clipped; NaN
+// is black.
 func ImageOf(channels, height, width int, values []float32) (image.Image, error) {
 	if channels < 1 || height < 1 || width < 1 || len(values)/channels/height != width || len(values)%(channels*height) != 0 {
-		return nil, fmt.Errorf("report: %d values are no %d channels of %d rows and %d columns", len(values), channels, height, width)
+		return nil, fmt.Errorf("report: %d values cannot be %d channels of %d rows and %d columns", len(values), channels, height, width)
 	}
 	level := func(v float32) uint8 {
 		if !(v > 0) {
@@ -149,14 +151,14 @@ func ImageOf(channels, height, width int, values []float32) (image.Image, error)
 	return out, nil
 }
 
-// BatchSamples returns the images of a batch, (images, channels, height, width)
-// with values in [0, 1], for Grid: with their targets, class indices row by row,
-// unless these are nil, and with captions as far as there are some.
+// BatchSamples returns the images of a batch as samples for Grid. images is
+// (images, channels, height, width) with values in [0, 1]; targets are row-major
+// class indices, or nil; there may be fewer captions than images.
 func BatchSamples(channels, height, width int, images []float32, targets []uint8, captions []string) ([]Sample, error) {
 	per := channels * height * width
 	if channels < 1 || height < 1 || width < 1 || per/channels/height != width || len(images)%per != 0 ||
 		targets != nil && len(targets) != len(images)/channels {
-		return nil, fmt.Errorf("report: %d values and %d targets are no batch of images of %d channels, %d rows and %d columns", len(images), len(targets), channels, height, width)
+		return nil, fmt.Errorf("report: %d values and %d targets cannot be a batch of images of %d channels, %d rows and %d columns", len(images), len(targets), channels, height, width)
 	}
 	samples := make([]Sample, len(images)/per)
 	for i := range samples {
@@ -175,19 +177,19 @@ func BatchSamples(channels, height, width int, images []float32, targets []uint8
 	return samples, nil
 }
 
-// A sheet is a picture of cells under way.
+// A sheet is a picture of cells that is being drawn.
 type sheet struct {
 	*image.RGBA
 	small, bold font.Face
-	long        int // a cell's longer side
+	long        int // longer side of a cell
 	cellW       int
 	y           int // where the next row begins
 	oneClass    bool
 	lineWidth   int
 }
 
-// newSheet checks the samples, makes room for rows of so many samples and cells,
-// and writes title and legend.
+// newSheet checks the samples, allocates a picture for rows of perRow samples
+// with that many cells, and writes title and legend.
 func newSheet(samples []Sample, o *SampleOptions, perRow, cells int) (*sheet, error) {
 	var opt SampleOptions
 	if o != nil {
@@ -242,8 +244,8 @@ func newSheet(samples []Sample, o *SampleOptions, perRow, cells int) (*sheet, er
 	return p, nil
 }
 
-// legend writes the names of the classes behind squares of their colours, as many
-// as there is room for.
+// legend writes the names of the classes next to squares of their colours, as
+// many as fit.
 func (p *sheet) legend(classes []string) {
 	x := samplePad
 	for i, name := range classes[1:] {
@@ -260,7 +262,7 @@ func (p *sheet) legend(classes []string) {
 
 func (p *sheet) column(k int) int { return samplePad + k*(p.cellW+samplePad) }
 
-// cell returns where an image is drawn in a column of the row.
+// cell returns the rectangle of an image in column k of the row.
 func (p *sheet) cell(k int, m image.Image) image.Rectangle {
 	w, h := fit(m.Bounds().Size(), p.long)
 	return image.Rect(p.column(k), p.y, p.column(k)+w, p.y+h)
@@ -270,8 +272,8 @@ func (p *sheet) save(path string) error {
 	return atomicfile.Write(path, func(w io.Writer) error { return png.Encode(w, p.RGBA) })
 }
 
-// contours draws the outlines of a mask's classes, as wide as a line, inside the
-// areas; in dashes of so many lines' widths, if that is not 0.
+// contours draws the outlines of the classes of a mask, inside their areas. If
+// dash is not 0, lines are dashed; dash is the length in line widths.
 func (p *sheet) contours(r image.Rectangle, s Sample, mask []uint8, target bool, dash int) {
 	if mask == nil {
 		return
@@ -292,8 +294,8 @@ func (p *sheet) contours(r image.Rectangle, s Sample, mask []uint8, target bool,
 	}
 }
 
-// atEdge reports whether another class lies within a line's width, above, below,
-// left or right. The border of the image is no edge.
+// atEdge reports whether there is another class within the width of a line
+// above, below, left or right. The border of the image is not an edge.
 func (p *sheet) atEdge(r image.Rectangle, class func(x, y int) uint8, c uint8, x, y int) bool {
 	for d := 1; d <= p.lineWidth; d++ {
 		if x >= d && class(x-d, y) != c || x+d < r.Dx() && class(x+d, y) != c ||
@@ -344,7 +346,8 @@ func fit(size image.Point, cell int) (w, h int) {
 	return max(size.X*cell/long, 1), max(size.Y*cell/long, 1)
 }
 
-// paint fills r with the image, each pixel the average of those that fall on it.
+// paint fills r with the image; each pixel is the average of the source pixels
+// that it covers.
 func (s Sample) paint(page *image.RGBA, r image.Rectangle) {
 	b := s.Image.Bounds()
 	for y := range r.Dy() {
@@ -394,7 +397,8 @@ func faces() (small, bold font.Face, err error) {
 	return small, bold, nil
 }
 
-// write draws text with its baseline at y, cut with an ellipsis to the width.
+// write draws text with its baseline at y. Text that is wider than width is cut
+// and ends with an ellipsis.
 func write(page draw.Image, face font.Face, text string, x, y, width int, c color.Color) {
 	if font.MeasureString(face, text).Ceil() > width {
 		r := []rune(text)

@@ -198,7 +198,7 @@ func TestImageOf(t *testing.T) {
 	assert.Equal(t, []uint8{0, 51, 153, 255, 255, 102, 204, 255}, rgb.(*image.RGBA).Pix)
 	for _, c := range [][4]int{{1, 2, 3, 5}, {0, 2, 3, 0}, {1, -2, -3, 6}, {2, 2, 3, 6}, {1 << 62, 2, 2, 4}} {
 		_, err := ImageOf(c[0], c[1], c[2], make([]float32, c[3]))
-		assert.ErrorContains(t, err, fmt.Sprintf("%d values are no %d channels", c[3], c[0]))
+		assert.ErrorContains(t, err, fmt.Sprintf("%d values cannot be %d channels", c[3], c[0]))
 	}
 }
 

@@ -300,14 +300,14 @@ func TestReadEncodings(t *testing.T) {
 		return b
 	}
 	for want, text := range map[string]string{
-		"there is no row with an image and its runs":        "",
-		"there is no row with an image and its runs ":       "ImageId,EncodedPixels\n",
-		"the text is UTF-16; save it as UTF-8":   string(utf16(binary.LittleEndian, "\ufeffImageId,EncodedPixels\na,1 2\n")),
-		"the text is UTF-16; save it as UTF-8 ":  string(utf16(binary.BigEndian, "\ufeffImageId,EncodedPixels\na,1 2\n")),
-		"the text is UTF-16; save it as UTF-8  ": string(utf16(binary.LittleEndian, "ImageId,EncodedPixels\na,1 2\n")),
-		"not a text file":                           "ImageId\x00",
-		"unexpected EOF":                         packed.String()[:packed.Len()-9],
-		"gzip: invalid header":                   "\x1f\x8b\x07 xxxxxxxxx",
+		"there is no row with an image and its runs":  "",
+		"there is no row with an image and its runs ": "ImageId,EncodedPixels\n",
+		"the text is UTF-16; save it as UTF-8":        string(utf16(binary.LittleEndian, "\ufeffImageId,EncodedPixels\na,1 2\n")),
+		"the text is UTF-16; save it as UTF-8 ":       string(utf16(binary.BigEndian, "\ufeffImageId,EncodedPixels\na,1 2\n")),
+		"the text is UTF-16; save it as UTF-8  ":      string(utf16(binary.LittleEndian, "ImageId,EncodedPixels\na,1 2\n")),
+		"not a text file":                             "ImageId\x00",
+		"unexpected EOF":                              packed.String()[:packed.Len()-9],
+		"gzip: invalid header":                        "\x1f\x8b\x07 xxxxxxxxx",
 	} {
 		_, err := Read(strings.NewReader(text), nil)
 		assert.ErrorContains(t, err, strings.TrimSpace(want))

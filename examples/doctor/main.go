@@ -1,5 +1,6 @@
-// Command doctor says in a screen what the installation is, computes something whose
-// answer is known, and says what to do about what is wrong. It then exits with 1.
+// Command doctor prints what is installed on one screen, runs a computation with a
+// known result, and says how to repair what is wrong. If anything is wrong, it exits
+// with status 1.
 package main
 
 import (

@@ -1,11 +1,11 @@
-// Command kfold trains an ensemble: from a folder of prepared images (see
-// examples/prepare) to a U-Net for each fold, honest scores of the images held out,
-// and submission.csv.
+// Command kfold trains an ensemble on a folder of prepared images (see
+// examples/prepare): a U-Net for each fold. It scores the held-out images and
+// writes submission.csv.
 //
 //	kfold -data data/siim-256 -weights resnet34 -device cuda -out runs/siim
-//	kfold -resume -out runs/siim                 goes on after whatever stopped it
-//	kfold -config runs/siim/config.json          the same again
-//	kfold -data data/siim-256 -out runs/siim -fold 2    one fold by itself, and after all:
+//	kfold -resume -out runs/siim                 continues a stopped run
+//	kfold -config runs/siim/config.json          makes the same run again
+//	kfold -data data/siim-256 -out runs/siim -fold 2    trains one fold; after all folds:
 //	kfold -gather -out runs/siim
 //	kfold -data data/siim-256 -out runs/siim -devices cuda:0,cuda:1    a fold on each at a time
 //	kfold -data data/siim-256 -out runs/siim -nproc 4   four processes train each fold together
@@ -48,19 +48,19 @@ func main() {
 
 var help = usage.Text{
 	Line:  "kfold -data FOLDER [-out FOLDER] [flags]",
-	About: "Trains a network for each fold of a folder of images, scores them on what each held out, and predicts the test images by all of them.",
+	About: "Trains a network for each fold of a folder of images, scores each on its held-out images, and predicts the test images with all of them.",
 	Examples: []string{
 		"kfold -data data/siim-256 -weights resnet34 -device cuda -out runs/siim",
-		"kfold -resume -out runs/siim                        goes on after whatever stopped it",
+		"kfold -resume -out runs/siim                        continues a stopped run",
 		"kfold -config runs/siim/config.json                 makes the same run again",
-		"kfold -data data/siim-256 -out runs/siim -fold 2    trains one fold by itself; after all of them",
+		"kfold -data data/siim-256 -out runs/siim -fold 2    trains only one fold; after all folds",
 		"kfold -gather -out runs/siim                        makes the ensemble",
 		"kfold -data data/siim-256 -find-rate -out runs/rate looks for a learning rate",
 		"kfold -data data/siim-256 -out runs/siim -devices cuda:0,cuda:1    trains two folds at a time",
 		"kfold -data data/siim-256 -out runs/siim -nproc 4   trains each network on 4 devices",
 	},
 	Groups: []usage.Group{
-		{Heading: "what to begin with", Flags: []string{"recipe", "config", "weights", "allow-leak"}},
+		{Heading: "start", Flags: []string{"recipe", "config", "weights", "allow-leak"}},
 		{Heading: "images and classes", Flags: []string{"data", "classes", "channels", "output", "mask-rule", "no-mirror", "mean", "std"}},
 		{Heading: "network and training", Flags: []string{"arch", "size", "batch", "accumulate", "epochs-frozen", "epochs-full", "rate", "weight-decay", "clip", "precision", "seed", "threshold"}},
 		{Heading: "folds and masks", Flags: []string{"folds", "split", "rule", "noise", "no-flip", "film-size"}},
@@ -73,17 +73,17 @@ func run(args []string) error {
 	opt := ensemble.Options{Command: os.Args}
 	flags := flag.NewFlagSet("kfold", flag.ContinueOnError)
 	description := ensemble.NewFlags(flags)
-	flags.StringVar(&opt.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for everything the run leaves")
-	flags.BoolVar(&opt.Resume, "resume", false, "go on with the run in the folder -out")
-	flags.IntVar(&opt.Fold, "fold", -1, "train this fold alone, a `number` from 0")
-	flags.BoolVar(&opt.Gather, "gather", false, "make the ensemble of the folds in the folder -out, which are all trained")
-	flags.BoolVar(&opt.AllowLeak, "allow-leak", false, "start from -weights that have seen held-out images; scores are then worth little")
-	flags.Int64Var(&opt.Memory, "memory", 0, "`MiB` of images held in memory, the others are read again; 0 for all")
+	flags.StringVar(&opt.Out, "out", filepath.Join("runs", time.Now().Format("2006-01-02-150405")), "`folder` to make for all files of the run")
+	flags.BoolVar(&opt.Resume, "resume", false, "continue the run in the folder -out")
+	flags.IntVar(&opt.Fold, "fold", -1, "train only this fold, a `number` from 0")
+	flags.BoolVar(&opt.Gather, "gather", false, "make the ensemble from the folder -out, where all folds are trained")
+	flags.BoolVar(&opt.AllowLeak, "allow-leak", false, "start from -weights that were trained on held-out images; the scores are then too high")
+	flags.Int64Var(&opt.Memory, "memory", 0, "`MiB` of images kept in memory, the others are read again each time; 0 keeps all")
 	flags.IntVar(&opt.Workers, "workers", 0, "`goroutines` that read and transform images; 0 means one per core")
-	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 so that saving costs under 2 %")
+	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 chooses it so that saving takes under 2 % of the time")
 	processes := flags.Int("nproc", 1, "`processes` to start on this machine, which train each network together; torchrun, srun and Kubernetes start their own")
-	devices := flags.String("devices", "", "`devices` of this machine, such as cuda:0,cuda:1, that train a fold each at a time, every fold as a process of its own")
-	find := flags.Bool("find-rate", false, "train with a growing rate and say where the loss falls fastest")
+	devices := flags.String("devices", "", "`devices` of this machine, such as cuda:0,cuda:1, each of which trains one fold at a time, every fold in a separate process")
+	find := flags.Bool("find-rate", false, "train with a growing learning rate and say where the loss falls fastest")
 	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
 	}
@@ -106,11 +106,11 @@ func run(args []string) error {
 			}
 			apart = append(apart, d)
 		}
-		place.LocalSize = len(apart) // which share the cores
+		place.LocalSize = len(apart) // the processes share the cores
 	}
 	opt.Memory <<= 20
 	var base *ensemble.Config
-	begun := "" // folder of a run to go on with
+	begun := "" // folder of a run to continue
 	if opt.Resume || opt.Gather {
 		begun = opt.Out
 		c, err := ensemble.OpenConfig(filepath.Join(opt.Out, "config.json"))
@@ -161,12 +161,12 @@ func run(args []string) error {
 	if err != nil || place.Rank > 0 {
 		return err
 	}
-	fmt.Printf("%s\nweights, predictions, plots and how it was made: %s\n", result, result.Out)
+	fmt.Printf("%s\nweights, predictions, plots and the settings of the run are in %s\n", result, result.Out)
 	return nil
 }
 
-// trainApart trains the folds by processes of this program, one on each device at a
-// time.
+// trainApart trains each fold in a process of this program, one at a time on each
+// device.
 func trainApart(c ensemble.Config, opt ensemble.Options, devices []nn.Device) error {
 	ctx, stop := usage.Interruptible(nil)
 	defer stop()
@@ -175,13 +175,13 @@ func trainApart(c ensemble.Config, opt ensemble.Options, devices []nn.Device) er
 		return err
 	}
 	return ensemble.TrainApart(ctx, c, opt, devices, func(fold int, device nn.Device) []string {
-		argv := append([]string{program}, os.Args[1:]...) // of a flag that is given twice the last one counts
+		argv := append([]string{program}, os.Args[1:]...) // if a flag is given twice, the last one counts
 		return append(argv, "-devices", "", "-out", opt.Out, "-device", device.String(),
 			"-threads", strconv.Itoa(nn.Threads()), "-fold", strconv.Itoa(fold))
 	})
 }
 
-// launch starts this program again, as several processes.
+// launch starts this program again as several processes.
 func launch(n int) error {
 	ctx, stop := usage.Interruptible(nil)
 	defer stop()
@@ -196,5 +196,6 @@ func launch(n int) error {
 	return err
 }
 
-// errStopped is for a Ctrl-C that the first process has answered.
+// errStopped is returned after a Ctrl-C, about which the first process has
+// already printed a message.
 var errStopped = errors.New("stopped")

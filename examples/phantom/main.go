@@ -1,7 +1,8 @@
-// Command phantom draws chest-film-like phantoms with pneumothorax-like masks, a
-// quarter of them positive, as DICOM files and run-length CSVs laid out like the
-// SIIM-ACR download. They are drawings for trying out the whole chain on a machine
-// without data; what a model scores on them says nothing about patients.
+// Command phantom draws phantoms that look like chest films, with masks that look
+// like pneumothoraces in a quarter of them. It writes DICOM files and run-length
+// CSV files in the layout of the SIIM-ACR download. They are drawings to try the
+// whole pipeline on a machine without data; the score of a model on them says
+// nothing about patients.
 //
 //	phantom -n 120 -test 24 -out data/phantom
 //	prepare -images data/phantom/dicom-images-train -rle data/phantom/train-rle.csv \
@@ -22,7 +23,7 @@ func main() { usage.Exit("phantom", run(os.Args[1:])) }
 
 var help = usage.Text{
 	Line:  "phantom [-n NUMBER] [-test NUMBER] [-seed NUMBER] -out FOLDER",
-	About: "Draws chest-film-like phantoms and their masks, laid out like the SIIM-ACR download. They are no films of patients.",
+	About: "Draws phantoms that look like chest films, and their masks, in the layout of the SIIM-ACR download. They are not films of patients.",
 	Examples: []string{
 		"phantom -n 120 -test 24 -out data/phantom",
 		"prepare -images data/phantom/dicom-images-train -rle data/phantom/train-rle.csv -test data/phantom/dicom-images-test -size 128 -out data/phantom-128",

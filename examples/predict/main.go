@@ -1,5 +1,6 @@
-// Command predict finds on films what a model was trained to find: DICOM, PNG and JPEG
-// in; masks, overlays with outlines, JSON, a CSV and a submission out.
+// Command predict finds on films what a model was trained to find. It reads DICOM, PNG
+// and JPEG files and writes masks, overlays with outlines, JSON, a CSV file and a
+// submission.
 //
 //	predict -model runs/siim/model.safetensors -out found films/ more/*.dcm
 //	predict -model runs/siim/model.safetensors -info
@@ -15,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
+	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG 2000, with -tags dicomcodec
 	"github.com/hcunet/hcunet/internal/engine"
 	"github.com/hcunet/hcunet/internal/passive"
 	"github.com/hcunet/hcunet/internal/usage"
@@ -40,9 +41,9 @@ var help = usage.Text{
 		"predict -model runs/siim/model.safetensors -info",
 	},
 	Groups: []usage.Group{
-		{Heading: "what is predicted, and to where", Flags: []string{"model", "out", "info", "keep-going", "seg", "capture"}},
-		{Heading: "how, where not as the model says", Flags: []string{"threshold", "no-flip", "folds", "tiles"}},
-		{Heading: "on what", Flags: append(engine.Names, "workers", "batch")},
+		{Heading: "input and output", Flags: []string{"model", "out", "info", "keep-going", "seg", "capture"}},
+		{Heading: "changes to the model's own settings", Flags: []string{"threshold", "no-flip", "folds", "tiles"}},
+		{Heading: "the machine", Flags: append(engine.Names, "workers", "batch")},
 	},
 	Arguments: true,
 }
@@ -52,10 +53,10 @@ func run(args []string) error {
 	var out films.Options
 	var chosen engine.Flags
 	flags := flag.NewFlagSet("predict", flag.ContinueOnError)
-	model := flags.String("model", "", "model `file`, as kfold writes it, or export")
-	info := flags.Bool("info", false, "say what the model is, and predict nothing")
+	model := flags.String("model", "", "model `file` that kfold or export wrote")
+	info := flags.Bool("info", false, "describe the model and predict nothing")
 	flags.StringVar(&out.Out, "out", "", "`folder` to make")
-	flags.BoolVar(&out.KeepGoing, "keep-going", false, "pass over films that cannot be predicted, and name them at the end")
+	flags.BoolVar(&out.KeepGoing, "keep-going", false, "skip films that cannot be predicted, and name them at the end")
 	flags.BoolVar(&out.Segmentation, "seg", false, "also write a DICOM Segmentation for each DICOM film")
 	flags.BoolVar(&out.Capture, "capture", false, "also write a DICOM Secondary Capture for each DICOM film")
 	var threshold *float64
@@ -65,19 +66,19 @@ func run(args []string) error {
 		return err
 	})
 	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
-	flags.Func("folds", "`numbers` of the networks to use, such as 0,2; without, all", func(s string) (err error) {
+	flags.Func("folds", "`numbers` of the networks to use, such as 0,2; the default is all", func(s string) (err error) {
 		opt.Folds, err = usage.Numbers(s)
 		return err
 	})
-	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that learned from such tiles")
+	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that were trained on such tiles")
 	chosen.Add(flags)
 	flags.IntVar(&out.Workers, "workers", 0, "`films` read at a time; 0 means one more than there are cores")
-	flags.IntVar(&opt.Batch, "batch", 0, "`films` computed at a time on CUDA, at most; 0 means 8")
+	flags.IntVar(&opt.Batch, "batch", 0, "largest number of `films` computed at a time on CUDA; 0 means 8")
 	if err := usage.Parse(flags, args, os.Stdout, help); err != nil {
 		return err
 	}
 	if *model == "" {
-		return errors.New("which model? Give -model; see -h")
+		return errors.New("no model given; set -model, see -h")
 	}
 	a, err := engine.Read(*model)
 	if err != nil {

@@ -1,7 +1,7 @@
-// Package atomicfile writes files that are either there in full or not there at
-// all: into a temporary file in the same folder, synced, then renamed. (The
-// well-known github.com/google/renameio does not build for Windows, nor sync the
-// folder, nor follow a link.)
+// Package atomicfile writes files completely or not at all: it writes a
+// temporary file in the same folder, syncs it and renames it. (The well-known
+// github.com/google/renameio does not build for Windows, does not sync the
+// folder and does not follow links.)
 package atomicfile
 
 import (
@@ -15,19 +15,19 @@ import (
 	"path/filepath"
 )
 
-// bufferSize keeps writers of many small pieces (CSV, PNG) from one system call
-// a piece; larger pieces go straight through.
+// bufferSize saves system calls for writers of many small pieces (CSV, PNG);
+// larger pieces are written directly.
 const bufferSize = 64 << 10
 
-// Write makes the file at path hold what write writes. Until write has returned
-// nil and the bytes are on the disk, path is what it was before: absent or the
-// old file, even if the process is killed or the disk is full. On any error, and
-// if write panics, the temporary file is removed.
+// Write writes the file at path with the bytes that write writes. Until write
+// has returned nil and the bytes are on the disk, path does not change: it is
+// absent or the old file, even if the process is killed or the disk is full. On
+// any error, and if write panics, the temporary file is removed.
 //
-// A new file gets mode 0666 less the umask, a replaced one keeps its mode, and a
-// symbolic link at path stays a link: the file it leads to is replaced. The
-// folder must exist. The temporary file is named ".<base>.<random>.tmp"; only a
-// killed process leaves one behind.
+// A new file gets mode 0666 without the bits of the umask; a replaced file keeps
+// its mode. If path is a symbolic link, it stays a link and its target is
+// replaced. The folder must exist. The temporary file is named
+// ".<base>.<random>.tmp"; only a killed process leaves one behind.
 func Write(path string, write func(io.Writer) error) (err error) {
 	mode := fs.FileMode(0o666)
 	exists := false
@@ -77,7 +77,7 @@ func Write(path string, write func(io.Writer) error) (err error) {
 	return nil
 }
 
-// WriteFile makes the file at path hold data; see Write.
+// WriteFile writes data to the file at path; see Write.
 func WriteFile(path string, data []byte) error {
 	return Write(path, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -85,8 +85,9 @@ func WriteFile(path string, data []byte) error {
 	})
 }
 
-// create opens a new file beside path. Unlike os.CreateTemp it leaves the mode
-// to the umask, so that what a run writes is as readable as any other file.
+// create makes a new temporary file in the folder of path. Unlike os.CreateTemp
+// it leaves the mode to the umask, so that the file has the same permissions as
+// other files.
 func create(path string, mode fs.FileMode) (*os.File, error) {
 	dir, base := filepath.Split(path)
 	for range 100 {
@@ -96,12 +97,12 @@ func create(path string, mode fs.FileMode) (*os.File, error) {
 			return f, err
 		}
 	}
-	return nil, fmt.Errorf("atomicfile: no free temporary name beside %s", path)
+	return nil, fmt.Errorf("atomicfile: no free name for a temporary file in the folder of %s", path)
 }
 
-// syncDir asks that the rename itself survive a power cut. File systems that
-// cannot sync a folder say so with an error that changes nothing: the file is
-// whole either way.
+// syncDir syncs the folder, so that a power cut does not undo the rename.
+// Errors of file systems that cannot sync a folder are ignored, because the
+// file is complete in any case.
 func syncDir(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		d.Sync()

@@ -1,6 +1,6 @@
-// Package folderlock keeps two programs from working in one folder at a time. The
-// lock is the operating system's: it ends with the process that holds it, however
-// that ends.
+// Package folderlock prevents two programs from working in one folder at the same
+// time. It uses a lock of the operating system, which ends with the process that
+// holds it, however the process ends.
 package folderlock
 
 import (
@@ -13,24 +13,25 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// File is the name of the lock's file inside the folder. It stays there.
+// File is the name of the lock file in the folder. It is never removed.
 const File = ".lock"
 
-// ErrBusy says that another program, or another part of this one, works in the
-// folder.
+// ErrBusy is the error if another program, or another part of this one, holds
+// the lock of the folder.
 var ErrBusy = errors.New("another program is working in the folder")
 
 // A Lock is held until Unlock.
 type Lock struct{ file *flock.Flock }
 
-// Shared takes the lock of an existing folder together with others that read it.
+// Shared takes a shared lock of an existing folder, which several readers can
+// hold.
 func Shared(dir string) (*Lock, error) { return take(dir, (*flock.Flock).TryRLock) }
 
-// Exclusive takes the lock of an existing folder alone.
+// Exclusive takes an exclusive lock of an existing folder.
 func Exclusive(dir string) (*Lock, error) { return take(dir, (*flock.Flock).TryLock) }
 
-// Wait takes the lock of an existing folder alone, as soon as nobody else has it, or
-// returns the error of ctx.
+// Wait takes an exclusive lock of an existing folder as soon as no one else holds a
+// lock, or returns the error of ctx.
 func Wait(ctx context.Context, dir string) (*Lock, error) {
 	return take(dir, func(f *flock.Flock) (bool, error) { return f.TryLockContext(ctx, 100*time.Millisecond) })
 }
@@ -46,7 +47,7 @@ func take(dir string, try func(*flock.Flock) (bool, error)) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// Unlock gives the lock back. A nil Lock holds nothing.
+// Unlock releases the lock. It does nothing on a nil Lock.
 func (l *Lock) Unlock() error {
 	if l == nil {
 		return nil

@@ -1,8 +1,9 @@
-// Package golden gives tests the reference vectors and the real data that lie
-// beside the repository in ../shared, and the formula tensors that need no file.
+// Package golden gives tests the reference vectors and the real data in
+// ../shared, next to the repository, and the formula tensors, which need no
+// file.
 //
-// Where ../shared is absent a test that asks for it is skipped with a message;
-// with HCUNET_SHARED=require in the environment it fails instead.
+// If ../shared is absent, a test that needs it is skipped with a message; with
+// HCUNET_SHARED=require in the environment it fails instead.
 package golden
 
 import (
@@ -16,8 +17,8 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 )
 
-// Long says whether the tests that take minutes and add little are wanted, as `make
-// test-long` asks for: all variants of a network where a few stand for them.
+// Long returns whether to run the tests that take minutes and add little, such as
+// all variants of a network instead of a few. `make test-long` sets this.
 func Long() bool { return os.Getenv("HCUNET_LONG") != "" }
 
 // Processes skips a test of several processes where err says that there can be none, as
@@ -74,8 +75,8 @@ func Tensors(t testing.TB, rel string) map[string]checkpoint.Tensor {
 	return m
 }
 
-// Float64s returns a golden tensor's elements; it fails the test if name is not
-// in m.
+// Float64s returns the elements of a golden tensor. It fails the test if name
+// is not in m.
 func Float64s(t testing.TB, m map[string]checkpoint.Tensor, name string) []float64 {
 	t.Helper()
 	x, ok := m[name]
@@ -89,8 +90,8 @@ func Float64s(t testing.TB, m map[string]checkpoint.Tensor, name string) []float
 	return v
 }
 
-// Unit returns the n formula values in [-1, 1) that belong to name: 24 bits of
-// a splitmix64 stream seeded with the name's FNV-1a hash.
+// Unit returns the n formula values of name, in [-1, 1): 24 bits of each number
+// of a splitmix64 stream whose seed is the FNV-1a hash of the name.
 //
 // Source: ../shared/golden/README.md, "Formula tensors".
 func Unit(name string, n int) []float32 {
@@ -126,7 +127,8 @@ func Fill(name string, n int, center, scale float64) []float32 {
 }
 
 // Close fails the test unless got and want agree within tol times the largest
-// magnitude in want; it names the worst element. It returns the error seen.
+// magnitude in want; it names the worst element. It returns the largest error,
+// relative to that magnitude.
 func Close[G, W float32 | float64](t testing.TB, what string, got []G, want []W, tol float64) float64 {
 	t.Helper()
 	if len(got) != len(want) {

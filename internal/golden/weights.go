@@ -7,8 +7,8 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 )
 
-// Rule returns the center and scale of the formula weights of one state dict
-// entry; batchNorm says whether it belongs to a batch norm.
+// Rule returns the center and scale of the formula weights of one entry of a
+// state dict; batchNorm says whether it belongs to a batch norm.
 //
 // Source: ../shared/golden/README.md, table under "Formula tensors".
 func Rule(name string, shape []int, batchNorm bool) (center, scale float64) {
@@ -33,8 +33,9 @@ func Rule(name string, shape []int, batchNorm bool) (center, scale float64) {
 	return 0, math.Sqrt(4.5 / float64(fanIn))
 }
 
-// Weights overwrites the tensors of a checkpoint with formula values, whose names
-// are prefixed. Names in shipped are taken from there instead.
+// Weights overwrites the tensors of a checkpoint with the formula values of their
+// names with the prefix. Tensors that are in shipped are taken from there
+// instead.
 func Weights(f *checkpoint.File, prefix string, shipped map[string]checkpoint.Tensor) {
 	batchNorm := map[string]bool{}
 	for _, t := range f.Tensors {

@@ -1,6 +1,6 @@
-// Package passive has the idle threads of a program that uses libtorch sleep. Those
-// of OpenMP and OpenBLAS spin for a while before they do, which takes the cores from
-// the other threads and programs that want them.
+// Package passive makes the idle threads of a program that uses libtorch sleep. By
+// default, idle threads of OpenMP and OpenBLAS spin for a while first, which takes
+// the cores from other threads and programs.
 package passive
 
 import (
@@ -14,11 +14,11 @@ const policy = "OMP_WAIT_POLICY"
 // before they sleep: 4 to 30, and 26 by default (driver/others/blas_server.c).
 const timeout = "OPENBLAS_THREAD_TIMEOUT"
 
-// Restart begins the program again, as the same process with the same arguments, with
-// OMP_WAIT_POLICY=passive in its environment, which OpenMP reads before main, and the
-// shortest OPENBLAS_THREAD_TIMEOUT unless there is one. It returns where the
-// environment says already how threads are to wait, and where a process cannot be
-// replaced, as on Windows. A program calls it first of all.
+// Restart starts the program again, as the same process with the same arguments,
+// because OpenMP reads its environment before main. It sets OMP_WAIT_POLICY=passive
+// and, unless it is set, the shortest OPENBLAS_THREAD_TIMEOUT. It returns without a
+// restart if OMP_WAIT_POLICY is set already, or if a process cannot be replaced, as
+// on Windows. A program should call it first.
 func Restart() {
 	if _, said := os.LookupEnv(policy); said {
 		return

@@ -1,9 +1,9 @@
 // Package random gives every purpose of a run its own stream of random numbers.
 //
-// A stream is named by the run's seed, a purpose, and numbers such as fold, epoch
-// and image. Streams of different names are independent: the generator's whole
-// 256-bit key is a hash of the name, so that no arithmetic on seeds can make two
-// purposes meet.
+// The name of a stream is the seed of the run, a purpose, and numbers such as
+// fold, epoch and image. Streams with different names are independent: the
+// 256-bit key of the generator is a hash of the name, so that two purposes never
+// get the same stream through arithmetic on seeds.
 package random
 
 import (
@@ -12,8 +12,8 @@ import (
 	"math/rand/v2"
 )
 
-// New returns the stream of a seed, a purpose and its numbers, from its beginning.
-// The same name gives the same numbers on every machine.
+// New returns the stream of a seed, a purpose and numbers, at its beginning. The
+// same name gives the same random numbers on every machine.
 func New(seed uint64, purpose string, numbers ...uint64) *rand.Rand {
 	name := binary.BigEndian.AppendUint64(nil, seed)
 	name = binary.BigEndian.AppendUint64(name, uint64(len(purpose)))

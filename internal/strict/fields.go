@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// Decode is Unmarshal for structs within structs: an unknown field is an error with
-// its path, "training.clpi", that names the nearest known one. What reads itself, by
-// UnmarshalJSON, checks itself.
+// Decode is Unmarshal for structs within structs. For an unknown field it returns an
+// error with the path of the field, such as "training.clpi", and the nearest known
+// name. Types with UnmarshalJSON check their own fields.
 func Decode(what string, data []byte, v any) error {
 	if !json.Valid(data) {
-		return Unmarshal(what, data, v) // says where
+		return Unmarshal(what, data, v) // its error has the position
 	}
 	if err := checkFields(what, "", data, reflect.TypeOf(v).Elem()); err != nil {
 		return err
@@ -27,7 +27,8 @@ var (
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// checkFields looks for fields of a JSON value that its type does not have.
+// checkFields returns an error if a JSON value has a field that its type does
+// not have.
 func checkFields(what, path string, data []byte, t reflect.Type) error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -97,7 +98,8 @@ func fieldTypes(t reflect.Type) map[string]reflect.Type {
 	return types
 }
 
-// suggestion says which known name is nearest, or all of them where none is near.
+// suggestion returns text with the nearest known name, or with all names if none
+// is near.
 func suggestion(name string, known []string) string {
 	nearest, least := "", len(name)/2+1
 	for _, k := range known {
@@ -111,8 +113,8 @@ func suggestion(name string, known []string) string {
 	return fmt.Sprintf("; did you mean %q?", nearest)
 }
 
-// distance returns how many letters must be changed, put in or left out to make b of
-// a (Levenshtein 1965).
+// distance returns the number of letters that must be changed, inserted or deleted
+// to turn a into b (Levenshtein 1965).
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -13,20 +13,20 @@ import (
 )
 
 // Unmarshal decodes one JSON value into v, a pointer to a struct. A field that is
-// not in data keeps its value, so that v holds the defaults before. what begins
-// the errors: "loss: dice".
+// not in data keeps its value, so v should hold the defaults before. Errors begin
+// with what, such as "loss: dice".
 func Unmarshal(what string, data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		// encoding/json has no type for this error.
+		// encoding/json has no error type for unknown fields.
 		if _, name, ok := strings.Cut(err.Error(), "json: unknown field "); ok {
 			return fmt.Errorf("%s: unknown field %s, wanted %s", what, name, strings.Join(fields(reflect.TypeOf(v).Elem()), ", "))
 		}
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: something follows the JSON value", what)
+		return fmt.Errorf("%s: there is more text after the JSON value", what)
 	}
 	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// Interruptible returns a context that is done at the first Ctrl-C or SIGTERM, of which
-// say, if it is not nil, may tell; the second one ends the program at once. The program
-// calls stop when it is done.
+// Interruptible returns a context that is done at the first Ctrl-C or SIGTERM. say, if
+// it is not nil, is called then to tell the user. The second one ends the program at
+// once. The program must call stop when its work is done.
 func Interruptible(say func()) (ctx context.Context, stop func()) {
 	ctx, release := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	forget := context.AfterFunc(ctx, func() {
@@ -19,7 +19,7 @@ func Interruptible(say func()) (ctx context.Context, stop func()) {
 		}
 	})
 	return ctx, func() {
-		forget() // or it would be told of an interruption that there was not
+		forget() // otherwise say would be called without an interruption
 		release()
 	}
 }

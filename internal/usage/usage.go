@@ -1,5 +1,5 @@
-// Package usage prints the help of a command: how it is called, examples, and its
-// flags in groups; and stops a command in order at Ctrl-C.
+// Package usage prints the help of a command: how to call it, examples, and its
+// flags in groups. It also lets a command stop in an orderly way at Ctrl-C.
 package usage
 
 import (
@@ -12,24 +12,24 @@ import (
 	"strings"
 )
 
-// A Group is some flags under a heading.
+// A Group is a group of flags with a heading.
 type Group struct {
 	Heading string
 	Flags   []string // names
 }
 
-// Text is what a command says of itself.
+// Text is the help text of a command.
 type Text struct {
 	Line     string   // "prepare -images FOLDER ... -out FOLDER"
 	About    string   // a sentence or two
 	Examples []string // commands
-	Groups   []Group  // of all flags; those in none come last
+	Groups   []Group  // flags in no group come last
 
-	Arguments bool // something may follow the flags
+	Arguments bool // arguments may follow the flags
 }
 
-// Parse parses a command's arguments. A wrong flag is an error of one line; -h
-// writes the help to w, and Parse returns flag.ErrHelp.
+// Parse parses the arguments of a command. For a wrong flag it returns an error
+// of one line. For -h it writes the help to w and returns flag.ErrHelp.
 func Parse(flags *flag.FlagSet, args []string, w io.Writer, text Text) error {
 	flags.SetOutput(io.Discard)
 	switch err := flags.Parse(args); {
@@ -46,8 +46,9 @@ func Parse(flags *flag.FlagSet, args []string, w io.Writer, text Text) error {
 	return nil
 }
 
-// Exit ends a command: well where its error is nil or flag.ErrHelp, else with one
-// line on standard error, which begins with the command's name.
+// Exit ends a command that failed: it prints one line with the name of the
+// command and the error on standard error, and exits with status 1. It returns
+// if err is nil or flag.ErrHelp.
 func Exit(command string, err error) {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return
@@ -92,12 +93,12 @@ func write(w io.Writer, flags *flag.FlagSet, text Text) error {
 	return err
 }
 
-// Numbers reads numbers with commas between them, such as 0,2.
+// Numbers reads numbers that are separated by commas, such as 0,2.
 func Numbers(s string) (numbers []int, err error) {
 	for _, word := range strings.Split(s, ",") {
 		n, err := strconv.Atoi(word)
 		if err != nil || n < 0 {
-			return nil, fmt.Errorf("%q is no number; wanted some such as 0,2", word)
+			return nil, fmt.Errorf("%q is not a number; wanted numbers such as 0,2", word)
 		}
 		numbers = append(numbers, n)
 	}

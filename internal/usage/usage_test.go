@@ -57,6 +57,6 @@ func TestNumbers(t *testing.T) {
 	require.Equal(t, []int{2, 0, 11}, n)
 	for _, s := range []string{"", "1,", "a", "-1", "1 2"} {
 		_, err := Numbers(s)
-		require.ErrorContains(t, err, "is no number; wanted some such as 0,2")
+		require.ErrorContains(t, err, "is not a number; wanted numbers such as 0,2")
 	}
 }

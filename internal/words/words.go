@@ -1,4 +1,4 @@
-// Package words gives closed choices their names, in text and in JSON.
+// Package words has the names of closed choices, for text and JSON.
 package words
 
 import (
@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// A Choice are the names of a closed choice: that of value v is Words[v].
+// A Choice holds the names of a closed choice: the name of value v is Words[v].
 type Choice[T ~int] struct {
-	What  string // what is chosen, for messages: "output"
+	What  string // what is chosen, for messages, such as "output"
 	Words []string
 }
 
-// Word returns the name of v, or for a value out of range what it is.
+// Word returns the name of v, or for a value out of range a text with its
+// number.
 func (w Choice[T]) Word(v T) string {
 	if v < 0 || int(v) >= len(w.Words) {
 		return fmt.Sprintf("%s(%d)", w.What, int(v))
@@ -46,7 +47,7 @@ func Count(n int, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
-// Some lists up to n names and says how many more there are.
+// Some lists up to n names and the number of the others.
 func Some(names []string, n int) string {
 	if len(names) <= n {
 		return strings.Join(names, ", ")
