@@ -97,7 +97,7 @@ func TestCheck(t *testing.T) {
 		"images      10 training, 2 test, all 96x64",
 		"positive    4 of 10 (40.0 %); predicting nothing at all scores Dice 0.600",
 		"mask area   0.02 / 3.26 / 26.04 / 26.04 / 84.38 %",
-		"    masks/outside.png  68 % of it lies on flat ground",
+		"    masks/outside.png  68 % of it lies where the image is flat",
 	} {
 		require.Contains(t, b.String(), line)
 	}

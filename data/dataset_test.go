@@ -94,7 +94,7 @@ func TestOpenErrors(t *testing.T) {
 		{"two of one name", func(t *testing.T, dir string) { sketch.WritePNG(t, sketch.Plain(64, 32, 1), dir, "train", "b.PNG") },
 			[]string{"b.PNG", "b.png", "the same name"}},
 		{"JPEG", func(t *testing.T, dir string) { os.WriteFile(path(dir, "train", "c.jpg"), nil, 0o666) },
-			[]string{"train/c.jpg is no PNG"}},
+			[]string{"train/c.jpg is not a PNG"}},
 		{"masks of 2", func(t *testing.T, dir string) {
 			m := image.NewGray(image.Rect(0, 0, 64, 32))
 			m.Pix[7] = 2

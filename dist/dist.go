@@ -1,18 +1,18 @@
-// Package dist runs one program as several processes that train one network: on
-// one machine or many, under torchrun, Slurm or Kubernetes, or started by
-// [Launch].
+// Package dist runs one program as several processes that train one network, on
+// one machine or many. torchrun, Slurm, Kubernetes or [Launch] starts the
+// processes.
 //
-// It is libtorch's own c10d: the processes meet in a TCPStore and exchange tensors
-// over Gloo on the CPU and NCCL on CUDA. Every process, a rank, makes the same
-// calls in the same order; a call returns when all ranks have made it. One
-// goroutine at a time may use a [Group].
+// It uses libtorch's c10d: the processes find each other through a TCPStore and
+// exchange tensors over Gloo on the CPU and NCCL on CUDA. Every process (a rank)
+// must make the same calls in the same order; a call returns when all ranks have
+// made it. A [Group] must not be used by several goroutines at once.
 //
 // # Errors
 //
-// A rank that fails calls [Group.Fail], which leaves its error in the store. The
-// others' next call fails, at once where the process is gone and after
-// Config.Timeout where it hangs, with an error that quotes the first rank's.
-// A group is of no use after an error.
+// A rank that fails calls [Group.Fail], which writes its error to the store. The
+// next call of every other rank then returns an error that quotes it: at once if
+// the process has ended, after Config.Timeout if it hangs. After an error a
+// group cannot be used any more.
 package dist
 
 import (
@@ -29,16 +29,16 @@ import (
 
 const defaultTimeout = 5 * time.Minute
 
-// A Group is the processes of a job, as one of them sees it.
+// A Group is the connection of one process to the other processes of a job.
 type Group struct {
 	cfg    Config
 	store  *shim.Store
-	host   *shim.Group // Gloo, for what is in main memory
-	device *shim.Group // where parameters are: host, or NCCL's
+	host   *shim.Group // Gloo, for data in main memory
+	device *shim.Group // for tensors where the parameters are: host, or NCCL
 	failed error
 }
 
-// A RemoteError is an error of another rank, on whose account this one ends.
+// A RemoteError is an error of another rank, because of which this one ends.
 type RemoteError struct {
 	Rank int
 	Text string
@@ -46,12 +46,12 @@ type RemoteError struct {
 
 func (e *RemoteError) Error() string { return fmt.Sprintf("rank %d failed: %s", e.Rank, e.Text) }
 
-// Available returns nil, or an error that says what to install, where the program
-// was built without Gloo's headers.
+// Available returns nil, or, if the program was built without Gloo's headers, an
+// error that says what to install.
 func Available() error { return shim.NoProcesses() }
 
-// Open joins the group. It returns when all ranks have come, or with an error that
-// names those that have not within the timeout.
+// Open joins the group. It returns when all ranks have joined, or with an error
+// that names the ranks that have not joined within the timeout.
 func Open(cfg Config) (*Group, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -65,9 +65,9 @@ func Open(cfg Config) (*Group, error) {
 	store, err := shim.OpenStore(cfg.Host, cfg.Port, cfg.Serve, cfg.Timeout)
 	if err != nil {
 		if cfg.Serve {
-			return nil, fmt.Errorf("dist: keeping the store at %s: %w", cfg.address(), err)
+			return nil, fmt.Errorf("dist: opening the store at %s: %w", cfg.address(), err)
 		}
-		return nil, fmt.Errorf("dist: no answer from %s, where rank 0 keeps the store, within %v: %w", cfg.address(), cfg.Timeout, err)
+		return nil, fmt.Errorf("dist: no answer from the store of rank 0 at %s within %v: %w", cfg.address(), cfg.Timeout, err)
 	}
 	g := &Group{cfg: cfg, store: store}
 	if err := g.join(); err != nil {
@@ -98,7 +98,7 @@ func (g *Group) join() error {
 	return nil
 }
 
-// meet waits until every rank has said that it is there.
+// meet waits until every rank has joined.
 func (g *Group) meet() error {
 	if err := g.store.Set(g.key("here", strconv.Itoa(g.cfg.Rank)), "yes"); err != nil {
 		return fmt.Errorf("dist: %w", err)
@@ -113,7 +113,8 @@ func (g *Group) meet() error {
 	return nil
 }
 
-// absent lists the ranks that have not come, as far as the store still answers.
+// absent lists the ranks that have not joined, as far as the store still
+// answers.
 func (g *Group) absent() string {
 	var ranks []string
 	for rank := range g.cfg.Size {
@@ -124,7 +125,7 @@ func (g *Group) absent() string {
 	return strings.Join(ranks, ", ")
 }
 
-// key names something in the store for this attempt.
+// key returns the name of an entry in the store for this attempt.
 func (g *Group) key(parts ...string) string {
 	return "hcunet/" + strconv.Itoa(g.cfg.Attempt) + "/" + strings.Join(parts, "/")
 }
@@ -139,7 +140,7 @@ func (g *Group) Size() int { return g.cfg.Size }
 // index of the CUDA device that it uses.
 func (g *Group) LocalRank() int { return g.cfg.LocalRank }
 
-// First says whether this is rank 0, which alone writes files.
+// First returns whether this is rank 0, the only rank that writes files.
 func (g *Group) First() bool { return g.cfg.Rank == 0 }
 
 // Sum replaces each tensor by its sum over the ranks.
@@ -147,13 +148,14 @@ func (g *Group) Sum(tensors ...torch.Tensor) error {
 	return g.call("adding tensors up", func() error { return g.device.Sum(tensors...) })
 }
 
-// Broadcast replaces each tensor by that of one rank.
+// Broadcast replaces each tensor by the tensor of one rank.
 func (g *Group) Broadcast(from int, tensors ...torch.Tensor) error {
 	return g.call("sending tensors to all", func() error { return g.device.Broadcast(from, tensors...) })
 }
 
-// SumWithGradient returns the sum of a tensor over the ranks, through which
-// gradients pass. It panics with the error, as an operation of package nn does.
+// SumWithGradient returns the sum of a tensor over the ranks. Gradients pass
+// through the sum. If it fails, it panics with the error, like an operation of
+// package nn.
 func (g *Group) SumWithGradient(t torch.Tensor) torch.Tensor {
 	var out torch.Tensor
 	err := g.call("adding up a batch's statistics", func() (err error) {
@@ -186,7 +188,8 @@ func (g *Group) SumFloats(v []float64) error {
 	})
 }
 
-// GatherBytes returns what each rank gives, in the order of ranks, on every rank.
+// GatherBytes returns, on every rank, the bytes that each rank gives, in the
+// order of ranks.
 func (g *Group) GatherBytes(b []byte) ([][]byte, error) {
 	var all [][]byte
 	err := g.call("collecting data", func() (err error) {
@@ -234,8 +237,9 @@ func (g *Group) gatherBytes(b []byte) ([][]byte, error) {
 	return all, nil
 }
 
-// Agree returns rank 0's text on every rank, and an error where a rank's own
-// differs: what must be the same everywhere, such as the description of a run.
+// Agree returns the text of rank 0 on every rank, and an error if the text of
+// any rank differs. It is for what must be the same everywhere, such as the
+// description of a run.
 func (g *Group) Agree(what, text string) error {
 	all, err := g.GatherBytes([]byte(text))
 	if err != nil {
@@ -250,19 +254,19 @@ func (g *Group) Agree(what, text string) error {
 }
 
 // Fail tells the other ranks why this one ends. Only the first error of a group
-// is kept; one that came from another rank is not told again.
+// is kept. An error that came from another rank is not sent again.
 func (g *Group) Fail(err error) {
 	var remote *RemoteError
 	if err == nil || errors.As(err, &remote) {
 		return
 	}
 	if g.remote() == nil {
-		// The store may be gone as well; then the others notice that.
+		// The store may be gone too; then the other ranks notice that.
 		_ = g.store.Set(g.key("error"), strconv.Itoa(g.cfg.Rank)+" "+err.Error())
 	}
 }
 
-// remote returns the error that another rank left, if any.
+// remote returns the error that another rank wrote to the store, if any.
 func (g *Group) remote() error {
 	v, ok, err := g.store.Get(g.key("error"), 0)
 	if err != nil || !ok {
@@ -275,7 +279,7 @@ func (g *Group) remote() error {
 	return nil
 }
 
-// call makes a call and says whose fault its error is.
+// call makes a call. If it fails, the error says which rank failed.
 func (g *Group) call(doing string, f func() error) error {
 	if g.failed != nil {
 		return g.failed
@@ -291,8 +295,8 @@ func (g *Group) call(doing string, f func() error) error {
 	return g.failed
 }
 
-// Close leaves the group. Call [Group.Barrier] before it where others may still
-// be at work: rank 0 takes the store with it.
+// Close leaves the group. Call [Group.Barrier] first if other ranks may still
+// be working, because the store ends with rank 0.
 func (g *Group) Close() {
 	if g.device != nil && g.device != g.host {
 		g.device.Close()
@@ -304,17 +308,17 @@ func (g *Group) Close() {
 }
 
 // A Reducer sums the gradients of parameters over the ranks, in buckets, while the
-// backward pass computes the others.
+// backward pass still computes other gradients.
 type Reducer struct {
 	group   *Group
 	reducer *shim.Reducer
 }
 
-// bucketBytes is how much is sent at once: torch's DistributedDataParallel.
+// bucketBytes is the size of a bucket, as in torch's DistributedDataParallel.
 const bucketBytes = 25 << 20
 
-// NewReducer returns a reducer of parameters that all require gradients, in the
-// same order on every rank.
+// NewReducer returns a reducer for parameters. All must require gradients and
+// have the same order on every rank.
 func (g *Group) NewReducer(params []torch.Tensor) (*Reducer, error) {
 	r, err := g.device.NewReducer(params, bucketBytes)
 	if err != nil {
@@ -324,10 +328,10 @@ func (g *Group) NewReducer(params []torch.Tensor) (*Reducer, error) {
 }
 
 // Prepare says that the next backward pass completes the gradients. Passes before
-// it only add to this rank's own.
+// it only add to the gradients of this rank.
 func (r *Reducer) Prepare() error { return r.reducer.Prepare() }
 
-// Finish returns when every gradient is the sum over the ranks.
+// Finish waits until every gradient is the sum over the ranks.
 func (r *Reducer) Finish() error { return r.group.call("adding gradients up", r.reducer.Finish) }
 
 // Close frees the reducer.

@@ -10,39 +10,43 @@ import (
 	"time"
 )
 
-// A Config says which process of a job this is and where the processes meet.
+// A Config says which process of a job this is, and how it finds the other
+// processes.
 type Config struct {
-	Rank, Size           int // this process, counted from 0, of so many
-	LocalRank, LocalSize int // the same among the processes of its machine
+	Rank, Size           int // number of this process, from 0; number of processes
+	LocalRank, LocalSize int // the same, counting only the processes on this machine
 
-	// Host and Port are where the store is, in which the processes find each other.
+	// Host and Port are the address of the store, through which the processes find
+	// each other.
 	Host string
 	Port int
 
-	// Serve says that this process keeps the store: rank 0, unless the launcher
-	// keeps one itself.
+	// Serve says that this process runs the store. It is set for rank 0, unless
+	// the launcher runs the store.
 	Serve bool
 
 	// Attempt counts the restarts of the whole job, so that a new attempt does not
-	// read what an earlier one left in a launcher's store.
+	// read entries of an earlier one in the store of a launcher.
 	Attempt int
 
-	// CUDA exchanges tensors by NCCL; without it they go over Gloo.
+	// CUDA says that tensors are exchanged over NCCL; otherwise they are
+	// exchanged over Gloo.
 	CUDA bool
 
 	// Interface is the network interface that Gloo uses, such as "eth0"; "" means
-	// the one that the machine's name leads to.
+	// the one that belongs to the name of the machine.
 	Interface string
 
-	// Timeout ends a call that waits for other processes; 0 means 5 minutes. It is
-	// the longest time in which the others notice a process that hangs. One that
-	// dies is noticed at once.
+	// Timeout is the longest time that a call waits for other processes; 0 means 5
+	// minutes. Within this time the others notice a process that hangs. A process
+	// that dies is noticed at once.
 	Timeout time.Duration
 }
 
-// FromEnviron reads the variables that a launcher sets for each of its processes.
-// ok is false where there are none: the program runs alone. getenv is os.Getenv or
-// its like. The first that is there counts:
+// FromEnviron reads the environment variables that a launcher sets for each
+// process. ok is false if there are none: the program runs alone. getenv is
+// os.Getenv or a similar function. The first launcher in this list whose variables
+// are set counts:
 //
 //   - torchrun's RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and
 //     MASTER_PORT, which [Launch] sets, too;
@@ -80,7 +84,7 @@ func FromEnviron(getenv func(string) string) (cfg Config, ok bool, err error) {
 	return cfg, true, cfg.Check()
 }
 
-// Check returns an error for the first value that cannot be.
+// Check returns an error for the first value that is not possible.
 func (c Config) Check() error {
 	switch {
 	case c.Size < 1:
@@ -111,7 +115,7 @@ func (e *environ) fail(format string, args ...any) {
 	e.errs = append(e.errs, fmt.Errorf("dist: "+format, args...))
 }
 
-// number reads a variable that must be there.
+// number reads a variable that must be set.
 func (e *environ) number(name string) int {
 	v := e.get(name)
 	n, err := strconv.Atoi(v)
@@ -139,7 +143,7 @@ func (e *environ) torchrun() Config {
 		Attempt: e.numberOr("TORCHELASTIC_RESTART_COUNT", 0),
 	}
 	c.LocalSize = e.numberOr("LOCAL_WORLD_SIZE", c.LocalRank+1)
-	// torchrun's agent keeps a store at this very port.
+	// The agent of torchrun runs a store at this port.
 	c.Serve = c.Rank == 0 && !strings.EqualFold(e.get("TORCHELASTIC_USE_AGENT_STORE"), "true")
 	return c
 }
@@ -169,7 +173,7 @@ func (e *environ) slurm() Config {
 			e.errs = append(e.errs, err)
 		}
 	}
-	// Jobs that share a node get ports of their own.
+	// Jobs that share a node get different ports.
 	c.Port = e.numberOr("MASTER_PORT", 20000+e.numberOr("SLURM_JOB_ID", 0)%10000+e.numberOr("SLURM_STEP_ID", 0)%10)
 	c.Serve = c.Rank == 0
 	return c
@@ -190,8 +194,8 @@ func firstNode(list string) (string, error) {
 var tasksPart = regexp.MustCompile(`^(\d+)(?:\(x(\d+)\))?$`)
 
 // tasksHere returns the number of tasks on a node from Slurm's list such as
-// "4(x2),3": four on nodes 0 and 1, three on node 2. It is 0 where the list does
-// not say.
+// "4(x2),3": four on nodes 0 and 1, three on node 2. It returns 0 if the list
+// does not say it.
 func tasksHere(list string, node int) int {
 	for part := range strings.SplitSeq(list, ",") {
 		m := tasksPart.FindStringSubmatch(part)
@@ -211,8 +215,8 @@ func tasksHere(list string, node int) int {
 	return 0
 }
 
-// Environ returns the variables that tell a process this configuration, as
-// [FromEnviron] reads them.
+// Environ returns the variables that give a process this configuration, in the
+// form that [FromEnviron] reads.
 func (c Config) Environ() []string {
 	return []string{
 		fmt.Sprintf("RANK=%d", c.Rank), fmt.Sprintf("WORLD_SIZE=%d", c.Size),
@@ -221,5 +225,5 @@ func (c Config) Environ() []string {
 	}
 }
 
-// address returns where the store is, for messages.
+// address returns the address of the store, for messages.
 func (c Config) address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }

@@ -21,19 +21,20 @@ type LaunchOptions struct {
 	// os.Stdout and os.Stderr.
 	Stdout, Stderr io.Writer
 
-	// Grace is how long the others may go on after one has failed, or after ctx
-	// has ended, before they are killed; 0 means 10 seconds.
+	// Grace is the time for which the other processes may continue after one
+	// has failed, or after ctx is done, before they are killed; 0 means 10
+	// seconds.
 	Grace time.Duration
 }
 
 // Launch runs the program argv[0] as n processes on this machine, each with the
-// variables that [FromEnviron] reads, and waits for them. When one fails, or when
-// ctx ends, the others are interrupted and after a grace period killed; none is
-// left behind, even if this process is killed itself (on Linux). The error names
-// the first rank that failed and how.
+// variables that [FromEnviron] reads, and waits for them. If one fails, or when
+// ctx is done, the others are interrupted, and killed after a grace period. On
+// Linux no process is left even if this process is killed. The error names the
+// first rank that failed and says how it failed.
 func Launch(ctx context.Context, n int, argv []string, opt *LaunchOptions) error {
 	if n < 1 || len(argv) == 0 {
-		return fmt.Errorf("dist: launch %d processes of %q, wanted at least one and a program", n, argv)
+		return fmt.Errorf("dist: launch %d processes of %q; wanted at least one process, and a program", n, argv)
 	}
 	o := opt.filled()
 	port, err := freePort()
@@ -46,8 +47,8 @@ func Launch(ctx context.Context, n int, argv []string, opt *LaunchOptions) error
 	for rank := range n {
 		cfg := Config{Rank: rank, Size: n, LocalRank: rank, LocalSize: n, Host: "127.0.0.1", Port: port}
 		all.Go(func() {
-			// The kernel ends the child with the thread that started it, so the
-			// goroutine keeps its thread until the child is done.
+			// The kernel kills the child when the thread that started it ends,
+			// so the goroutine keeps its thread until the child has ended.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			p := process{name: fmt.Sprintf("rank %d of %d", rank, n), argv: argv, environ: cfg.Environ()}
@@ -55,7 +56,7 @@ func Launch(ctx context.Context, n int, argv []string, opt *LaunchOptions) error
 				p.label = fmt.Sprintf("rank %d", rank)
 			}
 			if err := o.run(ctx, p); err != nil {
-				cancel(err) // the first cause stays
+				cancel(err) // only the first cause counts
 			}
 		})
 	}
@@ -105,14 +106,14 @@ func (o *LaunchOptions) run(ctx context.Context, p process) error {
 	var exit *exec.ExitError
 	switch {
 	case err == nil || ctx.Err() != nil && errors.As(err, &exit):
-		return nil // ended by itself, or because of another
+		return nil // it succeeded, or was ended because of another one
 	case errors.As(err, &exit):
 		return fmt.Errorf("dist: %s ended with %s", p.name, exit.ProcessState)
 	}
 	return fmt.Errorf("dist: %s: %w", p.name, err)
 }
 
-// freePort returns a port that nobody listens at now.
+// freePort returns a port that is not in use now.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -138,7 +139,8 @@ func (p *prefixed) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// flush writes the line so far. Nobody can be told where that fails.
+// flush writes the incomplete last line. An error is ignored, because there is
+// no one to report it to.
 func (p *prefixed) flush() {
 	if len(p.line) == 0 {
 		return

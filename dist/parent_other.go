@@ -4,5 +4,5 @@ package dist
 
 import "os/exec"
 
-// dieWithParent does nothing where the kernel offers no such bond.
+// dieWithParent does nothing on systems whose kernel cannot do this.
 func dieWithParent(*exec.Cmd) {}

@@ -1,8 +1,9 @@
-// Package encoder says what the encoder of a segmentation network is, and knows
-// encoders by name: widths, strides, layer groups, published weights.
+// Package encoder defines the encoder of a segmentation network, and is a
+// registry of encoders by name, with their widths, strides, layer groups and
+// published weights.
 //
-// An encoder's package registers its kinds when it is imported, as package image's
-// formats do:
+// The package of an encoder registers its kinds when it is imported, like the
+// formats of package image:
 //
 //	import _ "github.com/hcunet/hcunet/resnet"
 package encoder
@@ -19,15 +20,17 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// An Encoder maps an image to maps at falling sizes. *resnet.Encoder is one.
+// An Encoder computes feature maps of falling sizes from an image.
+// *resnet.Encoder is one.
 type Encoder interface {
 	nn.Module
-	// Kind returns what is known of all encoders of this kind.
+	// Kind returns the properties of all encoders of this kind.
 	Kind() Kind
-	// InChannels returns the number of channels of an image.
+	// InChannels returns the number of channels of an input image.
 	InChannels() int64
-	// Features returns maps of images x (N, InChannels, H, W): map i has
-	// Kind().Widths[i] channels and 1/Kind().Strides[i] of the size, rounded up.
+	// Features returns the feature maps of images x (N, InChannels, H, W). Map i
+	// has Kind().Widths[i] channels; its size is that of the image divided by
+	// Kind().Strides[i], rounded up.
 	Features(mode nn.Mode, x torch.Tensor) []torch.Tensor
 	// LoadWeights copies published weights of this kind, without their classifier.
 	LoadWeights(f *checkpoint.File) error
@@ -37,25 +40,26 @@ type Encoder interface {
 type Kind struct {
 	Name    string  // such as "resnet34"
 	Widths  []int64 // channels of each map
-	Strides []int64 // of each map: how many pixels of the image one of its own is wide
+	Strides []int64 // of each map: the width of one of its pixels in pixels of the image
 
-	// Layer groups have a learning rate of their own; Group returns that of a tensor
-	// by its name in the encoder's state, 0 for the earliest to Groups-1.
+	// Groups is the number of layer groups, each of which has its own learning rate.
+	// Group returns the group of a tensor by its name in the state of the encoder,
+	// from 0 for the earliest layers to Groups-1.
 	Groups int
 	Group  func(name string) int
 
-	Weights []Weights // published ones, the newest first
+	Weights []Weights // published weights, the newest first
 	New     func(in *nn.Init, channels int64) Encoder
 }
 
-// Weights are published weights of an encoder.
+// Weights describes published weights of an encoder.
 type Weights struct {
-	Name      string    // of the file without its ending, such as "resnet34-b627a593"
-	Mean, Std []float64 // per channel, of the images it was trained on, values in [0, 1]
+	Name      string    // file name without extension, such as "resnet34-b627a593"
+	Mean, Std []float64 // of the training images, per channel, for values in [0, 1]
 }
 
-// SHA256 returns the first digits of the file's SHA-256, which torchvision puts
-// behind the last hyphen of its name.
+// SHA256 returns the first digits of the SHA-256 of the file, which torchvision
+// puts after the last hyphen of the name.
 func (w Weights) SHA256() string { return w.Name[strings.LastIndexByte(w.Name, '-')+1:] }
 
 var (
@@ -63,8 +67,8 @@ var (
 	kinds = map[string]Kind{}
 )
 
-// Register makes a kind known under its name. It panics if the kind is incomplete
-// or its name is taken.
+// Register adds a kind to the registry. It panics if the kind is incomplete or
+// its name is taken.
 func Register(k Kind) {
 	mutex.Lock()
 	defer mutex.Unlock()
@@ -77,7 +81,7 @@ func Register(k Kind) {
 	kinds[k.Name] = k
 }
 
-// Find returns the kind of a name.
+// Find returns the kind with that name, or an error that lists the known names.
 func Find(name string) (Kind, error) {
 	mutex.RLock()
 	defer mutex.RUnlock()

@@ -1,18 +1,20 @@
-// Package hypercolumn implements the head that sees every scale at once
+// Package hypercolumn implements the head that uses all scales at once
 // (Hariharan et al. 2015, https://arxiv.org/abs/1411.5752): each decoder map is
-// reduced by two 3x3 convolutions, resized to full size and joined to the
-// network's output, before a 1x1 convolution decides the class of each pixel.
+// reduced by two 3x3 convolutions, resized to full size and concatenated with
+// the last map of the network; then a 1x1 convolution computes the class scores
+// of each pixel.
 //
 // # Folding
 //
-// A 1x1 convolution W commutes with bilinear resizing and with concatenation, and
-// the second convolution K2 has no activation behind it, so for maps h
+// A 1x1 convolution W commutes with bilinear resizing and distributes over
+// concatenation, and no activation follows the second convolution K2. So for maps
+// h
 //
 //	W * cat(up(K2 * (K1 * h) + b2), ..., x) = Wx*x + sum up((W K2) * (K1 * h) + W b2)
 //
-// and the wide maps shrink to the number of classes before they are resized.
-// [Columns.Project] computes the right side, with the parameters, and so the
-// gradients, of the left.
+// and the wide maps are reduced to the number of classes before they are
+// resized. [Columns.Project] computes the right side. It has the parameters of
+// the left side, and the same gradients.
 package hypercolumn
 
 import (
@@ -22,7 +24,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Columns is the factorization: two 3x3 convolutions for each map.
+// Columns holds the factorization: two 3x3 convolutions for each map.
 type Columns struct {
 	factors []nn.Sequential // [K1, K2] per map
 	width   int64           // channels of each reduced map, and of x
@@ -45,8 +47,8 @@ func New(in *nn.Init, maps []int64, width int64) *Columns {
 func (c *Columns) Width() int64 { return c.width * int64(len(c.factors)+1) }
 
 // Forward returns the hypercolumns (N, Width, H, W) of x (N, width, H, W): the
-// reduced maps at x's size, and x. It is what Project spares; networks that end
-// in anything but a 1x1 convolution need it.
+// reduced maps at the size of x, and x. Only networks that do not end in a 1x1
+// convolution need it; others use Project, which takes less memory.
 func (c *Columns) Forward(mode nn.Mode, maps []torch.Tensor, x torch.Tensor) torch.Tensor {
 	c.check(maps)
 	size := nn.Shape(x)
@@ -57,9 +59,9 @@ func (c *Columns) Forward(mode nn.Mode, maps []torch.Tensor, x torch.Tensor) tor
 	return nn.Cat(append(columns, x)...)
 }
 
-// Project returns the 1x1 convolution of the hypercolumns by weight
-// (K, Width, 1, 1) and bias (K): class scores (N, K, H, W). The hypercolumns
-// themselves never exist. bias may have no handle.
+// Project returns class scores (N, K, H, W): the 1x1 convolution of the
+// hypercolumns with weight (K, Width, 1, 1) and bias (K). It does not compute
+// the hypercolumns themselves. bias may have no handle.
 func (c *Columns) Project(mode nn.Mode, maps []torch.Tensor, x, weight, bias torch.Tensor) torch.Tensor {
 	c.check(maps)
 	size := nn.Shape(x)
@@ -84,7 +86,7 @@ func (c *Columns) check(maps []torch.Tensor) {
 	}
 }
 
-// Walk shows the factorization.
+// Walk visits the factorization.
 func (c *Columns) Walk(w nn.Walker) {
 	list := make(nn.List, len(c.factors))
 	for i, f := range c.factors {

@@ -9,22 +9,24 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// BCE is binary cross-entropy, the mean over all pixels and channels of
-// -t log(p) - (1-t) log(1-p), p the sigmoid of the scores, for data.Sigmoid.
+// BCE is binary cross-entropy, for data.Sigmoid: the mean over all pixels and
+// channels of -t log(p) - (1-t) log(1-p), where p is the sigmoid of the score
+// and t the target.
 //
 // Source: torch.nn.functional.binary_cross_entropy_with_logits; smp,
-// SoftBCEWithLogitsLoss, which divides by all pixels, we by those that count.
+// SoftBCEWithLogitsLoss, except that smp divides by the number of all pixels,
+// and BCE by the number of pixels that are not ignored.
 type BCE struct {
 	PosWeight      []float64 `json:"pos_weight,omitzero"`   // one for each channel: factor of -t log(p)
 	LabelSmoothing float64   `json:"label_smoothing"`       // s in [0, 1): t is s instead of 0, 1-s instead of 1
-	IgnoreIndex    *int      `json:"ignore_index,omitzero"` // the target that does not count, such as 255; nil: all do
+	IgnoreIndex    *int      `json:"ignore_index,omitzero"` // the target to ignore, such as 255; nil: none
 }
 
 // New returns the loss for a network's output and its number of classes.
 func (c BCE) New(output data.Output, classes int) (Loss, error) {
 	h, err := newHead(output, classes, c.IgnoreIndex)
 	if err == nil && output == data.Softmax {
-		err = errors.New("wants a sigmoid for each class; with softmax over the classes, take cross_entropy")
+		err = errors.New("needs a sigmoid for each class; with softmax over the classes, use cross_entropy")
 	}
 	if err == nil {
 		err = h.weights("pos_weight", c.PosWeight)

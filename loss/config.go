@@ -25,7 +25,7 @@ func (Tversky) kind() string      { return "tversky" }
 func (Focal) kind() string        { return "focal" }
 func (Lovasz) kind() string       { return "lovasz" }
 
-// readers decode the parameters of each loss over its defaults.
+// readers decode the parameters of each loss on top of its defaults.
 var readers = []struct {
 	name string
 	read func(b []byte) (Parameters, error)
@@ -54,9 +54,9 @@ func read[P Parameters](defaults P) func(b []byte) (Parameters, error) {
 //
 //	[{"name": "cross_entropy", "weight": 0.5, "parameters": {"ignore_index": 255}}, {"name": "dice"}]
 //
-// A weight that is missing is 1, and missing parameters are those of the loss's
-// Default function, or of its zero value where it has none. It comes back from JSON
-// as it was.
+// A missing weight is 1. Missing parameters are those of the loss's Default
+// function, or of its zero value if it has none. A Config that is written to JSON
+// and read back is equal.
 type Config []Term
 
 // A Term is one loss of a Config.
@@ -65,7 +65,8 @@ type Term struct {
 	Parameters Parameters
 }
 
-// DefaultConfig returns cross-entropy, or binary cross-entropy for data.Sigmoid.
+// DefaultConfig returns cross-entropy for data.Softmax and binary cross-entropy
+// for data.Sigmoid.
 func DefaultConfig(output data.Output) Config {
 	if output == data.Sigmoid {
 		return Config{{1, BCE{}}}
@@ -73,11 +74,11 @@ func DefaultConfig(output data.Output) Config {
 	return Config{{1, CrossEntropy{}}}
 }
 
-// New returns the loss for a network's output and its number of classes, the
-// background among them.
+// New returns the loss for a network's output and its number of classes,
+// background included.
 func (c Config) New(output data.Output, classes int) (Loss, error) {
 	if len(c) == 0 {
-		return nil, fmt.Errorf("loss: no losses, wanted one at least of %s", names())
+		return nil, fmt.Errorf("loss: no losses, wanted at least one of %s", names())
 	}
 	sum := make(Sum, len(c))
 	for i, t := range c {

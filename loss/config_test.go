@@ -68,10 +68,10 @@ func TestConfigRefuses(t *testing.T) {
 	}
 	one := func(p loss.Parameters) loss.Config { return loss.Config{{Weight: 1, Parameters: p}} }
 	for want, c := range map[string]loss.Config{
-		"loss: no losses, wanted one at least of " + all: {},
+		"loss: no losses, wanted at least one of " + all: {},
 		"loss: term 0 has weight 0":                      {{Weight: 0, Parameters: loss.CrossEntropy{}}},
 		"loss: term 0 has no parameters":                 {{Weight: 1}},
-		"loss: bce: wants a sigmoid":                     one(loss.BCE{}),
+		"loss: bce: needs a sigmoid":                     one(loss.BCE{}),
 		"loss: cross_entropy: 2 class_weights for 3 channels of scores (softmax, 3 classes)": one(loss.CrossEntropy{ClassWeights: []float64{1, 2}}),
 		"loss: cross_entropy: class_weights [1 -1 0], wanted finite ones":                    one(loss.CrossEntropy{ClassWeights: []float64{1, -1, 0}}),
 		"loss: cross_entropy: class_weights [0 0 0], wanted one above 0":                     one(loss.CrossEntropy{ClassWeights: make([]float64, 3)}),
@@ -81,13 +81,13 @@ func TestConfigRefuses(t *testing.T) {
 		"loss: dice: smooth -1":                                                               dice(func(d *loss.Dice) { d.Smooth = -1 }),
 		"loss: dice: count_absent with smooth 0":                                              dice(func(d *loss.Dice) { d.CountAbsent = true }),
 		"loss: dice: classes [3], wanted some of 0 to 2":                                      dice(func(d *loss.Dice) { d.Classes = []int{3} }),
-		"loss: dice: classes [1 1]: 1 is there twice":                                         dice(func(d *loss.Dice) { d.Classes = []int{1, 1} }),
+		"loss: dice: classes [1 1]: 1 occurs twice":                                         dice(func(d *loss.Dice) { d.Classes = []int{1, 1} }),
 		"loss: dice: no classes":                                                              dice(func(d *loss.Dice) { d.Classes = []int{} }),
 		"loss: dice: class_weights [0 1 1] are 0 for all classes [0]":                         dice(func(d *loss.Dice) { d.Classes, d.ClassWeights = []int{0}, []float64{0, 1, 1} }),
 		"loss: tversky: gamma 0, wanted more than 0":                                          one(with(loss.DefaultTversky(), func(t *loss.Tversky) { t.Gamma = 0 })),
 		"loss: focal: gamma -1":                                                               one(loss.Focal{Gamma: -1}),
 		"loss: focal: alpha 2, wanted 0 to 1":                                                 one(loss.Focal{Alpha: new(2.0)}),
-		"loss: focal: alpha goes with a sigmoid; with softmax over the classes, set one_vs_r": one(loss.Focal{Alpha: new(0.5)}),
+		"loss: focal: alpha needs a sigmoid; with softmax over the classes, set one_vs_r": one(loss.Focal{Alpha: new(0.5)}),
 		"loss: focal: class_weights go with a sigmoid":                                        one(loss.Focal{ClassWeights: []float64{1, 1, 1}}),
 		"loss: focal: reduced_threshold 0, wanted more than 0":                                one(loss.Focal{ReducedThreshold: new(0.0)}),
 	} {
@@ -95,8 +95,8 @@ func TestConfigRefuses(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	for want, p := range map[string]loss.Parameters{
-		"loss: cross_entropy: wants softmax":                       loss.CrossEntropy{},
-		"loss: lovasz: count_absent goes with softmax":             loss.Lovasz{CountAbsent: true},
+		"loss: cross_entropy: needs softmax":                       loss.CrossEntropy{},
+		"loss: lovasz: count_absent needs softmax":             loss.Lovasz{CountAbsent: true},
 		"loss: jaccard: classes [0], wanted some of 1 to 2":        with(loss.DefaultJaccard(), func(j *loss.Jaccard) { j.Classes = []int{0} }),
 		"loss: bce: 3 pos_weight for 2 channels of scores (sigmoi": loss.BCE{PosWeight: []float64{1, 1, 1}},
 	} {

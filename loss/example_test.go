@@ -76,7 +76,7 @@ func ExampleConfig() {
 	}
 	// Output:
 	// loss: parameters of focal: unknown field "gama", wanted gamma, alpha, normalized, reduced_threshold, one_vs_rest, class_weights, ignore_index
-	// <nil> loss: bce: wants a sigmoid for each class; with softmax over the classes, take cross_entropy
+	// <nil> loss: bce: needs a sigmoid for each class; with softmax over the classes, use cross_entropy
 	// tversky + 2*jaccard <nil>
 	// focal + lovasz <nil>
 	// cross_entropy <nil>

@@ -10,10 +10,10 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Focal is cross-entropy in which a pixel counts the less the surer the network
-// is of its class: the mean over all pixels of -(1-p)^Gamma log(p), p the
-// probability of the target. With data.Sigmoid, or OneVsRest, p is that of a
-// channel's sigmoid, and the mean is over the channels, too.
+// Focal is cross-entropy that gives less weight to pixels for which the network
+// is already sure: the mean over all pixels of -(1-p)^Gamma log(p), where p is
+// the probability of the target. With data.Sigmoid, or OneVsRest, p is computed
+// from the sigmoid of each channel, and the mean is over pixels and channels.
 //
 // Source: smp, FocalLoss, for the sigmoid and OneVsRest; and smp's
 // losses/_functional.py, softmax_focal_loss_with_logits, for the softmax.
@@ -21,13 +21,13 @@ type Focal struct {
 	Gamma            float64   `json:"gamma"`                      // at least 0; smp: 2
 	Alpha            *float64  `json:"alpha,omitzero"`             // in [0, 1]: factor of pixels in the class, 1-Alpha of others; nil: none
 	Normalized       bool      `json:"normalized"`                 // divided by the sum of the (1-p)^Gamma
-	ReducedThreshold *float64  `json:"reduced_threshold,omitzero"` // in (0, 1]: ((1-p)/it)^Gamma, and 1 where p is less than it; nil: none
+	ReducedThreshold *float64  `json:"reduced_threshold,omitzero"` // r in (0, 1]: the factor is ((1-p)/r)^Gamma, and 1 where p is less than r; nil: none
 	OneVsRest        bool      `json:"one_vs_rest"`                // with softmax: each class against the rest, by a sigmoid
 	ClassWeights     []float64 `json:"class_weights,omitzero"`     // one for each channel; for the sigmoid and OneVsRest
-	IgnoreIndex      *int      `json:"ignore_index,omitzero"`      // the target that does not count, such as 255; nil: all do
+	IgnoreIndex      *int      `json:"ignore_index,omitzero"`      // the target to ignore, such as 255; nil: none
 }
 
-// DefaultFocal has smp's defaults.
+// DefaultFocal returns the defaults of smp.
 func DefaultFocal() Focal { return Focal{Gamma: 2} }
 
 // New returns the loss for a network's output and its number of classes.
@@ -46,9 +46,9 @@ func (c Focal) New(output data.Output, classes int) (Loss, error) {
 	case c.ReducedThreshold != nil && !(*c.ReducedThreshold > 0 && *c.ReducedThreshold <= 1):
 		err = fmt.Errorf("reduced_threshold %v, wanted more than 0 and at most 1", *c.ReducedThreshold)
 	case c.Alpha != nil && !binary:
-		err = errors.New("alpha goes with a sigmoid; with softmax over the classes, set one_vs_rest")
+		err = errors.New("alpha needs a sigmoid; with softmax over the classes, set one_vs_rest")
 	case c.ClassWeights != nil && !binary:
-		err = errors.New("class_weights go with a sigmoid; with softmax over the classes, set one_vs_rest")
+		err = errors.New("class_weights need a sigmoid; with softmax over the classes, set one_vs_rest")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("loss: focal: %w", err)
@@ -96,8 +96,8 @@ func (l focal) Forward(scores, targets torch.Tensor) torch.Tensor {
 	return b.finish(nn.Mean(b.meanOverChannels(loss, all, l.c.ClassWeights)))
 }
 
-// focus returns (1-p)^Gamma from -log(p). 1-p is taken without cancellation and
-// kept above 0, where the power has a gradient for every Gamma.
+// focus returns (1-p)^Gamma from -log(p). It computes 1-p without cancellation
+// and keeps it above 0, so that the power has a gradient for every Gamma.
 func (l focal) focus(nll torch.Tensor) torch.Tensor {
 	q := opClampMin.Call(opNeg.Call(opExpm1.Call(opNeg.Call(nll))), tiny)
 	if l.c.ReducedThreshold == nil {
@@ -109,7 +109,7 @@ func (l focal) focus(nll torch.Tensor) torch.Tensor {
 	return opWhere.Call(opGt.Call(q, 1-limit), one, f)
 }
 
-// nonNegative says whether all values are finite and at least 0.
+// nonNegative returns whether all values are finite and at least 0.
 func nonNegative(values ...float64) bool {
 	for _, v := range values {
 		if !(v >= 0) || math.IsInf(v, 0) {

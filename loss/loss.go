@@ -1,17 +1,16 @@
-// Package loss has the losses that segmentation networks are trained with, as
-// values: made of a configuration that goes to JSON and comes back equal, or a
-// user's own as a [Func], alone or in weighted sums.
+// Package loss has losses for segmentation networks. A loss is made from a
+// configuration, which can be stored as JSON, or is a user's own [Func]. Losses
+// can be combined in weighted sums.
 //
-// A loss compares scores with classes. Scores are what a network returns, (N, C,
-// H, W), before any softmax or sigmoid; N batch, H height, W width. With
-// [data.Softmax] they have a channel for each class. With [data.Sigmoid] they have
-// one for each class but the background, class 0: channel c is class c+1 against
-// everything else, and one channel is the usual binary form. Targets are class
-// indices, (N, H, W), of int64 or uint8, for both.
+// A loss compares scores with classes. Scores are the output of a network, (N, C,
+// H, W), before any softmax or sigmoid; N is the batch, H the height, W the width.
+// With [data.Softmax] there is a channel for each class. With [data.Sigmoid] there
+// is a channel for each class but the background, which is class 0: channel c is
+// class c+1 against all other classes, and a single channel is the usual binary
+// form. In both cases targets are class indices, (N, H, W), of int64 or uint8.
 //
-// The losses and where they come from:
-//
-//   - [CrossEntropy] and [BCE] as PyTorch's.
+// The losses and their sources:
+//   - [CrossEntropy] and [BCE] as in PyTorch.
 //   - [Dice]: Milletari, Navab and Ahmadi 2016, https://arxiv.org/abs/1606.04797.
 //   - [Jaccard]: Rahman and Wang 2016, https://doi.org/10.1007/978-3-319-50835-1_22.
 //   - [Tversky]: Salehi, Erdogmus and Gholipour 2017, https://arxiv.org/abs/1706.05721;
@@ -20,26 +19,29 @@
 //   - [Lovasz]: Berman, Triki and Blaschko 2018, https://arxiv.org/abs/1705.08790;
 //     for the sigmoid, Yu and Blaschko 2015, https://arxiv.org/abs/1512.07797.
 //
-// Values and gradients equal those of PyTorch 1.13.1 and of
-// segmentation_models_pytorch 0.6.0 ("smp" below), to float64 rounding, except
-// where a comment says otherwise: testdata/make.py.
+// Values and gradients equal those of PyTorch 1.13.1 and
+// segmentation_models_pytorch 0.6.0 ("smp" below), up to float64 rounding,
+// except where a comment says otherwise. testdata/make.py made the reference
+// values.
 //
 // # Numerics
 //
 // Scores of float16 and bfloat16 are converted to float32 first. Saturated scores,
-// pixels that are all ignored, and classes that are not there give finite values
-// and finite gradients.
+// batches in which all pixels are ignored, and classes that do not occur give
+// finite values and finite gradients.
 //
 // # Errors
 //
-// Scores and targets that do not fit panic with an [nn.Error], which [nn.Try] turns
-// into an error. So does a target that is no class on the CPU. On other devices,
-// where reading a target would make the host wait, it makes the loss NaN instead,
-// and cross-entropy fails an assertion on the device.
+// If scores and targets do not fit, a loss panics with an [nn.Error], which
+// [nn.Try] turns into an error. On the CPU it also does so for a target that is not
+// a class. On other devices, where the check would make the host wait, such a
+// target makes the loss NaN, and makes cross-entropy fail an assertion on the
+// device.
 //
 // # Memory
 //
-// A loss holds no tensors. Those it makes are freed with the caller's [nn.Scope].
+// A loss holds no tensors. The tensors that it makes are freed with the caller's
+// [nn.Scope].
 package loss
 
 import (
@@ -55,7 +57,7 @@ import (
 )
 
 // A Loss compares scores (N, C, H, W) with classes (N, H, W) and returns a tensor
-// of one element, the smaller the better.
+// of one element. Smaller is better.
 type Loss interface {
 	Forward(scores, targets torch.Tensor) torch.Tensor
 	String() string
@@ -102,7 +104,7 @@ func (s Sum) Forward(scores, targets torch.Tensor) torch.Tensor {
 	return sum
 }
 
-// String returns "0.5*cross_entropy + dice".
+// String returns the sum as text, such as "0.5*cross_entropy + dice".
 func (s Sum) String() string {
 	terms := make([]string, len(s))
 	for i, t := range s {
@@ -113,8 +115,8 @@ func (s Sum) String() string {
 	return strings.Join(terms, " + ")
 }
 
-// Must returns l, or panics with err: for losses whose configuration stands in the
-// program.
+// Must returns l, or panics if err is not nil. It is for losses whose
+// configuration is part of the program.
 func Must(l Loss, err error) Loss {
 	if err != nil {
 		panic(err)
@@ -122,16 +124,16 @@ func Must(l Loss, err error) Loss {
 	return l
 }
 
-// refuse panics with an error of ours that nn.Try catches.
+// refuse panics with an *nn.Error, which nn.Try turns into an error.
 func refuse(format string, args ...any) {
 	panic(&nn.Error{Msg: "loss: " + fmt.Sprintf(format, args...)})
 }
 
-// A head is what every loss must know of the network's output.
+// A head describes the output of the network, for all losses.
 type head struct {
 	output  data.Output
 	classes int
-	ignore  *int // the target that nobody decided
+	ignore  *int // the target to ignore; nil for none
 }
 
 func newHead(output data.Output, classes int, ignore *int) (head, error) {
@@ -156,7 +158,8 @@ func (h head) first() int {
 
 func (h head) channels() int { return h.classes - h.first() }
 
-// weights checks one weight for each channel; nil are none.
+// weights checks that there is one valid weight for each channel; nil means no
+// weights.
 func (h head) weights(name string, w []float64) error {
 	if w == nil {
 		return nil
@@ -177,15 +180,15 @@ func (h head) weights(name string, w []float64) error {
 	return nil
 }
 
-// A batch is scores and targets that fit.
+// A batch holds scores and targets that fit each other.
 type batch struct {
 	head
 	device nn.Device
 	dtype  nn.DType
 	x      torch.Tensor // (N, C, H, W), float32 or float64
 	y      torch.Tensor // (N, H, W), int64
-	bad    torch.Tensor // whether y has what is no class, on devices other than the CPU
-	// (N, H, W) of bool, the pixels that are not ignored; empty where no class is.
+	bad    torch.Tensor // whether y has a value that is not a class, on devices other than the CPU
+	// (N, H, W) of bool, the pixels that are not ignored; empty if none can be.
 	valid torch.Tensor
 }
 
@@ -220,7 +223,7 @@ func (h head) prepare(scores, targets torch.Tensor) batch {
 	return b
 }
 
-// checkTargets refuses a target that is no class; see the package comment.
+// checkTargets checks that all targets are classes; see the package comment.
 func (b *batch) checkTargets() {
 	if slices.Contains(nn.Shape(b.y), 0) {
 		refuse("an empty batch: targets %s", extents(nn.Shape(b.y)))
@@ -245,7 +248,7 @@ func (b *batch) checkTargets() {
 	}
 }
 
-// finish returns a loss as it is, and NaN where a target was no class.
+// finish returns the loss, or NaN if a target is not a class.
 func (b *batch) finish(l torch.Tensor) torch.Tensor {
 	if b.bad.T == nil {
 		return l
@@ -253,7 +256,7 @@ func (b *batch) finish(l torch.Tensor) torch.Tensor {
 	return opWhere.Call(b.bad, nn.Full(b.device, b.dtype, math.NaN()), l)
 }
 
-// known returns the targets with class 0 in place of what is ignored.
+// known returns the targets with class 0 in place of ignored ones.
 func (b *batch) known() torch.Tensor {
 	if b.ignore == nil {
 		return b.y
@@ -261,7 +264,7 @@ func (b *batch) known() torch.Tensor {
 	return nn.Mul(b.y, b.valid)
 }
 
-// masks returns each channel's target, 0 or 1 of bool, (N, C, H, W).
+// masks returns the target of each channel as bool, (N, C, H, W).
 func (b *batch) masks() torch.Tensor {
 	classes := make([]int64, b.channels())
 	for c := range classes {
@@ -274,8 +277,8 @@ func (b *batch) masks() torch.Tensor {
 	return opEq.Call(opUnsqueeze.Call(b.y, 1), all)
 }
 
-// weight returns which pixels count, 0 or 1 in the type of the scores, (N, 1, H, W);
-// an empty tensor where all do.
+// weight returns 1 for pixels that count and 0 for ignored ones, in the type of the
+// scores, (N, 1, H, W); an empty tensor if all count.
 func (b *batch) weight() torch.Tensor {
 	if b.ignore == nil {
 		return torch.Tensor{}
@@ -292,7 +295,7 @@ func (b *batch) count() torch.Tensor {
 	return nn.To(opClampMin.Call(nn.Sum(b.valid), 1), b.device, b.dtype)
 }
 
-// constant returns values on the scores' device in their type.
+// constant returns a tensor of values with the device and type of the scores.
 func (b *batch) constant(values []float64, shape ...int64) torch.Tensor {
 	t, err := nn.FromSlice(b.device, values, shape...)
 	if err != nil {
@@ -301,8 +304,8 @@ func (b *batch) constant(values []float64, shape ...int64) torch.Tensor {
 	return nn.To(t, b.device, b.dtype)
 }
 
-// meanOverChannels reduces the last dimension, of the channels, with weights if
-// there are any.
+// meanOverChannels returns the mean over the last dimension, the channels,
+// weighted if there are weights.
 func (b *batch) meanOverChannels(l torch.Tensor, channels []int64, weights []float64) torch.Tensor {
 	if weights == nil {
 		return opMeanDim.Call(l, []int64{-1})
@@ -316,7 +319,7 @@ func (b *batch) meanOverChannels(l torch.Tensor, channels []int64, weights []flo
 	return nn.MulScalar(opSumDim.Call(nn.Mul(l, w), []int64{-1}), 1/sum)
 }
 
-// extents prints a shape: "(2, 3, 64, 64)".
+// extents formats a shape, such as "(2, 3, 64, 64)".
 func extents(shape []int64) string {
 	text := make([]string, len(shape))
 	for i, d := range shape {

@@ -10,24 +10,24 @@ import (
 )
 
 // Lovasz is the Lovász extension of the Jaccard loss, 1 minus intersection over
-// union. With data.Softmax it is the Lovász-softmax of the classes that are in the
-// targets, the mean over them; with data.Sigmoid the Lovász hinge of each channel,
-// the mean over them. It sorts the pixels.
+// union. With data.Softmax it is the Lovász-softmax, the mean over the classes
+// that occur in the targets; with data.Sigmoid it is the mean of the Lovász hinge
+// over the channels. It sorts the pixels.
 //
-// Source: M. Berman, https://github.com/bermanmaxim/LovaszSoftmax, as smp's
-// LovaszLoss has it. Where there are several channels with a sigmoid, smp pools
-// their pixels; this is the mean of the author's lovasz_hinge over channels.
+// Source: M. Berman, https://github.com/bermanmaxim/LovaszSoftmax, as in smp's
+// LovaszLoss. For several channels with sigmoids, smp pools their pixels; this
+// is the mean of the author's lovasz_hinge over the channels.
 type Lovasz struct {
-	PerImage    bool `json:"per_image"`             // of each image instead of the batch, then their mean
+	PerImage    bool `json:"per_image"`             // computed for each image, then the mean over images; otherwise for the whole batch
 	CountAbsent bool `json:"count_absent"`          // with softmax: the author's classes="all"
-	IgnoreIndex *int `json:"ignore_index,omitzero"` // the target that does not count, such as 255; nil: all do
+	IgnoreIndex *int `json:"ignore_index,omitzero"` // the target to ignore, such as 255; nil: none
 }
 
 // New returns the loss for a network's output and its number of classes.
 func (c Lovasz) New(output data.Output, classes int) (Loss, error) {
 	h, err := newHead(output, classes, c.IgnoreIndex)
 	if err == nil && c.CountAbsent && output == data.Sigmoid {
-		err = errors.New("count_absent goes with softmax; with a sigmoid all classes count")
+		err = errors.New("count_absent needs softmax; with sigmoids all classes count")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("loss: lovasz: %w", err)
@@ -54,7 +54,8 @@ func (l lovasz) Forward(scores, targets torch.Tensor) torch.Tensor {
 		errs = nn.AddScalar(opNeg.Call(nn.Mul(b.x, signs)), 1)
 	}
 	if l.ignore != nil {
-		// An error below 0 counts as none, and comes after all that count.
+		// An ignored pixel gets an error of -1, which counts as 0 and is sorted
+		// to the end.
 		none := nn.Full(b.device, b.dtype, -1)
 		errs = opWhere.Call(opUnsqueeze.Call(b.valid, 1), errs, none)
 	}
@@ -74,8 +75,8 @@ func (l lovasz) Forward(scores, targets torch.Tensor) torch.Tensor {
 	return b.finish(nn.Mean(loss))
 }
 
-// flatten makes (N, C, H, W) into the pixels of each image, (N, C, P), or of the
-// whole batch, (1, C, P).
+// flatten reshapes (N, C, H, W) to the pixels of each image, (N, C, P), or of
+// the whole batch, (1, C, P).
 func (l lovasz) flatten(x torch.Tensor) torch.Tensor {
 	s := nn.Shape(x)
 	if l.c.PerImage {
@@ -85,8 +86,9 @@ func (l lovasz) flatten(x torch.Tensor) torch.Tensor {
 }
 
 // jaccardGradient returns the gradient of the Lovász extension with respect to the
-// sorted errors, algorithm 1 of the paper; t are the targets in that order, along
-// the last dimension. Counts are exact up to 2^24 pixels in float32.
+// sorted errors (algorithm 1 of the paper). t holds the targets in the order of
+// the errors, along the last dimension. In float32, counts are exact up to 2^24
+// pixels.
 func jaccardGradient(t torch.Tensor) torch.Tensor {
 	s := nn.Shape(t)
 	p := s[len(s)-1]

@@ -10,34 +10,36 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Region is what Dice, Jaccard and Tversky have in common. They are 1 minus
+// A Region holds the parameters that Dice, Jaccard and Tversky have in common.
+// For each class they are 1 minus
 //
 //	(TP + Smooth) / (TP + α FP + β FN + Smooth)
 //
-// of each class, with TP = Σ p t, FP = Σ p (1-t) and FN = Σ (1-p) t over the pixels
-// of the batch, p the probability and t the target, 0 or 1; and then the mean over
-// the classes. A class that is not in the targets has loss 0.
+// with TP = Σ p t, FP = Σ p (1-t) and FN = Σ (1-p) t over the pixels of the batch,
+// where p is the probability and t the target, 0 or 1. The result is the mean over
+// the classes. A class that does not occur in the targets has loss 0.
 type Region struct {
 	Smooth       float64   `json:"smooth"`                 // at least 0; smp: 0
-	Eps          float64   `json:"eps"`                    // above 0: the least denominator; smp: 1e-7
-	Log          bool      `json:"log"`                    // minus the logarithm instead of 1 minus
-	PerImage     bool      `json:"per_image"`              // of each image instead of the batch, then their mean
-	CountAbsent  bool      `json:"count_absent"`           // classes that are not in the targets count as well; needs Smooth
-	Probability  bool      `json:"probability"`            // scores are probabilities already
-	Classes      []int     `json:"classes,omitzero"`       // the classes that count; nil: all that have a channel
+	Eps          float64   `json:"eps"`                    // above 0: smallest denominator; smp: 1e-7
+	Log          bool      `json:"log"`                    // use minus the logarithm instead of 1 minus
+	PerImage     bool      `json:"per_image"`              // computed for each image, then the mean over images; otherwise for the whole batch
+	CountAbsent  bool      `json:"count_absent"`           // classes that do not occur in the targets count too; needs Smooth
+	Probability  bool      `json:"probability"`            // the scores are already probabilities
+	Classes      []int     `json:"classes,omitzero"`       // the classes that count; nil: all with a channel
 	ClassWeights []float64 `json:"class_weights,omitzero"` // one for each channel of the scores; nil: the plain mean
-	IgnoreIndex  *int      `json:"ignore_index,omitzero"`  // the target that does not count, such as 255; nil: all do
+	IgnoreIndex  *int      `json:"ignore_index,omitzero"`  // the target to ignore, such as 255; nil: none
 }
 
-// DefaultRegion has smp's defaults.
+// DefaultRegion returns the defaults of smp.
 func DefaultRegion() Region { return Region{Eps: 1e-7} }
 
 // Dice is 1 minus the soft Dice score: α = β = 1/2. See [Region].
 //
-// Source: smp, DiceLoss. CountAbsent with Smooth 1 is what MONAI's DiceLoss does.
+// Source: smp, DiceLoss. With CountAbsent and Smooth 1 it equals MONAI's
+// DiceLoss.
 type Dice struct{ Region }
 
-// DefaultDice has smp's defaults.
+// DefaultDice returns the defaults of smp.
 func DefaultDice() Dice { return Dice{DefaultRegion()} }
 
 // New returns the loss for a network's output and its number of classes.
@@ -50,7 +52,7 @@ func (c Dice) New(output data.Output, classes int) (Loss, error) {
 // Source: smp, JaccardLoss.
 type Jaccard struct{ Region }
 
-// DefaultJaccard has smp's defaults.
+// DefaultJaccard returns the defaults of smp.
 func DefaultJaccard() Jaccard { return Jaccard{DefaultRegion()} }
 
 // New returns the loss for a network's output and its number of classes.
@@ -58,17 +60,18 @@ func (c Jaccard) New(output data.Output, classes int) (Loss, error) {
 	return newRegion("jaccard", Tversky{c.Region, 1, 1, 1}, output, classes)
 }
 
-// Tversky weighs false positives and false negatives apart; see [Region].
+// Tversky has separate weights for false positives and false negatives; see
+// [Region].
 //
 // Source: smp, TverskyLoss.
 type Tversky struct {
 	Region
-	Alpha float64 `json:"alpha"` // of false positives; smp: 0.5
-	Beta  float64 `json:"beta"`  // of false negatives; smp: 0.5
+	Alpha float64 `json:"alpha"` // weight of false positives; smp: 0.5
+	Beta  float64 `json:"beta"`  // weight of false negatives; smp: 0.5
 	Gamma float64 `json:"gamma"` // above 0: exponent of the mean over the classes; smp: 1
 }
 
-// DefaultTversky has smp's defaults.
+// DefaultTversky returns the defaults of smp.
 func DefaultTversky() Tversky { return Tversky{DefaultRegion(), 0.5, 0.5, 1} }
 
 // New returns the loss for a network's output and its number of classes.
@@ -80,7 +83,7 @@ type region struct {
 	head
 	name     string
 	c        Tversky
-	channels []int64 // that count, in order
+	channels []int64 // the channels that count, in order
 }
 
 func newRegion(name string, c Tversky, output data.Output, classes int) (Loss, error) {
@@ -118,7 +121,7 @@ func newRegion(name string, c Tversky, output data.Output, classes int) (Loss, e
 	return l, nil
 }
 
-// chosen returns the channels of classes, of all if classes is nil.
+// chosen returns the channels of classes, or all channels if classes is nil.
 func (h head) chosen(classes []int) ([]int64, error) {
 	if classes == nil {
 		for c := h.first(); c < h.classes; c++ {
@@ -126,7 +129,7 @@ func (h head) chosen(classes []int) ([]int64, error) {
 		}
 	}
 	if len(classes) == 0 {
-		return nil, errors.New("no classes, wanted one at least")
+		return nil, errors.New("no classes, wanted at least one")
 	}
 	var channels []int64
 	for _, c := range classes {
@@ -135,7 +138,7 @@ func (h head) chosen(classes []int) ([]int64, error) {
 		}
 		k := int64(c - h.first())
 		if slices.Contains(channels, k) {
-			return nil, fmt.Errorf("classes %v: %d is there twice", classes, c)
+			return nil, fmt.Errorf("classes %v: %d occurs twice", classes, c)
 		}
 		channels = append(channels, k)
 	}
@@ -185,7 +188,7 @@ func (l region) Forward(scores, targets torch.Tensor) torch.Tensor {
 	return b.finish(nn.Mean(loss))
 }
 
-// probabilities returns softmax or sigmoid of the scores.
+// probabilities returns the softmax or the sigmoid of the scores.
 func (b *batch) probabilities() torch.Tensor {
 	if b.output == data.Softmax {
 		return nn.Softmax(b.x, 1)

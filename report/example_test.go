@@ -97,6 +97,6 @@ func ExampleNewPage() {
 	// Scores
 	//   1.0000 mean Dice, thresholds chosen on the other folds
 	//   1.0000 mean IoU, same cases, same thresholds
-	//   0.5000 predicting nothing, what an empty answer for every case would score
+	//   0.5000 predicting nothing, the score of an empty mask for every case
 	// Cases
 }

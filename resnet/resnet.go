@@ -1,6 +1,6 @@
 // Package resnet implements the ResNet-18 and ResNet-34 encoders of He et al.
-// 2015, https://arxiv.org/abs/1512.03385, without their classifier: the part of
-// torchvision's models that a segmentation network builds on.
+// 2015, https://arxiv.org/abs/1512.03385, without their classifier. A
+// segmentation network needs only this part of torchvision's models.
 //
 // For a 1x3x64x64 input, Features returns
 //
@@ -20,7 +20,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Blocks per stage.
+// The number of blocks per stage.
 var (
 	blocks18 = [4]int{2, 2, 2, 2}
 	blocks34 = [4]int{3, 4, 6, 3}
@@ -33,7 +33,7 @@ func init() {
 	encoder.Register(kind("resnet34", blocks34))
 }
 
-// kind describes a ResNet and torchvision's files of it.
+// kind describes a ResNet and torchvision's weight files for it.
 func kind(name string, blocks [4]int) encoder.Kind {
 	k := encoder.Kind{
 		Name:    name,
@@ -52,8 +52,9 @@ func kind(name string, blocks [4]int) encoder.Kind {
 	return k
 }
 
-// group is fastai's division of an encoder: the last two stages, by their names in
-// the state dict such as "6.0.conv1.weight", learn faster than what comes before.
+// group returns the layer group of a tensor by its name in the state dict, such as
+// "6.0.conv1.weight". As in fastai, the last two stages are a group with a higher
+// learning rate than the layers before.
 func group(name string) int {
 	if len(name) > 0 && (name[0] == '6' || name[0] == '7') {
 		return 1
@@ -64,7 +65,7 @@ func group(name string) int {
 // An Encoder is a ResNet without average pool and classifier. Its parts are
 // named "0" to "7": convolution, batch norm, ReLU, max pool, four stages.
 type Encoder struct {
-	name  string // of its kind
+	name  string // name of its kind
 	inC   int64
 	parts nn.Sequential
 }
@@ -77,7 +78,8 @@ func New18(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, "resnet
 // weights.
 func New34(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, "resnet34", blocks34) }
 
-// Convolutions start as torchvision's: kaiming normal with the fan-out.
+// Convolutions are initialized as in torchvision: Kaiming normal with the
+// fan-out.
 func newEncoder(in *nn.Init, inC int64, name string, blocks [4]int) *Encoder {
 	e := &Encoder{name, inC, nn.Sequential{
 		nn.NewConv2d(in, inC, widths[0], 7, &nn.ConvOptions{Stride: 2, Padding: 3, NoBias: true, Init: nn.FanOut}),
@@ -104,7 +106,7 @@ func newEncoder(in *nn.Init, inC int64, name string, blocks [4]int) *Encoder {
 // InChannels returns the number of channels of an input image.
 func (e *Encoder) InChannels() int64 { return e.inC }
 
-// Kind returns what is known of all encoders of this depth.
+// Kind returns the properties of all encoders of this depth.
 func (e *Encoder) Kind() encoder.Kind {
 	k, err := encoder.Find(e.name)
 	if err != nil {
@@ -125,7 +127,7 @@ func (e *Encoder) Features(mode nn.Mode, x torch.Tensor) []torch.Tensor {
 	return features
 }
 
-// Walk shows the parts.
+// Walk visits the parts.
 func (e *Encoder) Walk(w nn.Walker) { e.parts.Walk(w) }
 
 func (e *Encoder) String() string { return "Sequential" }
@@ -135,7 +137,7 @@ type basicBlock struct {
 	conv1, conv2 *nn.Conv2d
 	bn1, bn2     *nn.BatchNorm2d
 	relu         nn.Activation
-	downsample   nn.Sequential // 1x1 convolution and batch norm; nil where the shape stays
+	downsample   nn.Sequential // 1x1 convolution and batch norm; nil if the shape does not change
 }
 
 func newBasicBlock(in *nn.Init, inC, c, stride int64) *basicBlock {

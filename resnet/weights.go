@@ -10,10 +10,11 @@ import (
 )
 
 // LoadWeights copies torchvision's weights of the same ResNet, such as
-// resnet34-b627a593.pth, into e. The classifier ("fc.") is left out. Weights of
-// another ResNet are an error that names it; any other difference is a
-// *[nn.Mismatch] that lists all of them under e's names, or as they are where e
-// has none.
+// resnet34-b627a593.pth, into e. The classifier ("fc.") is left out. For
+// weights of another ResNet it returns an error that names that ResNet. For any
+// other difference it returns an *[nn.Mismatch] that lists all differences,
+// with the names of e's tensors, or the names in the file for tensors that e
+// does not have.
 func (e *Encoder) LoadWeights(f *checkpoint.File) error {
 	if name := architecture(f); name != "" && name != e.name {
 		return fmt.Errorf("resnet: these are weights of a %s, wanted %s", name, e.name)
@@ -40,7 +41,7 @@ func (e *Encoder) LoadWeights(f *checkpoint.File) error {
 }
 
 // architecture returns the name of the ResNet whose weights torchvision saved in
-// f, or "" if it is none of them.
+// f, or "" if they are not of a known ResNet.
 func architecture(f *checkpoint.File) string {
 	var blocks [4]int
 	bottleneck := false
@@ -62,15 +63,15 @@ func architecture(f *checkpoint.File) string {
 	return map[[4]int]string{blocks18: "resnet18", blocks34: "resnet34"}[blocks]
 }
 
-// torchvisionName returns the name that torchvision's resnet gives a tensor of
-// the encoder's state: "4.0.conv1.weight" is "layer1.0.conv1.weight" there.
+// torchvisionName returns torchvision's name for a tensor of the encoder's
+// state: "4.0.conv1.weight" is "layer1.0.conv1.weight" there.
 func torchvisionName(name string) (string, error) {
 	part, rest, ok := strings.Cut(name, ".")
 	theirs, known := map[string]string{
 		"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4",
 	}[part]
 	if !ok || !known {
-		return "", fmt.Errorf("resnet: %q is no tensor of an encoder", name)
+		return "", fmt.Errorf("resnet: %q is not a tensor of an encoder", name)
 	}
 	return theirs + "." + rest, nil
 }

@@ -271,7 +271,7 @@ func TestErrors(t *testing.T) {
 		{"only start and end", []byte{0xFF, soi, 0xFF, eoi}, "no frame header"},
 		{"width 0", patch(grey, sof0, 3, 0, 0), "frame of 0x29"},
 		{"height 0", patch(grey, sof0, 1, 0, 0), "not supported"},
-		{"precision 9", patch(grey, sof0, 0, 9), "9 bits a sample"},
+		{"precision 9", patch(grey, sof0, 0, 9), "9 bits per sample"},
 		{"larger than its data", patch(grey, sof0, 1, 0x40, 0x00), "needs at least"},
 		{"over the limit", patch(grey, sof0, 1, 0xFF, 0xFF, 0xFF, 0xFF), "the limit is 134217728 pixels"},
 		{"two components", patch(colour, sof0, 5, 2), "bad frame header"},
