@@ -78,25 +78,25 @@ func TestConfigRefuses(t *testing.T) {
 		"loss: cross_entropy: label_smoothing 1, wanted":                                     one(loss.CrossEntropy{LabelSmoothing: 1}),
 		"loss: cross_entropy: ignore_index 2 is one of the 3 classes":                        one(loss.CrossEntropy{IgnoreIndex: new(2)}),
 		"loss: dice: eps 0, wanted more than 0, such as 1e-7":                                one(loss.Dice{}),
-		"loss: dice: smooth -1":                                                               dice(func(d *loss.Dice) { d.Smooth = -1 }),
-		"loss: dice: count_absent with smooth 0":                                              dice(func(d *loss.Dice) { d.CountAbsent = true }),
-		"loss: dice: classes [3], wanted some of 0 to 2":                                      dice(func(d *loss.Dice) { d.Classes = []int{3} }),
-		"loss: dice: classes [1 1]: 1 occurs twice":                                         dice(func(d *loss.Dice) { d.Classes = []int{1, 1} }),
-		"loss: dice: no classes":                                                              dice(func(d *loss.Dice) { d.Classes = []int{} }),
-		"loss: dice: class_weights [0 1 1] are 0 for all classes [0]":                         dice(func(d *loss.Dice) { d.Classes, d.ClassWeights = []int{0}, []float64{0, 1, 1} }),
-		"loss: tversky: gamma 0, wanted more than 0":                                          one(with(loss.DefaultTversky(), func(t *loss.Tversky) { t.Gamma = 0 })),
-		"loss: focal: gamma -1":                                                               one(loss.Focal{Gamma: -1}),
-		"loss: focal: alpha 2, wanted 0 to 1":                                                 one(loss.Focal{Alpha: new(2.0)}),
+		"loss: dice: smooth -1":                                                           dice(func(d *loss.Dice) { d.Smooth = -1 }),
+		"loss: dice: count_absent with smooth 0":                                          dice(func(d *loss.Dice) { d.CountAbsent = true }),
+		"loss: dice: classes [3], wanted some of 0 to 2":                                  dice(func(d *loss.Dice) { d.Classes = []int{3} }),
+		"loss: dice: classes [1 1]: 1 occurs twice":                                       dice(func(d *loss.Dice) { d.Classes = []int{1, 1} }),
+		"loss: dice: no classes":                                                          dice(func(d *loss.Dice) { d.Classes = []int{} }),
+		"loss: dice: class_weights [0 1 1] are 0 for all classes [0]":                     dice(func(d *loss.Dice) { d.Classes, d.ClassWeights = []int{0}, []float64{0, 1, 1} }),
+		"loss: tversky: gamma 0, wanted more than 0":                                      one(with(loss.DefaultTversky(), func(t *loss.Tversky) { t.Gamma = 0 })),
+		"loss: focal: gamma -1":                                                           one(loss.Focal{Gamma: -1}),
+		"loss: focal: alpha 2, wanted 0 to 1":                                             one(loss.Focal{Alpha: new(2.0)}),
 		"loss: focal: alpha needs a sigmoid; with softmax over the classes, set one_vs_r": one(loss.Focal{Alpha: new(0.5)}),
-		"loss: focal: class_weights go with a sigmoid":                                        one(loss.Focal{ClassWeights: []float64{1, 1, 1}}),
-		"loss: focal: reduced_threshold 0, wanted more than 0":                                one(loss.Focal{ReducedThreshold: new(0.0)}),
+		"loss: focal: class_weights need a sigmoid":                                       one(loss.Focal{ClassWeights: []float64{1, 1, 1}}),
+		"loss: focal: reduced_threshold 0, wanted more than 0":                            one(loss.Focal{ReducedThreshold: new(0.0)}),
 	} {
 		_, err := c.New(data.Softmax, 3)
 		require.ErrorContains(t, err, want)
 	}
 	for want, p := range map[string]loss.Parameters{
 		"loss: cross_entropy: needs softmax":                       loss.CrossEntropy{},
-		"loss: lovasz: count_absent needs softmax":             loss.Lovasz{CountAbsent: true},
+		"loss: lovasz: count_absent needs softmax":                 loss.Lovasz{CountAbsent: true},
 		"loss: jaccard: classes [0], wanted some of 1 to 2":        with(loss.DefaultJaccard(), func(j *loss.Jaccard) { j.Classes = []int{0} }),
 		"loss: bce: 3 pos_weight for 2 channels of scores (sigmoi": loss.BCE{PosWeight: []float64{1, 1, 1}},
 	} {
