@@ -16,9 +16,9 @@ import (
 
 // LaunchOptions are optional settings of [Launch] and [Farm].
 type LaunchOptions struct {
-	// Stdout and Stderr take what the processes print: rank 0's as it is, the
-	// others' with "[rank N] " or the job's name before each line. nil means
-	// os.Stdout and os.Stderr.
+	// Stdout and Stderr get the output of the processes: of rank 0 unchanged,
+	// of the others with "[rank N] " or the name of the job before each line.
+	// nil means os.Stdout and os.Stderr.
 	Stdout, Stderr io.Writer
 
 	// Grace is the time for which the other processes may continue after one
@@ -123,7 +123,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// prefixed writes whole lines with a label before them.
+// prefixed writes complete lines, each with a label before it.
 type prefixed struct {
 	w     io.Writer
 	label string

@@ -15,8 +15,8 @@ import (
 )
 
 // artifact returns the trained model: the weights of all folds, and what a Predictor
-// must know to do with a film as this run does with a test image. Where nobody knows
-// how the images were prepared, it is of use for prepared images alone.
+// needs to treat a film as this run treats a test image. If it is not known how the
+// images were prepared, it can only predict prepared images.
 func (r *run) artifact(res *Result) (*predict.Artifact, error) {
 	network, err := json.Marshal(r.cfg.Network)
 	if err != nil {
@@ -55,7 +55,7 @@ func (r *run) artifact(res *Result) (*predict.Artifact, error) {
 	return a, a.Check()
 }
 
-// learned says what the networks have learned from.
+// learned describes the images on which the networks were trained.
 func (r *run) learned() predict.Training {
 	t := predict.Training{
 		Data: filepath.Base(r.cfg.Data), Images: r.images.Len(), Names: predict.NamesDigest(names(r.images)),

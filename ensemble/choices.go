@@ -6,19 +6,19 @@ import "github.com/hcunet/hcunet/internal/words"
 type Split int
 
 const (
-	AtRandom  Split = iota // as the notebook: scikit-learn's KFold, shuffled
-	ByArea                 // alike in mask area
+	AtRandom  Split = iota // at random, as in the notebook: scikit-learn's KFold, shuffled
+	ByArea                 // with similar mask areas in all folds
 	ByPatient              // all images of a patient in one fold
 )
 
-// A RuleChoice says which of the rules that are searched on the held-out images
+// A RuleChoice says which of the rules that are found on the held-out images
 // makes the submission; see metric.Choices.
 type RuleChoice int
 
 const (
-	PerFold RuleChoice = iota // the mean of the best thresholds of each fold, as the notebook
+	PerFold RuleChoice = iota // the mean of the best thresholds of each fold, as in the notebook
 	Pooled                    // one threshold, the best of all held-out images together
-	Triplet                   // top score, least area and bottom score
+	Triplet                   // high threshold, smallest area and low threshold
 )
 
 var (

@@ -20,35 +20,36 @@ import (
 	"github.com/hcunet/hcunet/unet"
 )
 
-// Version is that of the description's format.
+// Version is the version of the format of a Config.
 const Version = 1
 
-// A Config describes what is trained on what, and how: all that decides the bytes of
-// the result. It goes to JSON and comes back equal. [Default] and [Kernel] fill it in.
+// A Config describes a run: the data, the network and the training. It alone decides
+// the bytes of the result. A Config that is written to JSON and read back is equal.
+// [Default] and [Kernel] return one.
 type Config struct {
 	Version int `json:"version"` // of the format
 
 	Data string    `json:"data"` // folder with train/, masks/ and test/
-	Task data.Task `json:"task"` // no classes: those of the folder
+	Task data.Task `json:"task"` // without classes, those of the folder
 
-	// Preparation is how the images of the folder were made. Left out, it is what the
-	// folder says; else the folder must say the same.
+	// Preparation says how the images of the folder were made. If it is missing, it
+	// is taken from the folder; otherwise it must equal that of the folder.
 	Preparation *data.Preparation `json:"preparation"`
 
-	Size  int         `json:"size"`  // width and height in pixels of what the network sees
-	Input train.Input `json:"input"` // left out: the statistics of the folder or else of its images; grey images are spread over three channels
+	Size  int         `json:"size"`  // width and height in pixels of the images that the network gets
+	Input train.Input `json:"input"` // if missing, the statistics of the folder, or else of its images; grey images are copied to three channels
 
 	Network unet.Config `json:"network"`
 
-	// Weights to start from: those of the encoder, or of a whole network such as
-	// fold0.safetensors. A file, or a name that checkpoint.Fetch knows; "" starts from
+	// Weights are the weights to start from, of the encoder or of a whole network such
+	// as fold0.safetensors: a file, or a name for checkpoint.Fetch. "" starts from
 	// random weights.
 	Weights string `json:"weights"`
 
 	Augmentation augment.Config `json:"augmentation"`
-	Batch        int            `json:"batch"`      // images a micro-batch
-	Last         feed.Last      `json:"last_batch"` // of an epoch of training
-	Training     train.Config   `json:"training"`   // its seed is 0: that of the run counts
+	Batch        int            `json:"batch"`      // images per micro-batch
+	Last         feed.Last      `json:"last_batch"` // what happens to the last batch of a training epoch
+	Training     train.Config   `json:"training"`   // its seed must be 0: the seed of the run is used
 	Phases       []train.Phase  `json:"phases"`
 
 	Folds Folds  `json:"folds"`
@@ -58,45 +59,46 @@ type Config struct {
 	Inference  Inference  `json:"inference"`
 }
 
-// Folds say how the images are divided.
+// Folds say how the images are divided into folds.
 type Folds struct {
 	Number int   `json:"number"`
 	Split  Split `json:"split"`
 }
 
-// Validation is how the score after each epoch is measured.
+// Validation says how the score after each epoch is measured.
 type Validation struct {
-	Threshold float64 `json:"threshold"`  // probability above which a pixel counts
-	MinPixels float64 `json:"min_pixels"` // fewer of them count as none
+	Threshold float64 `json:"threshold"`  // probability above which a pixel is predicted
+	MinPixels float64 `json:"min_pixels"` // fewer predicted pixels count as none
 
-	// What is measured beside the Dice, which with two classes is all otherwise; see
-	// metric.Scores. Curves are what needs no threshold, and Distances, which take
-	// longest, those between outlines, in pixels.
+	// With two classes, only the Dice is measured unless one of these is set; see
+	// metric.Scores. Curves adds the scores that need no threshold. Distances adds
+	// the distances between outlines in pixels, which take the most time.
 	Curves    bool `json:"curves"`
 	Distances bool `json:"distances"`
 }
 
-// Inference is how probabilities become masks.
+// Inference says how probabilities become masks.
 type Inference struct {
-	// FlipAverage takes the mean over an image and its mirror image. It is wrong where
-	// classes mirror into one another, as a left and a right lung do.
+	// FlipAverage takes the mean of the predictions for an image and its mirror image.
+	// It is wrong if mirroring changes the classes, such as a left and a right lung.
 	FlipAverage bool `json:"flip_average"`
 
-	MinSum float64    `json:"min_sum"` // a class whose probabilities in an image sum to less is not in it: the notebook's noise rule; 0 for none
-	Rule   RuleChoice `json:"rule"`    // which of the rules that are searched makes the submission
+	MinSum float64    `json:"min_sum"` // if the probabilities of a class in an image sum to less, its mask is empty: the notebook's noise rule; 0 means none
+	Rule   RuleChoice `json:"rule"`    // which of the rules that are found makes the submission
 
-	FilmSize     int  `json:"film_size"`     // width and height of test films of which the folder does not know the size
-	NotebookRuns bool `json:"notebook_runs"` // write submission.csv with the notebook's encoder, which drops a mask's last pixel in some places; see rle.Options
+	FilmSize     int  `json:"film_size"`     // width and height of test films whose size is not known
+	NotebookRuns bool `json:"notebook_runs"` // write submission.csv with the notebook's run-length encoder, which loses some pixels; see rle.Options.Kernel
 }
 
-// A Recipe fills in a description, for images of a size and micro-batches of so many
-// images, of which some make a step. What depends on these is a number afterwards.
+// A Recipe returns a description for images of that size, micro-batches of batch
+// images, and microBatches micro-batches per step.
 type Recipe func(size, batch, microBatches int) Config
 
-// Recipes are the known ones by name.
+// Recipes are the known recipes by name.
 var Recipes = map[string]Recipe{"default": Default, "kernel": Kernel}
 
-// Default returns the system as it was meant. The notebook's sizes are 256, 16 and 4.
+// Default returns the system of the notebook without its errors. The notebook's
+// arguments are 256, 16 and 4.
 func Default(size, batch, microBatches int) Config {
 	c := Config{
 		Version:      Version,
@@ -116,12 +118,13 @@ func Default(size, batch, microBatches int) Config {
 		Inference: Inference{FlipAverage: true, MinSum: metric.NoiseArea(size, size), FilmSize: 1024},
 	}
 	c.Training.MicroBatches = microBatches
-	// 0.1 a step, so that the statistics of a short training on small batches settle.
+	// 0.1 per step, so that the statistics also converge in a short training on small
+	// batches.
 	c.Training.BatchNorm = 0.1 / float64(max(microBatches, 1))
 	return c
 }
 
-// Kernel returns the system as the notebook ran it, accidents included.
+// Kernel returns the system exactly as in the notebook, with its errors.
 func Kernel(size, batch, microBatches int) Config {
 	c := Default(size, batch, microBatches)
 	c.Task.Masks = data.WhiteOnly
@@ -140,18 +143,19 @@ func Kernel(size, batch, microBatches int) Config {
 	return c
 }
 
-// spread returns the input of a network for colours that sees grey images.
+// spread returns the input for grey images of a network with three channels.
 func spread(mean, std float64) train.Input {
 	return train.Input{Mean: []float64{mean, mean, mean}, Std: []float64{std, std, std}}
 }
 
-// NotebookPhases returns the notebook's: with the encoder frozen at a highest rate,
-// then all from rate/80 in the first layers to rate/2. Without pretrained weights
-// there is nothing to keep frozen. A phase of no epochs is left out.
+// NotebookPhases returns the phases of the notebook: first with the encoder frozen,
+// at the given highest rate; then all layers, with rates from rate/80 in the first
+// layers to rate/2. Without pretrained weights nothing is frozen. A phase without
+// epochs is left out.
 func NotebookPhases(frozen, full int, rate float64, pretrained bool) []train.Phase {
 	const groups = 3 // of the networks on a ResNet
 	even, err := train.EvenRates(rate/80, rate/2, groups)
-	if err != nil { // Check says so
+	if err != nil { // Check returns this error
 		even = train.SameRates(rate, groups)
 	}
 	first := train.Phase{Name: "first", Epochs: frozen, Rates: train.SameRates(rate, groups), Schedule: train.OneCycle{}}
@@ -162,8 +166,8 @@ func NotebookPhases(frozen, full int, rate float64, pretrained bool) []train.Pha
 	return slices.DeleteFunc(phases, func(p train.Phase) bool { return p.Epochs == 0 })
 }
 
-// ReadConfig reads a description. What is missing is as in [Default] with the
-// notebook's sizes; an unknown field is an error.
+// ReadConfig reads a description. Missing fields are as in [Default] with the
+// notebook's arguments; an unknown field is an error.
 func ReadConfig(b []byte) (Config, error) {
 	c := Default(256, 16, 4)
 	c.Version = 0
@@ -189,13 +193,13 @@ func OpenConfig(path string) (Config, error) {
 	return c, nil
 }
 
-// JSON returns the description as a file holds it.
+// JSON returns the description as the content of a file.
 func (c Config) JSON() ([]byte, error) {
 	b, err := json.MarshalIndent(c, "", "  ")
 	return append(b, '\n'), err
 }
 
-// Check returns an error for the first choice that cannot be, as far as the
+// Check returns an error for the first field that is not valid, as far as the
 // description alone shows it.
 func (c Config) Check() error {
 	switch {
@@ -223,7 +227,7 @@ func (c Config) Check() error {
 		return fmt.Errorf("film size %d, wanted at least 1 pixel", c.Inference.FilmSize)
 	}
 	if c.Task.NoMirror && (c.Inference.FlipAverage || c.Augmentation.PFlip != 0) {
-		return fmt.Errorf("the task says that a mirror image has other classes, but inference.flip_average is %t and augmentation.p_flip is %v; set them to false and 0, as -no-mirror does", c.Inference.FlipAverage, c.Augmentation.PFlip)
+		return fmt.Errorf("the task says that mirroring changes the classes, but inference.flip_average is %t and augmentation.p_flip is %v; set them to false and 0, as -no-mirror does", c.Inference.FlipAverage, c.Augmentation.PFlip)
 	}
 	for i := range min(len(c.Input.Mean), len(c.Input.Std)) {
 		if m, s := c.Input.Mean[i], c.Input.Std[i]; !(m >= 0 && m <= 1 && s > 0 && s <= 1) {
@@ -235,10 +239,10 @@ func (c Config) Check() error {
 		return err
 	}
 	if n := int(slices.Max(kind.Strides)); c.Size%n != 0 {
-		return fmt.Errorf("size %d is no multiple of %d; use %d", c.Size, n, (c.Size/n+1)*n)
+		return fmt.Errorf("size %d is not a multiple of %d; use %d", c.Size, n, (c.Size/n+1)*n)
 	}
 	if p, ok := checkpoint.FindPublished(c.Weights); ok && p.Architecture != kind.Name && checkpoint.Generations(p.Architecture) != nil {
-		return fmt.Errorf("weights %s are of a %s, the encoder is a %s; choose one", c.Weights, p.Architecture, kind.Name)
+		return fmt.Errorf("weights %s are of a %s, but the encoder is a %s; change one of them", c.Weights, p.Architecture, kind.Name)
 	}
 	if _, err := c.Folds.Split.MarshalText(); err != nil {
 		return err
@@ -255,14 +259,14 @@ func (c Config) Check() error {
 		}
 	}
 	for _, p := range c.Phases {
-		if err := p.Check(kind.Groups + 1); err != nil { // the decoder is the last one
+		if err := p.Check(kind.Groups + 1); err != nil { // the decoder is the last group
 			return err
 		}
 	}
 	return nil
 }
 
-// Differences names the fields in which two descriptions differ.
+// Differences returns the names of the fields in which two descriptions differ.
 func (c Config) Differences(o Config) []string {
 	flat := func(c Config) map[string]string {
 		b, err := json.Marshal(c)

@@ -218,7 +218,7 @@ func TestFlags(t *testing.T) {
 	_, err = parse(t, "-recipe", "best")
 	require.ErrorContains(t, err, `recipe "best", wanted default or kernel`)
 	_, err = parse(t, "-recipe", "kernel", "-config", path)
-	require.ErrorContains(t, err, "beside a description")
+	require.ErrorContains(t, err, "together with a description")
 	_, err = parse(t, "-rate", "-1")
 	require.ErrorContains(t, err, "learning rate -1")
 	_, err = parse(t, "-epochs-full", "-1")

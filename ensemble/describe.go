@@ -13,8 +13,8 @@ import (
 	"github.com/hcunet/hcunet/report"
 )
 
-// describe writes what a run is before it begins: its modules, and the first images
-// as it sees them.
+// describe writes files about a run before it begins: its modules, and the first
+// training images.
 func (r *run) describe(ctx context.Context) (err error) {
 	var text string
 	nn.Scope(func() {
@@ -52,7 +52,7 @@ func (r *run) describe(ctx context.Context) (err error) {
 	return ctx.Err()
 }
 
-// descriptionFacts returns the fields of the description, by name.
+// descriptionFacts returns the fields of the description, sorted by name.
 func (r *run) descriptionFacts(leaves map[string]string) (out [][2]string) {
 	b, err := json.Marshal(r.cfg)
 	var tree any

@@ -9,21 +9,22 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// TrainApart trains the folds of a run as processes of their own, one at a time on
-// each device, which they need not share. argv returns the program that is to train a
-// fold on a device: one that calls Run with Options.Fold. All need the same number of
-// threads for the bytes that one process would leave. Afterwards Run with
+// TrainApart trains each fold of a run in a separate process, one fold at a time on
+// each device. argv returns the command that trains a fold on a device: a program
+// that calls Run with Options.Fold. The bytes of the result equal those of one
+// process if all processes use the same number of threads. Afterwards Run with
 // Options.Gather makes the ensemble.
 //
-// When a fold fails, the others stop and save what they have; with Options.Resume all
-// go on. So they do after an *[Interrupted], the error of a ctx that is done.
+// If a fold fails, the others save their state and stop; when ctx is done, all do,
+// and the error is an *[Interrupted]. In both cases Options.Resume continues all
+// folds.
 func TrainApart(ctx context.Context, cfg Config, opt Options, devices []nn.Device, argv func(fold int, device nn.Device) []string) error {
 	if !opt.Resume && begun(opt.Out) {
-		return fmt.Errorf("the output folder %s holds a run already; go on with it by -resume, or choose another folder", opt.Out)
+		return fmt.Errorf("the output folder %s holds a run already; continue it with -resume, or choose another folder", opt.Out)
 	}
 	byName := map[string]nn.Device{}
 	var places []string
-	for i, d := range devices { // two may be the same
+	for i, d := range devices { // a device may be listed twice
 		places = append(places, fmt.Sprintf("device %d (%v)", i, d))
 		byName[places[i]] = d
 	}

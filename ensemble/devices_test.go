@@ -54,5 +54,5 @@ func TestTrainApart(t *testing.T) {
 
 	opt.Gather, opt.Resume = false, false
 	err = ensemble.TrainApart(t.Context(), c, opt, two, train)
-	require.EqualError(t, err, fmt.Sprintf("the output folder %s holds a run already; go on with it by -resume, or choose another folder", apart))
+	require.EqualError(t, err, fmt.Sprintf("the output folder %s holds a run already; continue it with -resume, or choose another folder", apart))
 }

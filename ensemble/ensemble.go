@@ -1,21 +1,22 @@
-// Package ensemble trains one network per fold of a data set and averages them:
-// from a folder of images to submission.csv.
+// Package ensemble trains one network per fold of a data set and averages their
+// predictions: from a folder of images to submission.csv.
 //
-// A [Config] describes what is trained on what and how; it alone decides the result.
-// [Default] and [Kernel] fill it in: the system of the notebook "Hypercolumns
-// pneumothorax fastai" as it was meant, and as it ran.
+// A [Config] describes a run and alone decides its result. [Kernel] returns the
+// system of the notebook "Hypercolumns pneumothorax fastai" exactly, and [Default]
+// the same system without its errors.
 //
-// For each fold a network is trained, and predicts the images that the fold holds
-// out. From all of these together the rules are searched that make masks of
-// probabilities, each with an honest estimate: chosen on the other folds, scored on
-// this one. The test images are predicted by all networks, averaged, and cut by the
-// rule that the description asks for.
+// For each fold a network is trained, which then predicts the held-out images of
+// the fold. On all held-out predictions together, rules that turn probabilities
+// into masks are searched. Each rule gets an unbiased estimate: for every fold, the
+// rule is chosen on the other folds and scored on this one. The test images are
+// predicted by all networks; the mean of the probabilities becomes masks by the
+// rule that the description names.
 //
-// A run that was interrupted, in whatever way, goes on with Options.Resume and leaves
-// the same bytes of weights, predictions, rules and submission as one that was not,
-// on the CPU with the same number of threads. Folds may be trained apart, with
-// Options.Fold, and gathered afterwards, to the same bytes. Several processes may
-// train each network together, see Options.Group.
+// A run that was interrupted in any way is continued with Options.Resume. On the CPU
+// with the same number of threads it then gives the same bytes of weights,
+// predictions, rules and submission as without the interruption. Folds may be trained
+// separately with Options.Fold and gathered afterwards, with the same bytes. Several
+// processes may train each network together, see Options.Group.
 package ensemble
 
 import (
@@ -35,67 +36,67 @@ import (
 	"github.com/hcunet/hcunet/train"
 )
 
-// Options say where and how a run works. They do not change what comes out.
+// Options say where and how a run works. They do not change the result.
 type Options struct {
-	Out    string // folder to make; nothing is written before all is known to be good
+	Out    string // folder to make; nothing is written before everything was checked
 	Device nn.Device
 
-	Resume bool // go on with the run in the folder
-	Fold   int  // train this fold alone; negative for all, and the ensemble
-	Gather bool // make the ensemble of folds that are all done; train none
+	Resume bool // continue the run in the folder
+	Fold   int  // train only this fold; negative means all folds and the ensemble
+	Gather bool // only make the ensemble; all folds must be done
 
-	// AllowLeak starts from weights that have seen held-out images of another fold.
-	// Scores are then of images that the network knows.
+	// AllowLeak allows to start from weights that were trained on held-out images.
+	// The scores are then too high.
 	AllowLeak bool
 
-	Memory    int64         // bytes of images held in memory, 0 for all; the others are read again
+	Memory    int64         // bytes of images kept in memory, 0 means all; other images are read again each time
 	Workers   int           // goroutines that make batches; 0 means one per core
-	SaveEvery time.Duration // between two states; 0 so that saving costs under 2 % of the time
+	SaveEvery time.Duration // time between two saved states; 0 chooses it so that saving takes under 2 % of the time
 
-	// Group is the processes that train each network together, nil for one. All get
-	// the same description and see the same folders; the first alone writes. The
-	// images of a batch are shared out among them.
+	// Group is the group of processes that train each network together, nil for one
+	// process. All must get the same description and see the same folders. Each
+	// trains on a part of every batch. Only the first process writes files.
 	Group *dist.Group
 
-	Progress *report.Progress // nil to work in silence
-	Command  []string         // what to note as the command; may be empty
+	Progress *report.Progress // nil shows nothing
+	Command  []string         // the command, for run.json; may be empty
 }
 
-// Interrupted is the error of a run that was stopped in order: its state is saved.
+// Interrupted is the error of a run that was stopped and has saved its state.
 type Interrupted struct {
 	Out   string // folder of the run
 	cause error
 }
 
 func (e *Interrupted) Error() string {
-	return fmt.Sprintf("stopped; what was done is kept, and -resume -out %s goes on with it", e.Out)
+	return fmt.Sprintf("stopped; the state is saved, and -resume -out %s continues the run", e.Out)
 }
 
 func (e *Interrupted) Unwrap() error { return e.cause }
 
-// Run trains and scores the ensemble and leaves in the folder Out
+// Run trains and scores the ensemble and writes to the folder Out:
 //
-//	config.json            the description as run
-//	run.json               when, by which command, program and machine
-//	network.txt            its modules
-//	first_batch.png        the first training images as fold 0 sees them
-//	fold0.safetensors      weights of each fold, under PyTorch's names
+//	config.json            the description of the run
+//	run.json               time, command, program and machine
+//	network.txt            the modules of the network
+//	first_batch.png        the first training batch of fold 0
+//	fold0.safetensors      weights of each fold, with PyTorch's names
 //	epochs_fold0.csv, .jsonl
 //	preds_fold0.npy        its held-out predictions, bytes (images, rows, columns), 255*probability rounded down
-//	items_fold0.txt        the names of these images, a line each
+//	items_fold0.txt        the names of these images, one per line
 //	cases_fold0.bin        their counts at each threshold, a metric.Table
 //	fold0.json             says that the fold is done
 //	model.safetensors      all folds as one model, a predict.Artifact
 //	preds_test.npy, items_test.txt, submission.csv
 //	cases.csv              a row per held-out image and class
-//	rules.json             the rules that were found, and what they are worth
+//	rules.json             the rules that were found, and their scores
 //	scores.txt, scores.json
-//	*.png, report.html     all of it on one page
-//	events/                for TensorBoard
-//	state/                 of folds under way
+//	*.png, report.html     plots, and all results on one page
+//	events/                events for TensorBoard
+//	state/                 states of unfinished folds
 //
-// What is wrong with the choices or the data is found before anything is written.
-// Once ctx is done it stops after the step under way, saves, and returns an
+// Wrong choices and wrong data are found before anything is written. When ctx is
+// done, Run finishes the current step, saves its state and returns an
 // *[Interrupted].
 func Run(ctx context.Context, cfg Config, opt Options) (*Result, error) {
 	r, err := newRun(ctx, cfg, opt)
@@ -126,15 +127,15 @@ func Run(ctx context.Context, cfg Config, opt Options) (*Result, error) {
 			}
 		}
 	}
-	r.opt.Group = nil // the others have ended: the ensemble is the first process's alone
+	r.opt.Group = nil // the other processes have ended; only the first makes the ensemble
 	result, err := r.gather(ctx)
 	return result, r.interrupted(ctx, err)
 }
 
-// interrupted says how to go on where ctx or a full disk was the reason for an error.
+// interrupted adds to an error how to continue, if the reason was ctx or a full disk.
 func (r *run) interrupted(ctx context.Context, err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("the disk of %s is full; make room, and -resume goes on with what was saved: %w", r.opt.Out, err)
+		return fmt.Errorf("the disk of %s is full; make room, and -resume continues from the saved state: %w", r.opt.Out, err)
 	}
 	cancelled := ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err()))
 	if err != nil && (cancelled || errors.Is(err, train.ErrElsewhere)) {
@@ -143,7 +144,7 @@ func (r *run) interrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// A run is an ensemble under way.
+// A run holds the state of one call of Run.
 type run struct {
 	cfg     Config
 	opt     Options
@@ -151,7 +152,7 @@ type run struct {
 	images  *feed.Images
 	test    *feed.Images
 	folds   folds.Folds
-	weights *checkpoint.File // to start from; nil for none
+	weights *checkpoint.File // weights to start from; nil for none
 	out     *folder
 }
 
@@ -166,7 +167,7 @@ func newRun(ctx context.Context, cfg Config, opt Options) (*run, error) {
 	case opt.Fold >= cfg.Folds.Number:
 		return nil, fmt.Errorf("fold %d of %d; folds are counted from 0", opt.Fold, cfg.Folds.Number)
 	case opt.Gather && opt.Fold >= 0:
-		return nil, errors.New("a fold is trained or all are gathered, not both at once")
+		return nil, errors.New("Fold and Gather are both set; train one fold, or gather all folds")
 	}
 	ds, err := data.Open(cfg.Data, &data.Options{Multiple: 1, Task: cfg.Task})
 	if err != nil {
@@ -195,7 +196,7 @@ func newRun(ctx context.Context, cfg Config, opt Options) (*run, error) {
 			return nil, err
 		}
 		if source.Batches() == 0 {
-			return nil, fmt.Errorf("fold %d has no batch of %d images to train on: it has %d; take a smaller batch, or keep the last one (last_batch)", f, cfg.Batch, source.Len())
+			return nil, fmt.Errorf("fold %d has no batch of %d images to train on: it has %d; use a smaller batch, or keep the last batch (last_batch)", f, cfg.Batch, source.Len())
 		}
 	}
 	r.statistics()
@@ -211,7 +212,7 @@ func newRun(ctx context.Context, cfg Config, opt Options) (*run, error) {
 	return r, checkFolder(opt.Out, r.cfg, opt)
 }
 
-// preparation compares how the images were made with what the description says.
+// preparation compares how the images were made with the description.
 func (r *run) preparation() error {
 	is := r.ds.Preparation
 	if r.cfg.Preparation == nil {
@@ -228,15 +229,16 @@ func (r *run) preparation() error {
 	return nil
 }
 
-// read loads images as far as memory reaches.
+// read reads the images of samples; opt.Memory limits how many are kept in
+// memory.
 func (r *run) read(ctx context.Context, samples []data.Sample) (*feed.Images, error) {
 	return feed.Read(ctx, feed.Samples(samples, r.cfg.Task), &feed.ReadOptions{
 		Memory: r.opt.Memory, Workers: r.opt.Workers, Classes: len(r.cfg.Task.Classes),
 	})
 }
 
-// statistics fills in the input's mean and deviation: those that prepare left beside
-// the data, or else those of the training images.
+// statistics sets the mean and standard deviation of the input, from the statistics
+// file of the data, or else from the training images.
 func (r *run) statistics() {
 	if len(r.cfg.Input.Mean) > 0 || len(r.cfg.Input.Std) > 0 {
 		return
@@ -268,14 +270,14 @@ func (r *run) split() (folds.Folds, error) {
 		patients[i] = s.Patient
 		known = known || s.Patient != ""
 		if s.Patient == "" {
-			patients[i] = "image " + s.Name // stands for itself
+			patients[i] = "image " + s.Name // a group of its own
 		}
 	}
 	if r.cfg.Folds.Split == ByArea {
 		return folds.ByArea(areas, k, seed)
 	}
 	if !known {
-		return nil, errors.New("it does not know the patients, so -split patient cannot be; name them with prepare -patients, or take another split")
+		return nil, errors.New("the patients are not known, so -split patient is not possible; name them with prepare -patients, or use another split")
 	}
 	return folds.ByGroup(patients, areas, k, seed)
 }

@@ -102,7 +102,7 @@ func TestRun(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, was.Input.Mean, 3, "the statistics are filled in")
 			_, err = ensemble.Run(context.Background(), was, ensemble.Options{Out: out, Fold: -1})
-			require.ErrorContains(t, err, "holds a run already; go on with it by -resume")
+			require.ErrorContains(t, err, "holds a run already; continue it with -resume")
 			again := filepath.Join(t.TempDir(), "again")
 			run(t, was, ensemble.Options{Out: again, Fold: -1, Memory: 1, Workers: 3})
 			requireSame(t, files(t, out), files(t, again))
@@ -236,9 +236,9 @@ func TestLocked(t *testing.T) {
 		if !tried && strings.Contains(string(p), "fold 0 of 2") {
 			tried = true
 			_, err := ensemble.Run(context.Background(), c, ensemble.Options{Out: out, Fold: -1, Resume: true})
-			require.ErrorContains(t, err, "another run is at work in "+out)
+			require.ErrorContains(t, err, "another run is working in "+out)
 			_, err = ensemble.Run(context.Background(), c, ensemble.Options{Out: out, Fold: 1})
-			require.ErrorContains(t, err, "another run is at work in "+out)
+			require.ErrorContains(t, err, "another run is working in "+out)
 		}
 	}))
 	run(t, c, ensemble.Options{Out: out, Fold: -1, Progress: progress})
@@ -391,7 +391,7 @@ func TestRunRefuses(t *testing.T) {
 		{"no epochs", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases = nil }, []string{"no phase", "untrained"}},
 		{"rate", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases[0].Rates[1] = -1 }, []string{"-1", "group 1"}},
 		{"rates", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Phases[0].Rates = []float64{1} }, []string{"1 learning rates for 3"}},
-		{"mirrors", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Task.NoMirror = true }, []string{"mirror image", "flip_average", "-no-mirror"}},
+		{"mirrors", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Task.NoMirror = true }, []string{"mirroring changes the classes", "flip_average", "-no-mirror"}},
 		{"clip", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Training.Clip = -1 }, []string{"-1"}},
 		{"noise", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Inference.MinSum = -3 }, []string{"-3"}},
 		{"augmentation", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Augmentation.MaxWarp = 7 }, []string{"MaxWarp", "7"}},
@@ -399,7 +399,7 @@ func TestRunRefuses(t *testing.T) {
 		{"seed in two places", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Training.Seed = 3 }, []string{"training.seed"}},
 		{"a batch larger than the set", good, func(c *ensemble.Config, _ *ensemble.Options) { *c = small(ensemble.Kernel, c.Data) }, []string{"fold 0", "4 images", "has 2"}},
 		{"fold", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Fold = 2 }, []string{"fold 2 of 2"}},
-		{"nothing to resume", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Resume = true }, []string{"nothing to go on with"}},
+		{"nothing to resume", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Resume = true }, []string{"no run to continue"}},
 		{"nothing to gather", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Gather = true }, []string{"no folds to gather"}},
 		{"a folder with something else", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Out = occupied }, []string{"thesis.txt"}},
 	} {

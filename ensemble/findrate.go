@@ -13,20 +13,20 @@ import (
 	"github.com/hcunet/hcunet/train"
 )
 
-// Rates are what a search for a learning rate suggests.
+// Rates holds the rates that a search for a learning rate suggests.
 type Rates struct {
 	Points           []train.RatePoint
 	Steepest, Valley float64
 	Plot             string // file
 }
 
-// String says what was found.
+// String returns the result in two sentences.
 func (r *Rates) String() string {
-	return fmt.Sprintf("the loss falls fastest at a rate of %.2g; in the middle of its longest fall the rate is %.2g\nlook at %s before you take one of them for -rate", r.Steepest, r.Valley, r.Plot)
+	return fmt.Sprintf("the loss falls fastest at a rate of %.2g; in the middle of its longest fall the rate is %.2g\nlook at %s before you use one of them for -rate", r.Steepest, r.Valley, r.Plot)
 }
 
-// FindRate searches a learning rate on the images of the first fold, and leaves
-// find_rate.png and find_rate.csv in the folder Out. It trains nothing that is kept.
+// FindRate searches a learning rate on the training images of the first fold, and
+// writes find_rate.png and find_rate.csv to the folder Out. It keeps no weights.
 func FindRate(ctx context.Context, cfg Config, opt Options) (*Rates, error) {
 	opt.Fold = -1
 	r, err := newRun(ctx, cfg, opt)

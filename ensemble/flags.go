@@ -14,8 +14,8 @@ import (
 	"github.com/hcunet/hcunet/train"
 )
 
-// Flags turn a command line into a description. A recipe or a description in a file
-// is where it begins; what else is given comes over that.
+// Flags turn a command line into a description. They begin with a recipe or with a
+// description in a file; other flags override its fields.
 type Flags struct {
 	set     *flag.FlagSet
 	config  string // file
@@ -31,44 +31,44 @@ type Flags struct {
 	classes string
 }
 
-// NewFlags defines the flags of a description on a set.
+// NewFlags defines the flags of a description on a flag set.
 func NewFlags(set *flag.FlagSet) *Flags {
 	f := &Flags{set: set, c: Default(256, 16, 4), frozen: 8, full: 10, rate: 1e-3, noise: -1}
 	c := &f.c
-	set.StringVar(&f.config, "config", "", "`file` with a description, such as the config.json of another run; other flags come over it")
-	set.StringVar(&f.recipe, "recipe", "default", "what to begin with: `default`, or kernel for what the notebook did, accidents included")
+	set.StringVar(&f.config, "config", "", "`file` with a description, such as the config.json of another run; other flags override it")
+	set.StringVar(&f.recipe, "recipe", "default", "settings to begin with: `default`, or kernel for exactly what the notebook does, with its errors")
 	set.StringVar(&c.Data, "data", "", "`folder` with train/, masks/ and test/ (see examples/prepare)")
-	set.TextVar(&c.Task.Masks, "mask-rule", c.Task.Masks, "how the values of masks become classes: `exact`, or white_only as the notebook")
-	set.StringVar(&f.classes, "classes", "", "`names` of the classes, the background first, with commas; default those of the folder's classes.txt, or background,mask")
+	set.TextVar(&c.Task.Masks, "mask-rule", c.Task.Masks, "how the values of masks become classes: `exact`, or white_only as in the notebook")
+	set.StringVar(&f.classes, "classes", "", "`names` of the classes, separated by commas, the background first; the default is the folder's classes.txt, or background,mask")
 	set.IntVar(&c.Task.Channels, "channels", 1, "`channels` of the images: 1 for grey, 3 for colours")
-	set.TextVar(&c.Task.Output, "output", c.Task.Output, "`softmax` for one class per pixel, or sigmoid for each class by itself")
+	set.TextVar(&c.Task.Output, "output", c.Task.Output, "`softmax` for exactly one class per pixel, or sigmoid for independent classes")
 	set.StringVar(&c.Network.Encoder, "arch", c.Network.Encoder, "`encoder`: "+strings.Join(encoder.Names(), " or "))
-	set.StringVar(&c.Weights, "weights", "", "weights to start from, of the encoder or of a whole network: a `file`, or resnet34 to fetch torchvision's; without, everything starts at random and nothing is frozen")
-	set.IntVar(&c.Size, "size", c.Size, "width and height in `pixels` of what the network sees, a multiple of 32")
-	set.IntVar(&c.Batch, "batch", c.Batch, "`images` a micro-batch")
-	set.IntVar(&c.Training.MicroBatches, "accumulate", c.Training.MicroBatches, "`micro-batches` a step of the optimizer")
-	set.TextVar(&c.Training.Precision, "precision", c.Training.Precision, "of the forward pass: `float32`, bfloat16, or float16 on CUDA")
-	set.Float64Var(&c.Training.WeightDecay, "weight-decay", c.Training.WeightDecay, "weight `decay`, 0 for none")
-	set.Float64Var(&c.Training.Clip, "clip", c.Training.Clip, "largest `norm` of a gradient, 0 for none")
+	set.StringVar(&c.Weights, "weights", "", "weights to start from, of the encoder or of a whole network: a `file`, or resnet34 to download torchvision's; without it, all weights start at random and nothing is frozen")
+	set.IntVar(&c.Size, "size", c.Size, "width and height in `pixels` of the images that the network gets, a multiple of 32")
+	set.IntVar(&c.Batch, "batch", c.Batch, "`images` per micro-batch")
+	set.IntVar(&c.Training.MicroBatches, "accumulate", c.Training.MicroBatches, "`micro-batches` per step of the optimizer")
+	set.TextVar(&c.Training.Precision, "precision", c.Training.Precision, "precision of the forward pass: `float32`, bfloat16, or float16 on CUDA")
+	set.Float64Var(&c.Training.WeightDecay, "weight-decay", c.Training.WeightDecay, "weight `decay`; 0 means none")
+	set.Float64Var(&c.Training.Clip, "clip", c.Training.Clip, "largest `norm` of a gradient; 0 means no clipping")
 	set.IntVar(&f.frozen, "epochs-frozen", f.frozen, "`epochs` with the encoder frozen")
 	set.IntVar(&f.full, "epochs-full", f.full, "`epochs` of the whole network")
-	set.Float64Var(&f.rate, "rate", f.rate, "highest learning `rate` of the frozen epochs; of the others it goes from rate/80 in the encoder's first layers to rate/2")
+	set.Float64Var(&f.rate, "rate", f.rate, "highest learning `rate` of the frozen epochs; in the other epochs the highest rates are rate/80 in the first layers of the encoder to rate/2 in the decoder")
 	set.IntVar(&c.Folds.Number, "folds", c.Folds.Number, "`number` of folds")
-	set.TextVar(&c.Folds.Split, "split", c.Folds.Split, "how images are divided into folds: `random`, area (alike in mask area) or patient")
+	set.TextVar(&c.Folds.Split, "split", c.Folds.Split, "how images are divided into folds: `random`, area (similar mask areas in all folds) or patient")
 	set.Func("seed", "`seed` of folds, weights, order and transforms (default 2019)", func(s string) error {
 		_, err := fmt.Sscan(s, &c.Seed)
 		return err
 	})
-	set.Func("mean", "`mean` of the input in [0, 1]; with -std, default those prepare left beside the data, or those of the images", number(&c.Input.Mean))
+	set.Func("mean", "`mean` of the input in [0, 1], used with -std; the default is that of the data's statistics.json, or of the images", number(&c.Input.Mean))
 	set.Func("std", "`standard deviation` of the input", number(&c.Input.Std))
 	set.Float64Var(&c.Validation.Threshold, "threshold", c.Validation.Threshold, "`probability` above which the Dice after each epoch counts a pixel")
-	set.Float64Var(&f.noise, "noise", f.noise, "`pixels`, or sum of probabilities, below which a prediction counts as empty, 0 for none; default the notebook's 75 at 128x128, in proportion to the area")
-	set.TextVar(&c.Inference.Rule, "rule", c.Inference.Rule, "how the submission is cut: `per_fold` (the mean of the folds' best thresholds), pooled, or triplet")
+	set.Float64Var(&f.noise, "noise", f.noise, "`pixels`, or sum of probabilities, below which a prediction counts as empty; 0 means none; the default is the notebook's, 75 at 128x128 and in proportion to the area")
+	set.TextVar(&c.Inference.Rule, "rule", c.Inference.Rule, "how probabilities become the masks of the submission: `per_fold` (the mean of the folds' best thresholds), pooled, or triplet")
 	set.BoolVar(&f.noFlip, "no-flip", false, "do not average predictions over mirror images")
-	set.BoolVar(&c.Task.NoMirror, "no-mirror", false, "a mirror image has other classes, such as a left and a right lung: mirror nothing in training and prediction")
-	set.IntVar(&c.Inference.FilmSize, "film-size", c.Inference.FilmSize, "width and height in `pixels` of test films of which the folder does not know the size")
+	set.BoolVar(&c.Task.NoMirror, "no-mirror", false, "mirroring changes the classes, such as a left and a right lung: mirror nothing in training and prediction")
+	set.IntVar(&c.Inference.FilmSize, "film-size", c.Inference.FilmSize, "width and height in `pixels` of test films whose size is not known")
 	set.StringVar(&f.device, "device", "auto", "`auto`, cpu, cuda or cuda:N")
-	set.IntVar(&f.threads, "threads", 0, "`threads` inside an operation on the CPU; 0 means libtorch's choice, or with -resume what the run began with. Another number may change the last bits of a result")
+	set.IntVar(&f.threads, "threads", 0, "`threads` inside an operation on the CPU; 0 means libtorch's default, or with -resume the number that the run began with. Another number may change the last bits of the result")
 	return f
 }
 
@@ -90,8 +90,8 @@ func number(to *[]float64) func(string) error {
 	}
 }
 
-// Config returns the description that the parsed flags make, on top of base if that
-// is not nil, such as that of a run to go on with.
+// Config returns the description that the parsed flags give. If base is not nil, it
+// begins with base, such as the description of a run to continue.
 func (f *Flags) Config(base *Config) (Config, error) {
 	given := map[string]bool{}
 	f.set.Visit(func(g *flag.Flag) { given[g.Name] = true })
@@ -101,7 +101,7 @@ func (f *Flags) Config(base *Config) (Config, error) {
 	case !ok:
 		return Config{}, fmt.Errorf("recipe %q, wanted %s", f.recipe, strings.Join(slices.Sorted(maps.Keys(Recipes)), " or "))
 	case given["recipe"] && (f.config != "" || base != nil):
-		return Config{}, fmt.Errorf("-recipe %s beside a description, which says all that a recipe does; give one of them", f.recipe)
+		return Config{}, fmt.Errorf("-recipe %s was given together with a description, which already has all that a recipe sets; give only one of them", f.recipe)
 	case base != nil:
 		c = *base
 	case f.config != "":
@@ -111,7 +111,7 @@ func (f *Flags) Config(base *Config) (Config, error) {
 		}
 	default:
 		c = recipe(f.c.Size, f.c.Batch, f.c.Training.MicroBatches)
-		given["weights"] = true // decides whether anything is frozen
+		given["weights"] = true // whether anything is frozen depends on it
 	}
 	if err := f.phases(&c, given, base != nil || f.config != ""); err != nil {
 		return Config{}, err
@@ -124,7 +124,7 @@ func (f *Flags) Config(base *Config) (Config, error) {
 	return c, nil
 }
 
-// setters bring the value of a flag to a description.
+// setters copy the value of a flag to a description.
 var setters = map[string]func(*Flags, *Config){
 	"data":         func(f *Flags, c *Config) { c.Data = f.c.Data },
 	"mask-rule":    func(f *Flags, c *Config) { c.Task.Masks = f.c.Task.Masks },
@@ -161,8 +161,9 @@ var setters = map[string]func(*Flags, *Config){
 	},
 }
 
-// phases sets the notebook's phases where a flag is about them. Of those of a
-// description, begun, what no flag is about stays as it is.
+// phases sets the phases of the notebook if a flag changes them. If the
+// description comes from a file or a run (begun), values that no flag changes
+// stay as they are.
 func (f *Flags) phases(c *Config, given map[string]bool, begun bool) error {
 	if !given["epochs-frozen"] && !given["epochs-full"] && !given["rate"] && !given["weights"] {
 		return nil
@@ -192,7 +193,7 @@ func (f *Flags) phases(c *Config, given map[string]bool, begun bool) error {
 	for _, p := range c.Phases {
 		i := slices.Index([]string{"first", "frozen", "full"}, p.Name)
 		if i < 0 {
-			return fmt.Errorf("-epochs-frozen, -epochs-full, -rate and -weights are about the phases of the notebook; the description has one called %q: change it there", p.Name)
+			return fmt.Errorf("-epochs-frozen, -epochs-full, -rate and -weights change the phases of the notebook, but the description has a phase called %q; change the description", p.Name)
 		}
 		i /= 2
 		if !given[flags[i]] {
@@ -208,10 +209,10 @@ func (f *Flags) phases(c *Config, given map[string]bool, begun bool) error {
 }
 
 // Machine returns the device of the flags and sets the number of threads. For a run
-// that goes on in a folder, which may be "", it is the number that it began with
-// unless a flag says otherwise: another one may change the last bits of what comes.
-// Processes that share a machine, as place says, get a CUDA device each and share the
-// cores.
+// that is continued in the folder dir, which may be "", the default is the number
+// with which the run began, because another number may change the last bits of the
+// result. Processes that share a machine, as place says, get one CUDA device each and
+// share the cores.
 func (f *Flags) Machine(dir string, place dist.Config) (nn.Device, error) {
 	threads := f.threads
 	if threads == 0 && dir != "" {

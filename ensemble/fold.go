@@ -22,14 +22,14 @@ import (
 	"github.com/hcunet/hcunet/unet"
 )
 
-// A part says that a fold is done.
+// A part is the content of the file that says that a fold is done.
 type part struct {
 	Config  string         `json:"config"` // digest of the description
 	HeldOut int            `json:"held_out"`
 	Epochs  []metric.Epoch `json:"epochs"`
 }
 
-// part reads that of a fold; ok is false if the fold is not done.
+// part reads the part of fold f; ok is false if the fold is not done.
 func (o *folder) part(f int) (p part, ok bool, err error) {
 	b, err := os.ReadFile(o.path("fold%d.json", f))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -42,7 +42,7 @@ func (o *folder) part(f int) (p part, ok bool, err error) {
 		return part{}, false, fmt.Errorf("%s: %w", o.path("fold%d.json", f), err)
 	}
 	if p.Config != o.digest {
-		return part{}, false, fmt.Errorf("%s is of a run with another description than %s; gather folds of one run", o.path("fold%d.json", f), o.path(configFile))
+		return part{}, false, fmt.Errorf("%s belongs to a run with another description than %s; gather only folds of one run", o.path("fold%d.json", f), o.path(configFile))
 	}
 	return p, true, nil
 }
@@ -78,8 +78,7 @@ func (r *run) withAdvice(err error) error {
 	return fmt.Errorf("%w; try -batch %d -accumulate %d%s", err, (r.cfg.Batch+1)/2, 2*r.cfg.Training.MicroBatches, where)
 }
 
-// fold trains and scores a fold, or what remains of that. All its tensors go when it
-// is done.
+// fold trains and scores a fold, or continues this. It frees all its tensors.
 func (r *run) fold(ctx context.Context, f int) (err error) {
 	nn.Scope(func() { err = r.foldInScope(ctx, f) })
 	return err
@@ -92,7 +91,7 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	}
 	h := &history{}
 	saver := &train.Saver{Path: filepath.Join(r.out.stateDir(f), stateFile), Every: r.opt.SaveEvery}
-	events := new(*report.Events) // opened when it is known where the run stands
+	events := new(*report.Events) // opened when the position of the run is known
 	board := train.Hook{EpochEnd: func(e metric.Epoch) error { return (*events).Epoch("", e) }}
 	learner, err := r.learner(f, net, append(r.hooks(ctx, f, h), board, saver.Hook()))
 	if err != nil {
@@ -100,10 +99,10 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	}
 	found, err := saver.Resume(learner)
 	if err != nil {
-		return fmt.Errorf("going on: %w", err)
+		return fmt.Errorf("continuing the run: %w", err)
 	}
 	if found && !r.opt.Resume {
-		return fmt.Errorf("it was begun before; go on with it by -resume")
+		return fmt.Errorf("it was begun before; continue it with -resume")
 	}
 	if *events, err = report.NewEvents(r.out.path("events/fold%d", f), &report.EventOptions{First: int64(len(h.Epochs))}); err != nil {
 		return err
@@ -149,8 +148,8 @@ func (r *run) learner(f int, net *unet.Net, hooks []train.Hook) (*train.Learner,
 	return train.New(net, r.cfg.Task, cfg, &train.Parts{Input: r.cfg.Input, Metrics: []metric.Metric{scores}, Hooks: hooks, Group: r.opt.Group})
 }
 
-// metrics are those of each epoch: of one class the notebook's Dice, of several, or
-// where more is asked for, the usual scores of each.
+// metrics returns the metrics of each epoch: the notebook's Dice for one class; the
+// usual scores of each class if there are several or the description asks for more.
 func (r *run) metrics() (metric.Metric, error) {
 	v := r.cfg.Validation
 	noise := metric.Noise{MinPixels: v.MinPixels}
@@ -162,7 +161,8 @@ func (r *run) metrics() (metric.Metric, error) {
 	})
 }
 
-// hooks show and note what happens, and stop once ctx is done.
+// hooks returns the hooks that show and record progress, and stop the run when
+// ctx is done.
 func (r *run) hooks(ctx context.Context, f int, h *history) []train.Hook {
 	files := train.Hook{EpochEnd: func(e metric.Epoch) error {
 		r.opt.Progress.Epoch(e)
@@ -175,7 +175,7 @@ func (r *run) hooks(ctx context.Context, f int, h *history) []train.Hook {
 	return []train.Hook{h.hook(), files, bar, stopHook(ctx)}
 }
 
-// stopHook ends the run in order once ctx is done.
+// stopHook stops the run in an orderly way when ctx is done.
 func stopHook(ctx context.Context) train.Hook {
 	return train.Hook{BatchEnd: func(train.BatchInfo) error {
 		if ctx.Err() != nil {
@@ -185,7 +185,7 @@ func stopHook(ctx context.Context) train.Hook {
 	}}
 }
 
-// epochs writes those of a fold as a table and as JSON lines.
+// epochs writes the epochs of a fold as a table and as JSON lines.
 func (o *folder) epochs(f int, epochs []metric.Epoch) error {
 	err := atomicfile.Write(o.path("epochs_fold%d.csv", f), func(w io.Writer) error { return report.WriteEpochs(w, epochs) })
 	if err != nil {
@@ -220,14 +220,15 @@ func (r *run) train(ctx context.Context, f int, learner *train.Learner, h *histo
 		r.opt.Progress.Set(int64(len(h.Loss)))
 	}
 	defer r.opt.Progress.End()
-	// A hook stops the training once ctx is done, so that its state can be saved.
+	// A hook stops the training when ctx is done, so that its state can be saved.
 	if _, err := learner.Fit(context.WithoutCancel(ctx), source, valid, r.cfg.Phases...); err != nil {
 		return err
 	}
 	return context.Cause(ctx)
 }
 
-// trainSource yields the images that a fold trains on, shuffled and transformed.
+// trainSource returns a source of the training images of a fold, shuffled and
+// transformed.
 func (r *run) trainSource(f int) (*feed.Loader, error) {
 	return feed.NewLoader(r.images.Subset(r.folds.Train(f)), feed.LoaderOptions{
 		Batch: r.cfg.Batch, Size: r.cfg.Size, Shuffle: true, Augment: &r.cfg.Augmentation, Last: r.cfg.Last,
@@ -235,12 +236,13 @@ func (r *run) trainSource(f int) (*feed.Loader, error) {
 	})
 }
 
-// source yields images in their order, as they are.
+// source returns a source of images in their order, unchanged.
 func (r *run) source(images *feed.Images) (*feed.Loader, error) {
 	return feed.NewLoader(images, feed.LoaderOptions{Batch: r.cfg.Batch, Size: r.cfg.Size, Workers: r.opt.Workers})
 }
 
-// saveWeights writes a fold's network, with what it is and what it has seen.
+// saveWeights writes the network of a fold, with its description and the images
+// on which it was trained.
 func (r *run) saveWeights(f int, net *unet.Net) error {
 	state, err := nn.SaveState(net)
 	if err != nil {
@@ -261,10 +263,11 @@ func (r *run) saveWeights(f int, net *unet.Net) error {
 	return checkpoint.SaveSafetensors(r.out.path("fold%d.safetensors", f), state)
 }
 
-// flip says whether predictions are averaged over mirror images.
+// flip returns whether predictions are averaged over mirror images.
 func (r *run) flip() train.Flip { return train.Flip(r.cfg.Inference.FlipAverage) }
 
-// heldOut predicts the images that a fold holds out and saves what is needed of them.
+// heldOut predicts the held-out images of a fold and saves the predictions and
+// counts.
 func (r *run) heldOut(ctx context.Context, f int, learner *train.Learner) error {
 	images := r.images.Subset(r.folds[f])
 	source, err := r.source(images)
@@ -300,7 +303,7 @@ func (r *run) heldOut(ctx context.Context, f int, learner *train.Learner) error 
 	return atomicfile.WriteFile(r.out.path("cases_fold%d.bin", f), b)
 }
 
-// probabilities returns those of each class but the background.
+// probabilities returns the probabilities of each class but the background.
 func (r *run) probabilities(p *train.Prediction) [][]float32 {
 	probs := make([][]float32, len(r.cfg.Task.Classes)-1)
 	for c := range probs {

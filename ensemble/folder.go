@@ -19,16 +19,17 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// Names in the folder of a run. A fold is done when its part is there, which is
+// Names in the folder of a run. A fold is done when its part exists, which is
 // written last.
 const (
 	configFile = "config.json"
 	runFile    = "run.json"
-	stateDir   = "state" // of folds under way
+	stateDir   = "state" // states of unfinished folds
 	stateFile  = "state.safetensors"
 )
 
-// A folder is that of a run. Files appear in it whole or not at all.
+// A folder is the folder of a run. Files are written to it completely or not at
+// all.
 type folder struct {
 	dir    string
 	locks  []*folderlock.Lock
@@ -40,19 +41,20 @@ func (o *folder) path(format string, args ...any) string {
 	return filepath.Join(o.dir, fmt.Sprintf(format, args...))
 }
 
-// stateDir returns the folder of a fold under way.
+// stateDir returns the folder for the state of an unfinished fold.
 func (o *folder) stateDir(f int) string {
 	return filepath.Join(o.dir, stateDir, fmt.Sprintf("fold%d", f))
 }
 
-// checkFolder looks at the output folder before anything is made: it is new or
-// empty, or that of a run with the same description which is gone on with.
+// checkFolder checks the output folder before anything is written: it must be
+// new or empty, or, to continue a run, the folder of a run with the same
+// description.
 func checkFolder(dir string, cfg Config, opt Options) error {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if opt.Resume {
-			return fmt.Errorf("no folder %s, so there is nothing to go on with", dir)
+			return fmt.Errorf("no folder %s, so there is no run to continue", dir)
 		}
 		if opt.Gather {
 			return fmt.Errorf("no folder %s, so there are no folds to gather", dir)
@@ -66,22 +68,23 @@ func checkFolder(dir string, cfg Config, opt Options) error {
 	was, err := OpenConfig(filepath.Join(dir, configFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if onlyOurs(entries) { // killed before it could say what it is
+		if onlyOurs(entries) { // a run that was killed before it wrote its description
 			return nil
 		}
-		return fmt.Errorf("the output folder %s is not empty and not that of a run (it holds %s); choose another one", dir, entries[0].Name())
+		return fmt.Errorf("the output folder %s is not empty and not the folder of a run (it holds %s); choose another one", dir, entries[0].Name())
 	case err != nil:
 		return err
 	case !opt.Resume && !opt.Gather && opt.Fold < 0 && begun(dir):
-		return fmt.Errorf("the output folder %s holds a run already; go on with it by -resume, or choose another folder", dir)
+		return fmt.Errorf("the output folder %s holds a run already; continue it with -resume, or choose another folder", dir)
 	}
 	if d := was.Differences(cfg); len(d) > 0 && begun(dir) {
-		return fmt.Errorf("the run in %s has another %s; go on with its own description, or choose another folder", dir, strings.Join(d, ", "))
+		return fmt.Errorf("the run in %s has another %s; continue it with its own description, or choose another folder", dir, strings.Join(d, ", "))
 	}
 	return nil
 }
 
-// onlyOurs says whether a folder holds nothing but what a killed run begins with.
+// onlyOurs returns whether a folder holds only files that a run writes before its
+// description.
 func onlyOurs(entries []fs.DirEntry) bool {
 	for _, e := range entries {
 		if e.Name() != folderlock.File && !temporary(e.Name()) {
@@ -91,13 +94,13 @@ func onlyOurs(entries []fs.DirEntry) bool {
 	return true
 }
 
-// temporary says whether a name is that of a file which atomicfile had not finished.
+// temporary returns whether a name is that of an unfinished file of atomicfile.
 func temporary(name string) bool {
 	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp")
 }
 
-// openFolder makes the folder or opens that of a run, locks it, and writes what the
-// run is.
+// openFolder makes the folder or opens the folder of a run, locks it, and writes
+// the description of the run.
 func openFolder(cfg Config, opt Options) (*folder, error) {
 	if err := os.MkdirAll(opt.Out, 0o777); err != nil {
 		return nil, err
@@ -112,7 +115,7 @@ func openFolder(cfg Config, opt Options) (*folder, error) {
 
 func (o *folder) open(cfg Config, opt Options) error {
 	lock := folderlock.Exclusive
-	if opt.Fold >= 0 { // other folds may be trained beside it
+	if opt.Fold >= 0 { // other processes may train other folds
 		lock = folderlock.Shared
 	}
 	if err := o.lock(opt.Out, lock); err != nil {
@@ -123,8 +126,8 @@ func (o *folder) open(cfg Config, opt Options) error {
 			return err
 		}
 	}
-	// What another version of this program has begun keeps its text: it says the same,
-	// by checkFolder, but may lack fields that had not been thought of.
+	// A description that another version of this program wrote is not changed:
+	// checkFolder has found that it means the same, but it may lack newer fields.
 	text, err := os.ReadFile(o.path(configFile))
 	if err != nil || !begun(opt.Out) {
 		if text, err = cfg.JSON(); err != nil {
@@ -139,8 +142,9 @@ func (o *folder) open(cfg Config, opt Options) error {
 	return o.writeFacts(opt)
 }
 
-// begun says whether a folder holds anything that was learnt: without, another
-// description may take its place, as after an error of the first step.
+// begun returns whether a folder holds any result of training. If not, for
+// example after an error in the first step, its description may be replaced by
+// another one.
 func begun(dir string) bool {
 	for _, pattern := range []string{"fold*.json", filepath.Join(stateDir, "fold*", "*.safetensors*")} {
 		if paths, _ := filepath.Glob(filepath.Join(dir, pattern)); len(paths) > 0 {
@@ -153,7 +157,7 @@ func begun(dir string) bool {
 func (o *folder) lock(dir string, take func(string) (*folderlock.Lock, error)) error {
 	l, err := take(dir)
 	if errors.Is(err, folderlock.ErrBusy) {
-		return fmt.Errorf("another run is at work in %s; wait for it, or choose another folder: %w", dir, err)
+		return fmt.Errorf("another run is working in %s; wait for it, or choose another folder: %w", dir, err)
 	}
 	if err != nil {
 		return err
@@ -174,7 +178,7 @@ func (o *folder) begin(f int) error {
 	return removeTemporary(dir)
 }
 
-// close gives all locks back.
+// close releases all locks.
 func (o *folder) close() {
 	for _, l := range o.locks {
 		l.Unlock()
@@ -182,7 +186,7 @@ func (o *folder) close() {
 	o.locks = nil
 }
 
-// removeTemporary removes what a killed run had not finished writing.
+// removeTemporary removes the unfinished files of a killed run.
 func removeTemporary(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -198,7 +202,7 @@ func removeTemporary(dir string) error {
 	return nil
 }
 
-// facts are what is to be known of a run beside its description.
+// facts describe how a run was made, besides its description.
 type facts struct {
 	Started  string `json:"started"`
 	Command  string `json:"command"`
@@ -209,7 +213,7 @@ type facts struct {
 	Libtorch string `json:"libtorch"`
 }
 
-// writeFacts appends to the runs that worked in the folder.
+// writeFacts appends the facts of this run to run.json.
 func (o *folder) writeFacts(opt Options) error {
 	version := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {

@@ -20,28 +20,29 @@ import (
 	"github.com/hcunet/hcunet/rle"
 )
 
-// A Result is what a run found out.
+// A Result holds the scores of a run.
 type Result struct {
 	Out     string  `json:"-"`
-	Classes []Class `json:"classes"` // all but the background; none of a fold that was trained alone
+	Classes []Class `json:"classes"` // all but the background; empty if only one fold was trained
 
 	TestImages int `json:"test_images"`
 }
 
-// A Class is what was found for one of the classes.
+// A Class holds the rules and scores of one class.
 type Class struct {
 	Name    string          `json:"name"`
 	Choices *metric.Choices `json:"choices"`
-	Rule    metric.Rule     `json:"rule"` // that makes the submission
+	Rule    metric.Rule     `json:"rule"` // the rule that makes the submission
 
-	// OutOfFold scores each held-out image under the rule that was chosen on the other
-	// folds. Flattered scores them under the rule that was chosen on them: with PerFold
-	// each at the best threshold of its own fold.
+	// OutOfFold has the scores of the held-out images with rules that were chosen on
+	// the other folds. Flattered has the scores with rules that were chosen on the same
+	// images (with PerFold, the best threshold of each image's own fold), which are too
+	// high.
 	OutOfFold metric.Report `json:"out_of_fold"`
 	Flattered metric.Report `json:"flattered"`
 
-	// Folds are the best thresholds of each fold, and the scores of its images at them:
-	// the notebook's numbers.
+	// Folds holds the best threshold of each fold and the score of its images at this
+	// threshold: the numbers that the notebook prints.
 	Folds []FoldScore `json:"folds"`
 
 	TestMasks int `json:"test_masks"` // test images on which anything is predicted
@@ -72,9 +73,9 @@ func (r *Result) String() string {
 		if len(r.Classes) > 1 {
 			fmt.Fprintf(&b, "class %s\n", c.Name)
 		}
-		fmt.Fprintf(&b, "all held-out images, each under a rule that was chosen on the other folds:\n%s\n\n", c.OutOfFold)
+		fmt.Fprintf(&b, "all held-out images, each scored with a rule that was chosen on the other folds:\n%s\n\n", c.OutOfFold)
 		fmt.Fprintf(&b, "%s\nused for new images: %v\n\n", c.Choices, c.Rule)
-		b.WriteString("fold  threshold  Dice at it, which was chosen on the same images\n")
+		b.WriteString("fold  threshold  Dice at this threshold, which was chosen on the same images\n")
 		for f, s := range c.Folds {
 			fmt.Fprintf(&b, "%-4d  %.2f       %.4f\n", f, s.Threshold, s.Dice)
 		}
@@ -94,7 +95,7 @@ func (c *Class) rows() []ruleRow {
 	return []ruleRow{{PerFold.String(), c.Choices.PerFold}, {Pooled.String(), c.Choices.Pooled}, {Triplet.String(), c.Choices.Triplet}}
 }
 
-// chosen returns the choice that the description asks for.
+// chosen returns the choice that the description names.
 func (r *run) chosen(c *metric.Choices) metric.Choice {
 	switch r.cfg.Inference.Rule {
 	case Pooled:
@@ -105,7 +106,7 @@ func (r *run) chosen(c *metric.Choices) metric.Choice {
 	return c.PerFold
 }
 
-// gather makes the ensemble of the folds, which are all done.
+// gather makes the ensemble. All folds must be done.
 func (r *run) gather(ctx context.Context) (*Result, error) {
 	table, parts, err := r.parts()
 	if err != nil {
@@ -166,7 +167,7 @@ func (r *run) gather(ctx context.Context) (*Result, error) {
 	return res, r.out.json("scores.json", res)
 }
 
-// parts reads what the folds left.
+// parts reads the tables and parts of all folds.
 func (r *run) parts() (*metric.Table, []part, error) {
 	var table *metric.Table
 	parts := make([]part, len(r.folds))
@@ -197,8 +198,8 @@ func (r *run) parts() (*metric.Table, []part, error) {
 	return table, parts, nil
 }
 
-// predictTest predicts the test images with the artifact, as any film is that comes
-// later, and writes the mean of the networks' probabilities and the submission.
+// predictTest predicts the test images with the artifact, in the same way as later
+// films, and writes the mean of the networks' probabilities and the submission.
 func (r *run) predictTest(ctx context.Context, a *predict.Artifact, res *Result) (err error) {
 	engine, err := libtorch.Backend{Device: r.opt.Device, Precision: r.cfg.Training.Precision, Threads: nn.Threads()}.Open(a)
 	if err != nil {
@@ -265,7 +266,8 @@ func (r *run) predictTest(ctx context.Context, a *predict.Artifact, res *Result)
 	return nil
 }
 
-// geometry says how the film of a test image lies in what the network sees.
+// geometry returns where the film of a test image lies in the image that the
+// network gets.
 func (r *run) geometry(i int) resize.Geometry {
 	g := r.ds.Test[i].Geometry
 	if g.FilmWidth == 0 {

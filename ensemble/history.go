@@ -12,18 +12,19 @@ import (
 	"github.com/hcunet/hcunet/train"
 )
 
-// history is what a fold's training leaves for plots and tables. It goes into the
-// state of the run, so that a run which was interrupted has all of it.
+// history holds the values of the training of a fold, for plots and tables. It is
+// part of the state of the run, so that a run that was interrupted still has all
+// of it.
 type history struct {
 	Loss     []float64 // per batch
 	Momentum []float64
 	Rates    [][]float64 // per layer group
 	Phases   []report.Phase
-	ValidAt  []int // batches before each epoch's end
+	ValidAt  []int // number of batches before the end of each epoch
 	Epochs   []metric.Epoch
 }
 
-// hook returns the hook that fills it.
+// hook returns the hook that fills the history.
 func (h *history) hook() train.Hook {
 	return train.Hook{
 		Name: "history", Memory: h,
@@ -50,7 +51,7 @@ func (h *history) hook() train.Hook {
 	}
 }
 
-// notes are the parts of a history that are no long lists of numbers.
+// notes are the parts of a history that are not long lists of numbers.
 type notes struct {
 	Groups  int            `json:"groups"`
 	Phases  []report.Phase `json:"phases"`
@@ -90,7 +91,7 @@ func (h *history) SetState(f *checkpoint.File) error {
 	for i := range lists {
 		t, ok := f.Lookup(fmt.Sprint(i))
 		if !ok {
-			return fmt.Errorf("the history of a run: list %d is not there", i)
+			return fmt.Errorf("the history of a run: list %d is missing", i)
 		}
 		var err error
 		if lists[i], err = t.Float64s(); err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/hcunet/hcunet/unet"
 )
 
-// startWeights reads the weights to start from, fetching published ones by name. It
-// returns nil where none are wanted.
+// startWeights reads the weights to start from, and downloads published ones by
+// name. It returns nil if the run starts from random weights.
 func (r *run) startWeights(ctx context.Context) (*checkpoint.File, error) {
 	path := r.cfg.Weights
 	if path == "" {
@@ -41,11 +41,12 @@ func (r *run) startWeights(ctx context.Context) (*checkpoint.File, error) {
 	return f, err
 }
 
-// whole says whether weights are those of a whole network.
+// whole returns whether weights are those of a whole network.
 func whole(f *checkpoint.File) bool { return strings.HasPrefix(f.Tensors[0].Name, "layers.") }
 
 // network returns a new network for a fold, with the weights to start from if there
-// are any. It differs between folds, and is the same in every run of a seed.
+// are any. Random weights differ between folds, and are the same in every run with
+// the same seed.
 func (r *run) network(f int) (net *unet.Net, err error) {
 	seed := random.New(uint64(r.cfg.Seed), "weights", uint64(f)).Uint64()
 	channels := cmp.Or(len(r.cfg.Input.Mean), r.cfg.Task.Channels)
@@ -64,8 +65,8 @@ func (r *run) network(f int) (net *unet.Net, err error) {
 	return net, nil
 }
 
-// tryNetwork builds the first network, which tells whether weights fit and images
-// can go through.
+// tryNetwork builds the first network, to check that the weights fit and that it
+// accepts the images.
 func (r *run) tryNetwork() (err error) {
 	nn.Scope(func() {
 		var net *unet.Net
@@ -84,8 +85,8 @@ func (r *run) tryNetwork() (err error) {
 // base64.
 const trainedOnKey = "hcunet.trained_on"
 
-// trainedOn returns the entry for some images and those that the weights to start
-// from had been trained on.
+// trainedOn returns the entry for images, together with the images on which the
+// start weights were trained.
 func (r *run) trainedOn(images *feed.Images) string {
 	digests := digestsIn(r.weights)
 	for i := range images.Len() {
@@ -99,7 +100,7 @@ func (r *run) trainedOn(images *feed.Images) string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// digestsIn returns the digests that weights carry.
+// digestsIn returns the digests in the metadata of weights.
 func digestsIn(f *checkpoint.File) (digests []uint64) {
 	if f == nil {
 		return nil
@@ -114,7 +115,7 @@ func digestsIn(f *checkpoint.File) (digests []uint64) {
 	return digests
 }
 
-// leaks refuses weights that have seen images which a fold holds out.
+// leaks returns an error if the start weights were trained on held-out images.
 func (r *run) leaks() error {
 	if r.opt.AllowLeak {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/hcunet/hcunet/internal/atomicfile"
 )
 
-// Predictions are saved as the notebook does: bytes, 255 times the probability,
-// rounded down, of each class but the background, in a file of numpy's.
+// Predictions are saved as in the notebook, in a numpy file: for each class but
+// the background, 255 times the probability, rounded down, as bytes.
 
 // npyHeader returns the header of a uint8 array.
 //
@@ -26,8 +26,8 @@ func npyHeader(shape ...int) []byte {
 	return append(b, header...)
 }
 
-// predictionShape returns the shape of predictions: (images, rows, columns), with
-// the classes after the images where there are several.
+// predictionShape returns the shape of predictions: (images, rows, columns), or
+// (images, classes, rows, columns) if there are several classes.
 func predictionShape(images, classes, size int) []int {
 	if classes == 1 {
 		return []int{images, size, size}
@@ -35,8 +35,8 @@ func predictionShape(images, classes, size int) []int {
 	return []int{images, classes, size, size}
 }
 
-// writePredictions writes predictions as they come: make calls add for each image in
-// their order.
+// writePredictions writes predictions one by one: make must call add for each image,
+// in order.
 func (o *folder) writePredictions(of string, names []string, classes, size int, make func(add func(probs [][]float32) error) error) error {
 	err := atomicfile.Write(o.path("preds_%s.npy", of), func(w io.Writer) error {
 		if _, err := w.Write(npyHeader(predictionShape(len(names), classes, size)...)); err != nil {
@@ -68,8 +68,7 @@ func (o *folder) writePredictions(of string, names []string, classes, size int, 
 	return atomicfile.WriteFile(o.path("items_%s.txt", of), []byte(strings.Join(names, "\n")+"\n"))
 }
 
-// readPrediction reads the probabilities of image i, of each class, as they were
-// saved.
+// readPrediction reads the saved probabilities of image i for each class.
 func (o *folder) readPrediction(of string, i, images, classes, size int) ([][]uint8, error) {
 	f, err := os.Open(o.path("preds_%s.npy", of))
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	extremes        = 4 // cases shown of the worst, of the middle and of the best
+	extremes        = 4 // number of cases shown of the worst, the median and the best
 	calibrationBins = 10
 )
 
@@ -33,7 +33,7 @@ func (r *run) page(table *metric.Table, parts []part, res *Result) error {
 		Batch: report.Picture{Path: r.out.path("first_batch.png"), Caption: "first batch of fold 0"},
 		Facts: r.pageFacts(),
 	}
-	if _, err := os.Stat(page.Batch.Path); err != nil { // folds were trained apart
+	if _, err := os.Stat(page.Batch.Path); err != nil { // folds were trained separately
 		page.Batch = report.Picture{}
 	}
 	if text, err := os.ReadFile(r.out.path("network.txt")); err == nil {
@@ -60,7 +60,8 @@ func (r *run) page(table *metric.Table, parts []part, res *Result) error {
 	return report.WritePage(r.out.path("report.html"), report.NewPage(page))
 }
 
-// className is that of a row or picture: none where there is one class.
+// className returns the name of a class for a row or picture, "" if there is
+// only one class.
 func (r *run) className(c Class) string {
 	if len(r.cfg.Task.Classes) == 2 {
 		return ""
@@ -68,7 +69,7 @@ func (r *run) className(c Class) string {
 	return c.Name
 }
 
-// classScores sets out a class and draws its plots.
+// classScores returns the scores of a class and draws its plots.
 func (r *run) classScores(table *metric.Table, i int, c Class) (report.ClassScores, error) {
 	class := uint8(i + 1)
 	scores := report.ClassScores{Name: r.className(c), Nested: c.OutOfFold, Same: c.Flattered}
@@ -91,13 +92,14 @@ func (r *run) classScores(table *metric.Table, i int, c Class) (report.ClassScor
 		if err != nil {
 			return scores, err
 		}
-		// The thresholds between those that are searched are for means of the folds' best.
+		// The table has additional thresholds for the means of the folds' best thresholds;
+		// the plot leaves them out.
 		for k := 0; k < len(dice); k += len(r.folds) {
 			curve.Thresholds, curve.Dice = append(curve.Thresholds, table.Thresholds()[k]), append(curve.Dice, dice[k])
 		}
 		curves = append(curves, curve)
 	}
-	curves = append(curves[1:], curves[0]) // pooled lies above the others
+	curves = append(curves[1:], curves[0]) // the pooled curve is drawn above the others
 	picture := func(kind string) string {
 		if scores.Name == "" {
 			return r.out.path("%s.png", kind)
@@ -122,8 +124,8 @@ func (r *run) classScores(table *metric.Table, i int, c Class) (report.ClassScor
 	return scores, nil
 }
 
-// cases returns a row for each held-out image and class, under the rule that was
-// chosen on the other folds.
+// cases returns a row for each held-out image and class, scored with the rule
+// that was chosen on the other folds.
 func (r *run) cases(table *metric.Table, res *Result) (rows []report.Case, err error) {
 	held := table.Cases()
 	unit, spacing := "px", metric.Spacing{}
@@ -157,8 +159,8 @@ func (r *run) cases(table *metric.Table, res *Result) (rows []report.Case, err e
 }
 
 // heldOutCase returns a held-out image at the network's size, and the masks of a class
-// in it, of 0 and 1: the target and, from the predictions as they were saved, in steps
-// of 1/255, what a rule makes of it.
+// in it, with the values 0 and 1: the target, and the mask that a rule makes of the
+// saved probabilities, which have steps of 1/255.
 func (r *run) heldOutCase(k metric.Case, class int, rule metric.Rule) (img image.Image, target, predicted []uint8, err error) {
 	at := -1
 	for j, i := range r.folds[k.Fold] {
@@ -175,10 +177,10 @@ func (r *run) heldOutCase(k metric.Case, class int, rule metric.Rule) (img image
 	}
 	prob := make([]float32, len(probs[class]))
 	for i, v := range probs[class] {
-		prob[i] = (float32(v) + 0.5) / 255 // the middle of what became the byte
+		prob[i] = (float32(v) + 0.5) / 255 // the middle of the probabilities that give this byte
 	}
 	predicted = make([]uint8, len(prob))
-	rule.MinSum, rule.MinArea = 0, 0 // it has a mask
+	rule.MinSum, rule.MinArea = 0, 0 // the image has a mask
 	rule.Apply(predicted, prob, 1)
 	picture, mask, err := r.images.At(k.Index)
 	if err != nil {
@@ -246,7 +248,7 @@ func (r *run) examples(table *metric.Table, cases []report.Case, class int, c Cl
 	return pictures, nil
 }
 
-// pageFacts say how the run was made.
+// pageFacts returns how the run was made, for the page.
 func (r *run) pageFacts() (out [][2]string) {
 	leaves := map[string]string{}
 	out = append(out, r.descriptionFacts(leaves)...)
@@ -262,7 +264,7 @@ func (r *run) pageFacts() (out [][2]string) {
 		out = append(out, f)
 	}
 	if r.opt.AllowLeak {
-		out = append(out, [2]string{"held-out images seen before", "allowed by -allow-leak: scores may be of images that the network knows"})
+		out = append(out, [2]string{"held-out images seen before", "allowed by -allow-leak: the networks may have been trained on images on which they are scored"})
 	}
 	return out
 }

@@ -9,10 +9,11 @@ import (
 	"github.com/hcunet/hcunet/train"
 )
 
-// first says whether this process writes: a lone one, or the first of a group.
+// first returns whether this process writes files: it is the only one, or the
+// first of a group.
 func (r *run) first() bool { return r.opt.Group == nil || r.opt.Group.First() }
 
-// share returns this process's part of each training batch.
+// share returns the part of each training batch for this process.
 func (r *run) share() feed.Share {
 	if g := r.opt.Group; g != nil {
 		return feed.Share{Rank: g.Rank(), Of: g.Size()}
@@ -20,7 +21,7 @@ func (r *run) share() feed.Share {
 	return feed.Share{}
 }
 
-// agree returns an error unless all processes have the same description, with the
+// agree returns an error unless all processes have the same description and the
 // statistics of the same images.
 func (r *run) agree() error {
 	if r.opt.Group == nil {
@@ -33,7 +34,7 @@ func (r *run) agree() error {
 	return r.opt.Group.Agree("description or data", string(text))
 }
 
-// tell passes on what the first process says about a fold: whether it is done.
+// tell sends from the first process to the others whether a fold is done.
 func (r *run) tell(done bool) (bool, error) {
 	if r.opt.Group == nil {
 		return done, nil
@@ -46,8 +47,8 @@ func (r *run) tell(done bool) (bool, error) {
 	return err == nil && all[0][0] == 1, err
 }
 
-// follow is Run for the processes that write nothing: they train the folds with the
-// first one, which makes the ensemble of them alone.
+// follow is Run for the processes that write nothing. They train the folds together
+// with the first process; only the first makes the ensemble.
 func (r *run) follow(ctx context.Context) error {
 	for f := range r.folds {
 		if r.opt.Gather || r.opt.Fold >= 0 && r.opt.Fold != f {
@@ -78,8 +79,8 @@ func (r *run) followFold(ctx context.Context, f int) error {
 	if err != nil {
 		return err
 	}
-	// The first process reads the same state, and writes the next one only when all
-	// have begun.
+	// The first process reads the same state. It writes the next state only after
+	// all processes have begun.
 	state := (&folder{dir: r.opt.Out}).stateDir(f)
 	if _, err := (&train.Saver{Path: filepath.Join(state, stateFile)}).Resume(learner); err != nil {
 		return err

@@ -6,27 +6,28 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// gathered counts what the gradients gathered since the last step are made of.
+// gathered counts the batches and images whose gradients were gathered since
+// the last step.
 type gathered struct {
 	Batches int `json:"batches"`
 	Images  int `json:"images"`
 }
 
 // An accumulator decides when gathered gradients become a step, and by what they
-// are divided before. Its memory is the gathered that it is given.
+// are divided before. It keeps its state in the gathered that is passed to it.
 type accumulator interface {
-	// weight is the factor of a micro-batch's mean loss.
+	// weight returns the factor of the mean loss of a micro-batch.
 	weight(images int) float64
 	// beginBatch counts a batch, of training or validation.
 	beginBatch(g *gathered, images int, training bool)
-	// completes says whether the batch that has just begun ends in a step, or, as the
-	// epoch's last, is followed by one.
+	// completes returns whether a step follows the batch that has just begun, at the
+	// end of the batch or, for the last batch, at the end of the epoch.
 	completes(g *gathered, last bool) bool
-	// endBatch follows a training batch's backward pass.
+	// endBatch is called after the backward pass of a training batch.
 	endBatch(g *gathered, s *stepper) error
-	// endTraining follows the epoch's last training batch.
+	// endTraining is called after the last training batch of an epoch.
 	endTraining(g *gathered, s *stepper) error
-	// endEpoch follows the epoch's validation.
+	// endEpoch is called after the validation of an epoch.
 	endEpoch(g *gathered, s *stepper) error
 }
 
@@ -37,10 +38,11 @@ func newAccumulator(c Config) accumulator {
 	return meanAccumulator{c.MicroBatches}
 }
 
-// meanAccumulator is [Mean]: it sums each micro-batch's gradient times its images
-// and divides by their number, which is the gradient of all these images as one
-// batch. What remains at the end of an epoch is such a batch, too, and comes
-// before the validation, which so measures the model that the epoch leaves.
+// meanAccumulator implements [Mean]. It sums the gradients of the micro-batches,
+// each times its number of images, and divides by the number of all these images.
+// The result is the gradient of all images as one batch. The gradients that
+// remain at the end of an epoch also make a step, before the validation, so that
+// the validation measures the model at the end of the epoch.
 type meanAccumulator struct{ n int }
 
 func (meanAccumulator) weight(images int) float64 { return float64(images) }
@@ -76,7 +78,7 @@ func (meanAccumulator) stepNow(g *gathered, s *stepper) error {
 	return s.stepNow(float64(images), true)
 }
 
-// notebookAccumulator is [Notebook].
+// notebookAccumulator implements [Notebook].
 type notebookAccumulator struct{ n int }
 
 func (notebookAccumulator) weight(int) float64 { return 1 }
@@ -115,16 +117,16 @@ func (notebookAccumulator) stepNow(g *gathered, s *stepper) error {
 	return s.stepNow(float64(n), false)
 }
 
-// A stepper does what an accumulator decides.
+// A stepper clips gradients and takes steps when an accumulator asks for it.
 type stepper struct {
-	params []nn.Named // trained, all groups
+	params []nn.Named // trained parameters of all groups
 	clip   float64    // 0 for none
-	norm   float64    // of the gradient before the last clipping, NaN without one
+	norm   float64    // norm of the gradient before the last clipping, NaN without clipping
 	scaler *scaler
 	step   func(divisor float64) error
 }
 
-// clipNow clips the gradients as they are, scaled or not.
+// clipNow clips the gradients as they are now, whether scaled or not.
 func (s *stepper) clipNow() error {
 	if s.clip == 0 {
 		return nil

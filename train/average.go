@@ -9,12 +9,12 @@ import (
 )
 
 // An Average is an exponential moving average of a network's weights over the
-// steps of a run: after each step it moves by 1-Decay towards the weights. Its
-// first step takes the weights as they are. Running statistics are averaged the
-// same way, so that they belong to the averaged weights; counters are copied.
-// Validation measures the average; training goes on with the weights.
+// steps of a run: after each step it moves by 1-Decay towards the weights. At
+// the first step it is set to the weights. Running statistics are averaged in
+// the same way, so that they fit the averaged weights; counters are copied.
+// Validation measures the average; training continues with the weights.
 //
-// Source: as timm 0.9's ModelEmaV2, which averages the whole state.
+// Source: timm 0.9, ModelEmaV2, which also averages the whole state.
 type Average struct {
 	decay float64
 	mean  *nn.StateMean
@@ -22,8 +22,8 @@ type Average struct {
 	model nn.Module
 }
 
-// KeepAverage returns an average of model's weights, to be called outside of any
-// [nn.Scope] that ends before the run does. A decay of 0.999 remembers about a
+// KeepAverage returns an average of the weights of model. Call it outside of any
+// [nn.Scope] that ends before the run. A decay of 0.999 averages over about a
 // thousand steps.
 func KeepAverage(model nn.Module, decay float64) (*Average, error) {
 	if !(decay >= 0 && decay < 1) {
@@ -36,8 +36,8 @@ func KeepAverage(model nn.Module, decay float64) (*Average, error) {
 	return &Average{decay: decay, mean: mean, model: model}, nil
 }
 
-// Hook returns the hook that follows the steps and lends the average to the
-// validation.
+// Hook returns the hook that updates the average after each step and puts it
+// into the model for the validation.
 func (a *Average) Hook() Hook {
 	return Hook{
 		Name:   "average",
@@ -62,9 +62,9 @@ func (a *Average) swap() error {
 	return a.mean.Swap()
 }
 
-// Swap exchanges the average and the network's weights: after a run the network
-// then is the average. A second call exchanges them again. Without a step so far
-// nothing happens.
+// Swap exchanges the average and the weights of the network: called after a run,
+// it gives the network the average. A second call exchanges them again. It does
+// nothing before the first step.
 func (a *Average) Swap() error { return a.swap() }
 
 // State implements [Memory].

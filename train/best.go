@@ -16,14 +16,15 @@ import (
 
 // A Criterion says which of two epochs is better, by one of their values.
 type Criterion struct {
-	Value string `json:"value"` // its name among the epoch's values
-	Lower bool   `json:"lower"` // the lower one is better
+	Value string `json:"value"` // name of one of the epoch's values
+	Lower bool   `json:"lower"` // lower is better
 }
 
 // ByLoss prefers the lower validation loss.
 var ByLoss = Criterion{Value: metric.ValidLoss, Lower: true}
 
-// of returns an epoch's value so that more is better; a NaN is never better.
+// of returns the value of an epoch, negated if lower is better; NaN is never
+// better.
 func (c Criterion) of(e metric.Epoch) float64 {
 	v := e.Value(c.Value)
 	if c.Lower {
@@ -32,7 +33,7 @@ func (c Criterion) of(e metric.Epoch) float64 {
 	return v
 }
 
-// A Best remembers a model as it was after its best epochs so far. With the
+// A Best keeps copies of a model after its best epochs so far. With the
 // accumulation [Notebook] the step at an epoch's end comes after the validation
 // that measured it, as in the notebook.
 //
@@ -41,7 +42,7 @@ type Best struct {
 	model nn.Module
 	by    Criterion
 	k     int
-	kept  []keptEpoch // the best first; of equals the earlier
+	kept  []keptEpoch // the best first; of equal ones the earlier first
 }
 
 type keptEpoch struct {
@@ -49,13 +50,13 @@ type keptEpoch struct {
 	state *checkpoint.File
 }
 
-// KeepBest returns a memory for the k best epochs of model, without any yet; k of
-// 1 is the usual one. Each takes the size of the model's weights.
+// KeepBest returns an empty Best for the k best epochs of model; k is usually 1.
+// Each kept epoch takes as much memory as the weights of the model.
 func KeepBest(model nn.Module, by Criterion, k int) *Best {
 	return &Best{model: model, by: by, k: max(k, 1)}
 }
 
-// Hook returns the hook that looks at each epoch's end.
+// Hook returns the hook that calls Observe at the end of each epoch.
 func (b *Best) Hook() Hook {
 	return Hook{Name: "best " + b.by.Value, Memory: b, EpochEnd: b.Observe}
 }
@@ -76,8 +77,7 @@ func (b *Best) Observe(e metric.Epoch) error {
 	return nil
 }
 
-// Epoch returns the best epoch; ok is false where there was none with a number to
-// compare.
+// Epoch returns the best epoch; ok is false if no epoch had a value to compare.
 func (b *Best) Epoch() (e metric.Epoch, ok bool) {
 	if len(b.kept) == 0 {
 		return metric.Epoch{}, false
@@ -87,8 +87,8 @@ func (b *Best) Epoch() (e metric.Epoch, ok bool) {
 
 var errNoBest = errors.New("train: no best epoch to go back to: none had a validation")
 
-// Restore puts the model back to its best epoch. It returns an error where there
-// is none.
+// Restore sets the model to its best epoch. It returns an error if there is
+// none.
 func (b *Best) Restore() error {
 	if len(b.kept) == 0 {
 		return errNoBest
@@ -96,10 +96,10 @@ func (b *Best) Restore() error {
 	return nn.LoadState(b.model, b.kept[0].state)
 }
 
-// RestoreMean gives the model the mean of the weights of its best epochs
-// (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407). Running statistics are
-// averaged, too, but these do not describe what the averaged weights compute: let
-// [Learner.Settle] measure them anew.
+// RestoreMean gives the model the mean of the weights of its best epochs (Izmailov
+// et al. 2018, https://arxiv.org/abs/1803.05407). Running statistics are averaged
+// too, but do not fit the averaged weights; measure them again with
+// [Learner.Settle].
 func (b *Best) RestoreMean() error {
 	if len(b.kept) == 0 {
 		return errNoBest

@@ -10,40 +10,43 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// A Config is how a network is trained. It goes to JSON and comes back equal; 0
-// means 0. Start from [Default] or [Kernel].
+// A Config says how a network is trained. A Config that is written to JSON and
+// read back is equal. A value of 0 means 0, not a default, so start from
+// [Default] or [Kernel].
 type Config struct {
-	// Loss is what is made smaller, where no other one is given. None means
-	// cross-entropy, or that of each class by itself where the task has sigmoids.
+	// Loss is the loss to minimize, unless Parts has one. An empty Loss means
+	// cross-entropy, or binary cross-entropy if the task has sigmoids.
 	Loss loss.Config `json:"loss"`
 
-	// MicroBatches are the batches whose gradients make one step, at least 1, and
-	// Accumulation is how they do.
+	// MicroBatches is the number of batches whose gradients make one step, at
+	// least 1. Accumulation says how they do.
 	MicroBatches int          `json:"micro_batches"`
 	Accumulation Accumulation `json:"accumulation"`
 
-	Clip        float64 `json:"clip"`         // largest norm of a gradient; 0 for no clipping
+	Clip        float64 `json:"clip"`         // largest norm of a gradient; 0 means no clipping
 	WeightDecay float64 `json:"weight_decay"` // decoupled from the gradient
 
-	// Optimizer is which one moves the weights, where no other one is given.
+	// Optimizer is the optimizer, unless Parts has one.
 	Optimizer nn.OptimizerConfig `json:"optimizer"`
 
-	// BatchNorm is the weight of a micro-batch in the running statistics; 0 leaves
-	// the layers' own, which is 0.1 unless somebody changed it.
+	// BatchNorm is the weight of a micro-batch in the running statistics; 0 keeps
+	// the weight that each layer has, 0.1 by default.
 	BatchNorm float64 `json:"batch_norm_momentum"`
 
-	// SyncBatchNorm normalizes by the statistics of all processes' batches together;
-	// without it each process normalizes by its own and the first one's running
-	// statistics count. It means nothing to one process.
+	// SyncBatchNorm normalizes with the statistics of the batches of all processes
+	// together. Without it each process normalizes with its own statistics, and the
+	// running statistics of the first process are used. It has no effect with one
+	// process.
 	SyncBatchNorm bool `json:"sync_batch_norm"`
 
 	Precision Precision `json:"precision"`
-	Seed      uint64    `json:"seed"` // of what the network itself draws: dropout
+	Seed      uint64    `json:"seed"` // seed of the random numbers in the network, for dropout
 }
 
-// Default returns the system as it was meant: n micro-batches give exactly the
-// gradient of one n times as large, it is averaged before it is clipped, and no
-// step is taken on nothing.
+// Default returns the training of the notebook without its errors: n
+// micro-batches give exactly the gradient of one batch that is n times as
+// large, gradients are averaged before they are clipped, and no step is taken
+// without gradients.
 func Default() Config {
 	return Config{
 		Optimizer:    nn.DefaultAdam(),
@@ -53,9 +56,9 @@ func Default() Config {
 	}
 }
 
-// Kernel returns the system as the notebook ran it, accidents included, for its
-// batches of 16 images; see [Notebook] for what its accumulation does. Another
-// batch size wants BatchNorm at 0.1*size/64.
+// Kernel returns the training exactly as in the notebook, with its errors, for
+// its batches of 16 images; see [Notebook] for its accumulation. For another
+// batch size, set BatchNorm to 0.1*size/64.
 func Kernel() Config {
 	c := Default()
 	c.MicroBatches = 4
@@ -81,7 +84,7 @@ func (c Config) loss(t data.Task) (loss.Loss, error) {
 	return cfg.New(t.Output, len(t.Classes))
 }
 
-// Check returns an error that says what is wrong with the configuration.
+// Check returns an error if the configuration is not valid.
 func (c Config) Check() error {
 	switch {
 	case c.MicroBatches < 1:
@@ -103,12 +106,13 @@ func (c Config) Check() error {
 	return err
 }
 
-// An Accumulation is how the gradients of micro-batches become a step.
+// An Accumulation says how the gradients of micro-batches become a step.
 type Accumulation int
 
 const (
-	// Mean takes a step after every n micro-batches, and at an epoch's end on what
-	// remains, on the mean gradient of their images, which is clipped once.
+	// Mean takes a step after every n micro-batches, and at the end of an epoch
+	// for those that remain. It uses the mean gradient of their images, which is
+	// clipped once.
 	Mean Accumulation = iota
 
 	// Notebook is the notebook's AccumulateStep with its GradientClipping: the sum
@@ -130,8 +134,8 @@ const (
 	Full Precision = iota
 	// BFloat16 computes convolutions and matrix products in bfloat16 (autocast).
 	BFloat16
-	// Float16 computes them in float16, on CUDA alone. The loss is scaled so that
-	// small gradients do not vanish; a step whose gradients overflow is left out
+	// Float16 computes them in float16, only on CUDA. The loss is scaled so that
+	// small gradients do not vanish; a step whose gradients overflow is skipped
 	// and counted.
 	Float16
 )

@@ -9,25 +9,26 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// EarlyStop ends a phase when its epochs have not become better for a while.
+// EarlyStop ends a phase when there was no better epoch for more than Patience
+// epochs.
 //
 // Source: fastai 1.0.54, callbacks/tracker.py, EarlyStoppingCallback.
 type EarlyStop struct {
 	By       Criterion
-	Patience int     // so many epochs without a better one are forgiven
-	MinDelta float64 // by less an epoch is not better
+	Patience int     // number of epochs without a better one that are allowed
+	MinDelta float64 // an epoch must be better by more than this
 
 	seen earlyStopState
 }
 
 type earlyStopState struct {
 	Any     bool    `json:"any"`     // there was an epoch with a number
-	Best    float64 `json:"best"`    // so that more is better
-	Waiting int     `json:"waiting"` // epochs since
+	Best    float64 `json:"best"`    // negated if lower is better
+	Waiting int     `json:"waiting"` // epochs since the best one
 }
 
-// Hook returns the hook that looks at each epoch's end and starts anew with each
-// phase.
+// Hook returns the hook that checks each epoch at its end. It starts again with
+// each phase.
 func (s *EarlyStop) Hook() Hook {
 	return Hook{
 		Name:       "early stop " + s.By.Value,

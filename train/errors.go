@@ -10,7 +10,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// badNumber says that training has left the numbers.
+// badNumber is the error for a value that is not finite.
 type badNumber struct {
 	what  string
 	value float64
@@ -37,13 +37,15 @@ func films(source feed.Source, b *feed.Batch) string {
 	return text
 }
 
-// inScope runs f in a scope and returns libtorch's complaint about a batch.
+// inScope runs f in a scope and returns an error of libtorch, with advice if
+// memory is missing.
 func (l *Learner) inScope(b *feed.Batch, f func()) error {
 	return outOfMemory(nn.Try(func() { nn.Scope(f) }), b)
 }
 
-// outOfMemory adds to an error of libtorch about memory what to do. Libtorch says
-// so in its text alone: c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp.
+// outOfMemory turns an error of libtorch about memory into a MemoryError. Only the text
+// of libtorch's error shows it: c10/cuda/CUDACachingAllocator.cpp,
+// c10/core/impl/alloc_cpu.cpp.
 func outOfMemory(err error, b *feed.Batch) error {
 	var native *nn.Error
 	if !errors.As(err, &native) || !strings.Contains(native.Msg, "out of memory") && !strings.Contains(native.Msg, "can't allocate memory") {
@@ -52,11 +54,11 @@ func outOfMemory(err error, b *feed.Batch) error {
 	return &MemoryError{Images: b.N, Height: b.H, Width: b.W, Err: err}
 }
 
-// A MemoryError says that there was no memory to compute a batch.
+// A MemoryError says that there was not enough memory to compute a batch.
 type MemoryError struct {
 	Images, Height, Width int // of the batch
 
-	Err error // libtorch's
+	Err error // the error of libtorch
 }
 
 func (e *MemoryError) Error() string {
@@ -71,7 +73,7 @@ func (e *MemoryError) Error() string {
 func (e *MemoryError) Unwrap() error { return e.Err }
 
 // item returns the value of a tensor of one element, for use inside nn.Try. On the
-// meta device there is none, and 0 stands for it.
+// meta device there is no value, and it returns 0.
 func item(t torch.Tensor) float64 {
 	if nn.DeviceOf(t) == nn.Meta {
 		return 0

@@ -16,11 +16,11 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// standing is where a run stands, apart from its tensors.
+// standing is the position of a run, without its tensors.
 type standing struct {
 	Done   []donePhase `json:"done"`
-	Epoch  int         `json:"epoch"` // of the whole run: the one under way, or the next
-	Step   int         `json:"step"`  // taken in the whole run
+	Epoch  int         `json:"epoch"` // the current or the next epoch, counted over the whole run
+	Step   int         `json:"step"`  // number of steps in the whole run
 	Scaler scaler      `json:"scaler"`
 	Phase  *underway   `json:"phase,omitempty"` // nil between phases
 }
@@ -30,32 +30,33 @@ type donePhase struct {
 	Epochs []metric.Epoch `json:"epochs"`
 }
 
-// underway is where a phase stands between two batches.
+// underway is the position in a phase between two batches.
 type underway struct {
 	Phase     string         `json:"phase"`
-	Images    int            `json:"images"`  // of the source
+	Images    int            `json:"images"`  // number of images of the source
 	Batches   int            `json:"batches"` // in an epoch
-	Epochs    []metric.Epoch `json:"epochs"`  // done
-	Batch     int            `json:"batch"`   // batches done in the epoch under way
-	Seen      int            `json:"seen"`    // images in these
-	Elapsed   time.Duration  `json:"elapsed"` // in the epoch
+	Epochs    []metric.Epoch `json:"epochs"`  // epochs that are done
+	Batch     int            `json:"batch"`   // batches done in the current epoch
+	Seen      int            `json:"seen"`    // images in these batches
+	Elapsed   time.Duration  `json:"elapsed"` // time since the epoch began
 	Iteration int            `json:"iteration"`
 	Loss      smoothed       `json:"loss"`
 	Gathered  gathered       `json:"gathered"`
 }
 
-// Fit trains through phases, one after the other, and returns their epochs. valid
-// may be nil. The epochs that source is asked for are counted over the whole run,
-// so that each has an order and transforms of its own.
+// Fit trains phases, one after the other, and returns their epochs. valid may be
+// nil. Epochs of source are counted over the whole run, so that each has its own
+// order and transforms.
 //
-// It stops with an error that wraps ctx's between two batches, and with one for a
-// loss or gradient that is not finite before it reaches the weights, as far as the
-// loss or a clipped gradient shows it. The epochs so far come with the error, and
-// the model is as it was trained so far. A phase that was broken off is not gone
-// on with by another Fit, but by [Learner.LoadState] of what a hook saved.
+// When ctx is done, Fit stops between two batches and returns an error that wraps
+// the error of ctx. If the loss or a clipped gradient is not finite, it returns an
+// error before this reaches the weights. With an error it also returns the epochs
+// so far, and the model keeps its training so far. Another call of Fit does not
+// continue an interrupted phase; for that, load the state that a hook saved with
+// [Learner.LoadState].
 //
-// After LoadState the phases are those of the run whose state it is: what was
-// done is passed over, and its epochs are returned as they were.
+// After LoadState, pass the phases of the run whose state it is. Fit skips what
+// was done and returns its epochs unchanged.
 func (l *Learner) Fit(ctx context.Context, source, valid feed.Source, phases ...Phase) (epochs []metric.Epoch, err error) {
 	if !l.busy.TryLock() {
 		return nil, ErrBusy
@@ -88,7 +89,7 @@ func (l *Learner) Fit(ctx context.Context, source, valid feed.Source, phases ...
 	return epochs, nil
 }
 
-// fitPhase trains through a phase, or what remains of it.
+// fitPhase trains a phase, or what remains of it.
 func (l *Learner) fitPhase(ctx context.Context, p Phase, source, valid feed.Source) (rows []metric.Epoch, err error) {
 	if done := l.called; done < len(l.at.Done) { // before LoadState
 		if d := l.at.Done[done]; d.Phase != p.key() {
@@ -119,7 +120,7 @@ func (l *Learner) fitPhase(ctx context.Context, p Phase, source, valid feed.Sour
 			return r.train(ctx, source, valid)
 		})
 	})
-	if l.at.Phase != nil { // broken off
+	if l.at.Phase != nil { // the phase was interrupted
 		rows = l.at.Phase.Epochs
 		if l.at.Phase.Batch > 0 {
 			l.at.Epoch++
@@ -130,8 +131,8 @@ func (l *Learner) fitPhase(ctx context.Context, p Phase, source, valid feed.Sour
 	return l.at.Done[len(l.at.Done)-1].Epochs, err
 }
 
-// with runs f with a new optimizer; its averages and the gradients are freed at
-// the end.
+// with runs f with a new optimizer. At the end it frees the state of the
+// optimizer and the gradients.
 func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64, f func(*run) error) (err error) {
 	nn.Scope(func() {
 		if err = l.freeze(frozen); err != nil {
@@ -157,8 +158,8 @@ func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64,
 	return err
 }
 
-// freeze sets which parameters are trained: all, or those of the last group and
-// of every batch norm.
+// freeze sets which parameters are trained: all, or only those of the last
+// group and of every batch norm.
 func (l *Learner) freeze(frozen bool) error {
 	return nn.Try(func() {
 		for i, g := range l.groups {
@@ -170,7 +171,8 @@ func (l *Learner) freeze(frozen bool) error {
 	})
 }
 
-// A run is a phase under way, or a search for a rate.
+// A run holds the state of a phase that is being trained, or of a search for a
+// rate.
 type run struct {
 	*Learner
 	phase       Phase
@@ -182,15 +184,15 @@ type run struct {
 	reducer     *dist.Reducer // nil for one process
 	stepper     *stepper
 	at          *underway
-	silent      bool      // hooks hear nothing
+	silent      bool      // hooks are not called
 	epochEnd    bool      // after the epoch's last training batch
-	begun       time.Time // when the epoch would have, had it run without a break
+	begun       time.Time // when the epoch would have begun without interruptions
 	end         error     // Stop or EndPhase, once a hook returned it
 	elsewhere   bool      // end comes from another process
 }
 
-// hooks calls one moment's functions. Stop and EndPhase are noted and obeyed
-// when all that belongs to the batch or epoch is done.
+// hooks calls the functions of one moment. If a hook returns Stop or EndPhase,
+// the run ends when everything that belongs to the batch or epoch is done.
 func (r *run) hooks(one func(Hook) error) error {
 	if r.silent {
 		return nil
@@ -205,11 +207,12 @@ func (r *run) hooks(one func(Hook) error) error {
 	return nil
 }
 
-// stopping says whether a hook has asked for the end of the run.
+// stopping returns whether a hook has asked to end the run.
 func (l *Learner) stopping() bool { return l.run != nil && errors.Is(l.run.end, Stop) }
 
-// pause lets hooks save the state. Gradients that several processes have gathered
-// apart belong to no state; the next pause comes after their step.
+// pause lets hooks save the state. While several processes hold separately
+// gathered gradients, which no state contains, it does nothing; the next pause
+// comes after their step.
 func (r *run) pause() error {
 	if r.reducer != nil && r.at.Gathered.Batches > 0 {
 		return nil
@@ -268,10 +271,10 @@ func (r *run) where() string {
 	return fmt.Sprintf("%sepoch %d", r.phase.where(), r.Learner.at.Epoch)
 }
 
-// key is what two phases must share to be the same.
+// key returns a text that is equal for equal phases.
 func (p Phase) key() string {
 	text, err := json.Marshal(p)
-	if err != nil { // rates that are no numbers, which check refuses
+	if err != nil { // a rate is not a number, which check reports
 		return err.Error()
 	}
 	return string(text)
@@ -284,7 +287,7 @@ func (p Phase) where() string {
 	return p.Name + ", "
 }
 
-// fail adds to an error where it happened.
+// fail adds to an error the place where it happened.
 func (r *run) fail(ctx context.Context, part string, batch int, err error) error {
 	cause := context.Cause(ctx)
 	if errors.Is(err, ErrElsewhere) {
@@ -296,7 +299,7 @@ func (r *run) fail(ctx context.Context, part string, batch int, err error) error
 	return fmt.Errorf("train: %s: %sbatch %d: %w", r.where(), part, batch, err)
 }
 
-// cancelled says that a context ended the work.
+// cancelled is the error if a context ended the work.
 type cancelled struct {
 	where string
 	cause error
@@ -390,8 +393,8 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 	return r.pause()
 }
 
-// checkWeights returns an error if a parameter or running statistic is not a
-// number: a last step may have broken what no loss has shown yet.
+// checkWeights returns an error if a parameter or running statistic is not
+// finite: the last step may have broken weights before any loss showed it.
 func (l *Learner) checkWeights() error {
 	if l.device == nn.Meta {
 		return nil
@@ -403,7 +406,7 @@ func (l *Learner) checkWeights() error {
 	return err
 }
 
-// rates returns what is in force during an iteration.
+// rates returns the learning rates and the momentum of the current iteration.
 func (r *run) rates() (rates []float64, momentum float64, err error) {
 	rates, momentum = r.schedule.At(r.at.Iteration, r.iterations, r.highest)
 	if len(rates) != len(r.groups) {
@@ -417,7 +420,7 @@ func (r *run) rates() (rates []float64, momentum float64, err error) {
 	return rates, momentum, nil
 }
 
-// step moves the parameters with the values in force.
+// step updates the parameters with the current rates and momentum.
 func (r *run) step(divisor float64) error {
 	rates, momentum, err := r.rates()
 	if err != nil {
@@ -438,8 +441,8 @@ func (r *run) step(divisor float64) error {
 	return r.hooks(func(h Hook) error { return moment(h.StepEnd, info) })
 }
 
-// batch trains on one batch, this process's share of so many images: forward, loss,
-// backward, and a step when it is time.
+// batch trains on one batch, the share of this process of a batch of that many
+// images: forward, loss, backward, and a step if it is time.
 func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 	at := r.at
 	if at.Batch >= at.Batches {
@@ -471,8 +474,8 @@ func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 	return nil
 }
 
-// gradients adds the batch's gradients to those gathered and returns its loss.
-// What the network draws for it depends on the batch's number alone.
+// gradients adds the gradients of the batch to those gathered and returns its
+// loss. Random numbers in the network depend only on the number of the batch.
 func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	if err := r.checkBatch(b, true); err != nil {
 		return 0, err
@@ -486,9 +489,9 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
 	err = r.inScope(b, func() {
 		loss := r.loss.Forward(r.scores(nn.Train, r.input.images(b)), r.input.targets(b))
-		// A CUDA device gets the backward pass before it is asked for the loss, so
-		// that it does not wait for the answer; elsewhere a bad loss is found before
-		// it touches a gradient.
+		// On CUDA the backward pass is queued before the loss is read, so that the
+		// device does not wait. On other devices the loss is checked before it
+		// changes a gradient.
 		if !r.device.CUDA() {
 			if value = item(loss); !finite(value) {
 				return
@@ -515,7 +518,7 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 }
 
 // scores returns the scores of images, in the number type of the model's
-// parameters whatever they were computed in.
+// parameters, in whatever type they were computed.
 func (l *Learner) scores(mode nn.Mode, x torch.Tensor) torch.Tensor {
 	var y torch.Tensor
 	forward := func() { y = l.model.Forward(mode, x) }
@@ -544,7 +547,7 @@ func (r *run) validate(ctx context.Context, valid feed.Source) (values metric.Va
 	return values, errors.Join(err, r.hooks(func(h Hook) error { return event(h.EvalEnd) }))
 }
 
-// smoothed is a mean that forgets, corrected for its start at zero.
+// smoothed is an exponential moving average, corrected for its start at zero.
 //
 // Source: fastai 1.0.54, callback.py, SmoothenValue, and the 0.98 of its Recorder.
 type smoothed struct {

@@ -9,15 +9,16 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Input maps a batch's values to what a network was made for: (x - Mean)/Std per
-// channel, in the network's number type. Images of one channel are spread over as
-// many as Mean has. The zero Input changes nothing.
+// Input normalizes the values of a batch for the network: (x - Mean)/Std per
+// channel, in the number type of the network. Images of one channel are copied to
+// as many channels as Mean has. The zero Input changes nothing.
 type Input struct {
 	Mean []float64 `json:"mean"`
 	Std  []float64 `json:"std"`
 }
 
-// channels returns the network's channels for images of a number of them.
+// channels returns the number of channels that the network gets for images with
+// that many channels.
 func (in Input) channels(image int) int {
 	if len(in.Mean) == 0 {
 		return image
@@ -30,7 +31,7 @@ func (in Input) check(image int) error {
 		return fmt.Errorf("train: input has %d means and %d standard deviations", len(in.Mean), len(in.Std))
 	}
 	if n := len(in.Mean); n > 0 && n != image && image != 1 {
-		return fmt.Errorf("train: input of %d means for images of %d channels; give one for each, only grey images are spread over more", n, image)
+		return fmt.Errorf("train: input of %d means for images of %d channels; give one for each; only grey images are copied to more channels", n, image)
 	}
 	for c := range in.Mean {
 		if !finite(in.Mean[c]) {
@@ -43,11 +44,12 @@ func (in Input) check(image int) error {
 	return nil
 }
 
-// A normalizer holds an Input's numbers where the network lives.
+// A normalizer holds the numbers of an Input as tensors on the device of the
+// network.
 type normalizer struct {
 	device    nn.Device
 	dtype     nn.DType
-	mean, std *torch.Tensor // (1, C, 1, 1); nil where the input changes nothing
+	mean, std *torch.Tensor // (1, C, 1, 1); nil if the input changes nothing
 }
 
 func newNormalizer(in Input, d nn.Device, dtype nn.DType) normalizer {
@@ -63,7 +65,7 @@ func newNormalizer(in Input, d nn.Device, dtype nn.DType) normalizer {
 	return n
 }
 
-// images returns a batch's images as the network takes them.
+// images returns the images of a batch as the network needs them.
 func (n normalizer) images(b *feed.Batch) torch.Tensor {
 	x := must(nn.FromSlice(n.device, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
 	x = nn.To(x, n.device, n.dtype)
@@ -73,12 +75,12 @@ func (n normalizer) images(b *feed.Batch) torch.Tensor {
 	return nn.Div(nn.Sub(x, *n.mean), *n.std)
 }
 
-// targets returns a batch's masks as classes (N, H, W).
+// targets returns the masks of a batch as classes (N, H, W).
 func (n normalizer) targets(b *feed.Batch) torch.Tensor {
 	return nn.To(must(nn.FromSlice(n.device, b.Targets, int64(b.N), int64(b.H), int64(b.W))), n.device, nn.Long)
 }
 
-// checkBatch returns an error for a batch that the learner cannot take.
+// checkBatch returns an error if the learner cannot use the batch.
 func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {
 	if err := b.Check(targets); err != nil {
 		return err

@@ -12,39 +12,40 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// FindOptions are what [Learner.FindRate] may be told.
+// FindOptions are optional settings of [Learner.FindRate].
 type FindOptions struct {
 	Start, End []float64 // rates of the first and after the last iteration, per layer group; nil means 1e-7 and 10
 	Iterations int       // 0 means 100
-	NoStop     bool      // go on when the loss explodes
+	NoStop     bool      // continue when the loss explodes
 	Frozen     bool      // train as in a frozen [Phase]
 
-	// Each is told of every iteration; an error ends the search, [Stop] in order.
+	// Each is called for every iteration. An error ends the search; [Stop] ends
+	// it without an error.
 	Each func(RatePoint) error
 }
 
 // A RatePoint is one iteration of a search for a learning rate.
 type RatePoint struct {
-	Rate   float64 // of the last layer group
+	Rate   float64 // rate of the last layer group
 	Loss   float64 // before the step with that rate
-	Smooth float64 // running mean of the losses so far; NaN from a loss on that is
+	Smooth float64 // running mean of the losses so far; NaN after a loss that is NaN
 }
 
 // FindRate trains with a rate that grows by the same factor at each iteration and
-// returns the losses met on the way: the rate to train with lies where they fall
-// fastest, well before they explode (Smith 2015, https://arxiv.org/abs/1506.01186);
-// see [SteepestRate] and [ValleyRate]. The search ends after opt.Iterations, or
-// when the smoothed loss exceeds four times its minimum, or when a loss or gradient
-// is not a number. The model's parameters and running statistics are then as they
-// were, to the bit, and so they are after an error. Hooks hear nothing of it. opt
-// may be nil.
+// returns the losses. A good rate for training lies where they fall fastest, well
+// before they explode (Smith 2015, https://arxiv.org/abs/1506.01186); see
+// [SteepestRate] and [ValleyRate]. The search ends after opt.Iterations, or when
+// the smoothed loss exceeds four times its minimum, or when a loss or gradient is
+// not a number. Afterwards, also after an error, the parameters and running
+// statistics of the model are restored exactly. Hooks are not called. opt may be
+// nil.
 //
-// An iteration is a step: as many micro-batches as the learner accumulates, whose
-// mean loss counts. Source is read again from the start as often as needed.
+// An iteration is a step of as many micro-batches as the learner accumulates; its
+// loss is their mean. When source ends, it is read again from the start.
 //
 // With the accumulation [Notebook] an iteration is a micro-batch and there is no
-// step, because the notebook's optimizer ignores everyone but its own callback:
-// the losses do not depend on the rate. Find rates with [Mean].
+// step, because the notebook's optimizer obeys only its own callback, so the
+// losses do not depend on the rate. Use [Mean] to search rates.
 //
 // Source: fastai 1.0.54, train.py, lr_find; callbacks/lr_finder.py.
 func (l *Learner) FindRate(ctx context.Context, source feed.Source, opt *FindOptions) (points []RatePoint, err error) {
@@ -97,10 +98,10 @@ func (l *Learner) FindRate(ctx context.Context, source feed.Source, opt *FindOpt
 	return points, errors.Join(err, nn.LoadState(l.model, before))
 }
 
-// search is FindRate without the way back.
+// search is FindRate without restoring the model.
 func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (points []RatePoint, err error) {
 	var (
-		micro   = r.cfg.MicroBatches // micro-batches an iteration
+		micro   = r.cfg.MicroBatches // micro-batches per iteration
 		pending metric.Mean          // their losses
 		best    = math.Inf(1)
 		batches = 0
@@ -165,11 +166,12 @@ func (r *run) searchBatch(b *feed.Batch) (loss float64, err error) {
 	return loss, r.accumulator.endBatch(&r.at.Gathered, r.stepper)
 }
 
-// growing is the schedule of a search; its highest rates are the first.
+// growing is the schedule of a search. The highest rates of its phase are the
+// rates to start with.
 type growing struct{ end []float64 }
 
-// Momentum of a search: the first beta of fastai's AdamW, which lr_find leaves as
-// it is.
+// findMomentum is the momentum of a search: the first beta of fastai's AdamW,
+// which lr_find does not change.
 const findMomentum = 0.9
 
 // At implements [Schedule].
@@ -181,9 +183,9 @@ func (g growing) At(i, n int, start []float64) (rates []float64, momentum float6
 	return rates, findMomentum
 }
 
-// usable returns the points of a search that a suggestion is made from: without
-// the first tenth, where the loss has not settled and rates are too low to matter,
-// the last five, where it explodes, and what is not a number.
+// usable returns the points of a search from which rates are suggested. It leaves
+// out the first tenth, where rates are too low to matter, the last five, where the
+// loss explodes, and points that are not numbers.
 //
 // Source: fastai 2.7.19, callback/schedule.py, lr_find.
 func usable(points []RatePoint) ([]RatePoint, error) {
@@ -204,9 +206,9 @@ func usable(points []RatePoint) ([]RatePoint, error) {
 
 // SteepestRate returns the rate at which the loss of a search falls fastest. The
 // losses are smoothed first, over a tenth of the points to both sides, so that
-// what one batch differs from the next does not count as a fall; and only what
-// comes before the lowest of them is looked at, and before the loss explodes, after
-// which it may fall again. It needs at least 11 points.
+// differences between batches do not count as a fall. Only points before the lowest
+// smoothed loss count, because the loss may fall again after it explodes. It needs
+// at least 11 points.
 func SteepestRate(points []RatePoint) (float64, error) {
 	points, err := usable(points)
 	if err != nil {
@@ -218,7 +220,8 @@ func SteepestRate(points []RatePoint) (float64, error) {
 	if exploded := slices.IndexFunc(losses, func(v float64) bool { return v > losses[0]+fall/4 }); exploded > 0 {
 		losses = losses[:exploded]
 	}
-	// Where the mean does not reach as far, a batch weighs more.
+	// Near the end the mean covers fewer points, and a single batch has more
+	// weight.
 	last := min(slices.Index(losses, slices.Min(losses)), len(points)-1-reach)
 	first := min(reach, last)
 	steepest, at := math.Inf(1), first
@@ -231,9 +234,10 @@ func SteepestRate(points []RatePoint) (float64, error) {
 	return points[at].Rate, nil
 }
 
-// smoothLosses returns the losses averaged with those up to reach points away, with
-// weights that fall to zero there. Towards the ends it reaches less far, alike to
-// both sides, so that a straight line stays one.
+// smoothLosses returns the losses, each averaged with its neighbours up to reach
+// points away, with weights that fall to zero there. Near the ends it uses fewer
+// neighbours, the same number on both sides, so that a straight line stays
+// straight.
 func smoothLosses(points []RatePoint, reach int) []float64 {
 	out := make([]float64, len(points))
 	for i := range out {
@@ -250,7 +254,8 @@ func smoothLosses(points []RatePoint, reach int) []float64 {
 
 // ValleyRate returns a rate from the longest valley of a search's smoothed losses:
 // the longest sequence of points, not necessarily neighbours, of falling loss. The
-// rate lies a half into its second third. It needs at least 11 points.
+// rate is that in the middle of the second third of the valley. It needs at least
+// 11 points.
 //
 // Source: fastai 2.7.19, callback/schedule.py, valley, the suggestion of its
 // lr_find; its smoothed losses are the same running mean as fastai 1's.
@@ -259,7 +264,7 @@ func ValleyRate(points []RatePoint) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	longest := make([]int, len(points)) // valley that ends at a point
+	longest := make([]int, len(points)) // length of the longest valley that ends at each point
 	start, end := 0, 0
 	for i := range longest {
 		longest[i] = 1

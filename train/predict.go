@@ -13,16 +13,16 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Prediction is the result for one image of a source: for a task with softmax the
-// probabilities of all classes, with sigmoids those of all but the background. Prob
-// is the receiver's own; Target is nil where it is not known, and otherwise valid
-// during the call.
+// A Prediction is the result for one image of a source. With softmax it has the
+// probabilities of all classes, with sigmoids those of all classes but the
+// background. The receiver may keep Prob. Target is nil if it is not known; it is
+// valid only during the call.
 type Prediction struct {
 	Index int // of the image in the source
 	metric.Image
 }
 
-// Class returns the probabilities of a class, row by row.
+// Class returns the probabilities of a class, row-major.
 func (p *Prediction) Class(class uint8) []float32 {
 	area := p.Width * p.Height
 	at := (int(class) - p.First) * area
@@ -34,16 +34,16 @@ type Flip bool
 
 const (
 	NoFlip      Flip = false
-	FlipAverage Flip = true // the notebook's
+	FlipAverage Flip = true // as in the notebook
 )
 
 // Predict computes the probabilities of every image of a source, in its order, and
-// passes them to each. An error of each ends the work. Any number of goroutines
-// may predict at once; during Fit it is refused.
+// calls each with them. An error of each ends the work. Any number of goroutines
+// may call Predict at once, but during Fit it returns [ErrBusy].
 //
-// FlipAverage takes the mean over an image and its mirror image, turned back.
-// Where classes mirror into one another, as a left and a right lung do, that is
-// wrong: take NoFlip.
+// FlipAverage takes the mean of the probabilities of an image and of its mirror
+// image, mirrored back. If mirroring changes the classes, such as a left and a
+// right lung, use NoFlip.
 func (l *Learner) Predict(ctx context.Context, source feed.Source, flip Flip, each func(*Prediction) error) error {
 	if !l.busy.TryRLock() {
 		return ErrBusy
@@ -66,7 +66,7 @@ func (l *Learner) Predict(ctx context.Context, source feed.Source, flip Flip, ea
 	return err
 }
 
-// predict returns a batch's probabilities (N, K, H, W).
+// predict returns the probabilities of a batch (N, K, H, W).
 func (l *Learner) predict(b *feed.Batch, flip Flip) (prob []float32, err error) {
 	if err := l.checkBatch(b, false); err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func (l *Learner) predict(b *feed.Batch, flip Flip) (prob []float32, err error) 
 	return prob, err
 }
 
-// probabilities returns the probabilities that scores (N, K, H, W) stand for.
+// probabilities returns the softmax or the sigmoid of scores (N, K, H, W).
 func (l *Learner) probabilities(scores torch.Tensor) torch.Tensor {
 	if l.task.Output == data.Sigmoid {
 		return nn.Sigmoid(scores)
@@ -93,8 +93,8 @@ func (l *Learner) probabilities(scores torch.Tensor) torch.Tensor {
 	return nn.Softmax(scores, 1)
 }
 
-// eachImage passes on a batch's images; the first is the source's number first
-// where the batch does not say otherwise.
+// eachImage calls each for every image of a batch. If the batch has no indices,
+// its first image has the number first in the source.
 func (l *Learner) eachImage(source feed.Source, b *feed.Batch, prob []float32, first int, each func(*Prediction) error) error {
 	area := b.H * b.W
 	size := l.task.Outputs() * area

@@ -14,10 +14,12 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// ErrElsewhere ends a run because another of its processes was told to stop.
+// ErrElsewhere is the error of a run that ends because another of its processes
+// was told to stop.
 var ErrElsewhere = errors.New("train: another process was told to stop")
 
-// checkGroup refuses what several processes cannot do together.
+// checkGroup returns an error for a configuration that several processes cannot
+// train together.
 func (l *Learner) checkGroup() error {
 	if l.parts.Group != nil && l.cfg.Accumulation == Notebook {
 		return errors.New("train: the accumulation \"notebook\" clips the gradients of one process before they are complete; take \"mean\" for several")
@@ -25,10 +27,11 @@ func (l *Learner) checkGroup() error {
 	return nil
 }
 
-// first says whether this process alone writes and speaks.
+// first returns whether this is the only or the first process, which writes
+// files and shows progress.
 func (l *Learner) first() bool { return l.parts.Group == nil || l.parts.Group.First() }
 
-// align gives every process the model of the first.
+// align copies the model of the first process to every process.
 func (l *Learner) align(buffersOnly bool) error {
 	if l.parts.Group == nil {
 		return nil
@@ -36,14 +39,14 @@ func (l *Learner) align(buffersOnly bool) error {
 	var ts []torch.Tensor
 	for _, n := range nn.State(l.model) {
 		if n.Buffer || !buffersOnly {
-			ts = append(ts, nn.Detach(n.Tensor)) // the same values, which may be written to
+			ts = append(ts, nn.Detach(n.Tensor)) // the same memory, without gradients, so that it may be written to
 		}
 	}
 	return l.parts.Group.Broadcast(0, ts...)
 }
 
-// reducer returns what sums the gradients of the trained parameters over the
-// processes, nil for one process.
+// reducer returns the Reducer that sums the gradients of the trained parameters
+// over the processes, nil for one process.
 func (l *Learner) reducer() (*dist.Reducer, error) {
 	if l.parts.Group == nil {
 		return nil, nil
@@ -57,8 +60,8 @@ func (l *Learner) reducer() (*dist.Reducer, error) {
 	return l.parts.Group.NewReducer(ts)
 }
 
-// images returns how many images a batch has in all processes, or why they stop:
-// all of them at the same batch.
+// images returns the number of images of a batch in all processes together. If
+// any process must stop, all of them return an error at the same batch.
 func (l *Learner) images(ctx context.Context, own int) (int, error) {
 	cause := context.Cause(ctx)
 	if l.parts.Group == nil {
@@ -77,8 +80,8 @@ func (l *Learner) images(ctx context.Context, own int) (int, error) {
 	return int(v[0]), cause
 }
 
-// ended says whether the run or phase ends after this batch. Several processes end
-// together, once no gradients are gathered, if one of them is to stop.
+// ended returns whether the run or phase ends after this batch. If one of several
+// processes must stop, all end together as soon as no gradients are gathered.
 func (r *run) ended() (bool, error) {
 	if r.reducer == nil {
 		return r.end != nil, nil
@@ -106,7 +109,7 @@ func (r *run) ended() (bool, error) {
 	return r.end != nil, nil
 }
 
-// meanLoss returns the mean over the images of all processes.
+// meanLoss returns the mean loss over the images of all processes.
 func (l *Learner) meanLoss(own float64, n, images int) (float64, error) {
 	if l.parts.Group == nil {
 		return own, nil
@@ -116,8 +119,8 @@ func (l *Learner) meanLoss(own float64, n, images int) (float64, error) {
 	return v[0] / float64(images), err
 }
 
-// backward computes the gradients of a loss; where they complete a step, they are
-// then the sums over the processes.
+// backward computes the gradients of a loss. If they complete a step, they are
+// summed over the processes.
 func (r *run) backward(loss torch.Tensor, completes bool) error {
 	if r.reducer == nil || !completes {
 		return nn.Backward(loss)
@@ -125,9 +128,9 @@ func (r *run) backward(loss torch.Tensor, completes bool) error {
 	return errors.Join(r.reducer.Prepare(), nn.Backward(loss), r.reducer.Finish())
 }
 
-// A scored batch is what the network says of it.
+// scored holds the loss and the probabilities of a batch.
 type scored struct {
-	loss float64 // NaN where it was not asked for
+	loss float64 // NaN if it was not computed
 	prob []float32
 }
 
@@ -150,15 +153,15 @@ func decodeScored(b []byte) (s scored, err error) {
 	return s, nil
 }
 
-// scoreBatches passes every batch of a source to use, in order, with what compute
-// says of it; number is the batch's, first that of its first image. Several processes
-// take turns in computing, and all of them see everything.
+// scoreBatches calls use for every batch of a source, in order, with the result of
+// compute. number is the number of the batch, first the number of its first image.
+// Several processes take turns to compute, and each calls use for all batches.
 func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch int, compute func(b *feed.Batch, number, first int) (scored, error), use func(*feed.Batch, scored) error) error {
 	size, rank := 1, 0
 	if g := l.parts.Group; g != nil {
 		size, rank = g.Size(), g.Rank()
 	}
-	var round []*feed.Batch // without images, but for a lone process
+	var round []*feed.Batch // without image values, unless there is only one process
 	var own []byte
 	number, first := 0, 0
 	share := func() error {
@@ -184,7 +187,7 @@ func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch in
 		}
 		turn := len(round) == rank
 		var s scored
-		if len(round) == 0 { // at the beginning of a round all of them agree to go on
+		if len(round) == 0 { // at the beginning of a round all processes agree to continue
 			if _, err := l.images(ctx, 0); err != nil {
 				return err
 			}

@@ -10,19 +10,20 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 )
 
-// A Saver writes the state of a run to a file from time to time, and keeps the one
-// before it.
+// A Saver writes the state of a run to a file from time to time, and keeps the
+// state before it.
 type Saver struct {
 	Path string
 
-	// Every is the least time between two states; 0 waits fifty times as long as the
-	// last one took to write, so that saving costs under 2 % of the time.
+	// Every is the shortest time between two states. 0 means fifty times as long as
+	// the last state took to write, so that saving takes under 2 % of the time.
 	Every time.Duration
 
 	next time.Time
 }
 
-// Previous is what a state's file name gains when a newer one takes its place.
+// Previous is appended to the file name of a state when a newer state takes its
+// place.
 const Previous = ".previous"
 
 const saveShare = 50
@@ -32,7 +33,7 @@ const saveShare = 50
 func (s *Saver) Hook() Hook {
 	return Hook{Pause: func(l *Learner) error {
 		if s.next.IsZero() {
-			s.next = time.Now().Add(s.Every) // a run that has just begun has little to lose
+			s.next = time.Now().Add(s.Every) // no state is needed right after the beginning
 			if s.Every == 0 {
 				s.next = time.Now().Add(time.Second)
 			}
@@ -65,9 +66,9 @@ func (s *Saver) Save(l *Learner) error {
 	return nil
 }
 
-// Resume loads the newest state that is whole into a new learner; found is false
-// where there is none at all. A state that is not of this run is an error, and so
-// is one that is torn when there is no other.
+// Resume loads the newest complete state into a new learner; found is false if
+// there is no state. It returns an error if a state belongs to another run, or if
+// the only state is damaged.
 func (s *Saver) Resume(l *Learner) (found bool, err error) {
 	var torn error
 	for _, path := range []string{s.Path, s.Path + Previous} {

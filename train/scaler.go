@@ -1,14 +1,14 @@
 package train
 
-// A scaler keeps the factor of the loss in float16: small gradients would vanish
-// otherwise. It halves when gradients overflow and doubles after a long time
-// without.
+// A scaler holds the factor by which the loss is multiplied in float16, so that
+// small gradients do not become 0. The factor is halved when gradients overflow,
+// and doubled after many steps without overflow.
 //
 // Source: torch.cuda.amp.GradScaler of PyTorch 1.13, with its defaults.
 type scaler struct {
 	Scale   float64 `json:"scale"`   // 0 in other precisions
 	Good    int     `json:"good"`    // steps since it last changed
-	Skipped int     `json:"skipped"` // steps left out
+	Skipped int     `json:"skipped"` // number of skipped steps
 }
 
 const (
@@ -35,7 +35,8 @@ func (s *scaler) scale() float64 {
 	return 1
 }
 
-// update follows each step, which was left out if its gradients were not finite.
+// update is called after each step. A step is skipped if its gradients are not
+// finite.
 func (s *scaler) update(finite bool) {
 	if !finite {
 		s.Scale *= scaleBackoff

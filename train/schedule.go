@@ -9,18 +9,18 @@ import (
 	"github.com/hcunet/hcunet/internal/strict"
 )
 
-// A Schedule says with which rates and momentum a phase is trained. OneCycle is
-// the usual one; any other type with an At will do.
+// A Schedule gives the learning rates and the momentum of a phase. OneCycle is
+// the usual one; a user may write another.
 type Schedule interface {
-	// At returns what is in force during iteration i of n, counted from 0: a rate
-	// for each of the phase's highest ones, and the momentum (Adam's first beta).
+	// At returns the values for iteration i of n, counted from 0: a rate for each
+	// of the highest rates of the phase, and the momentum (Adam's first beta).
 	At(i, n int, highest []float64) (rates []float64, momentum float64)
 }
 
 // OneCycle is the schedule of Smith 2018, https://arxiv.org/abs/1803.09820: the
-// rate rises from highest/25 to the highest over the first 30 % of the iterations
-// and falls to highest/250000, while momentum falls from 0.95 to 0.85 and rises
-// again, both along a half cosine.
+// rate rises from highest/25 to the highest rate in the first 30 % of the
+// iterations and then falls to highest/250000. The momentum falls from 0.95 to
+// 0.85 and rises again. Both follow half cosines.
 //
 // Source: fastai 1.0.54, callbacks/one_cycle.py, with its defaults.
 type OneCycle struct{}
@@ -33,7 +33,7 @@ const (
 	momLow    = 0.85
 )
 
-// At implements [Schedule]; from At(n, n, ...) on it stays where it ends.
+// At implements [Schedule]. From iteration n on it returns the final values.
 func (OneCycle) At(i, n int, highest []float64) (rates []float64, momentum float64) {
 	rise := int(riseShare * float64(n))
 	rates = make([]float64, len(highest))
@@ -59,11 +59,11 @@ func anneal(start, end, p float64) float64 {
 	return end + (start-end)/2*(math.Cos(math.Pi*p)+1)
 }
 
-// steady is the momentum of the schedules that do not move it: Adam's usual beta.
+// steady is the momentum of schedules that do not change it: Adam's usual beta.
 const steady = 0.9
 
-// scaled is a schedule that multiplies all rates by a factor of the share p of
-// the phase that is done.
+// scaled returns the highest rates times factor(p), where p is the share of the
+// phase that is done.
 func scaled(i, n int, highest []float64, factor func(p float64) float64) ([]float64, float64) {
 	f := factor(float64(min(i, n)) / float64(max(n, 1)))
 	rates := make([]float64, len(highest))
@@ -73,7 +73,7 @@ func scaled(i, n int, highest []float64, factor func(p float64) float64) ([]floa
 	return rates, steady
 }
 
-// Constant keeps the highest rates throughout.
+// Constant keeps the highest rates for the whole phase.
 type Constant struct{}
 
 // At implements [Schedule].
@@ -92,7 +92,8 @@ func (Cosine) At(i, n int, highest []float64) ([]float64, float64) {
 	return scaled(i, n, highest, func(p float64) float64 { return anneal(1, 0, p) })
 }
 
-// Poly falls from the highest rates to zero as (1 - share done)^0.9.
+// Poly falls from the highest rates to zero as (1-p)^0.9, where p is the share
+// of the phase that is done.
 //
 // Source: Chen et al. 2016 (DeepLab), https://arxiv.org/abs/1606.00915.
 type Poly struct{}
@@ -102,7 +103,7 @@ func (Poly) At(i, n int, highest []float64) ([]float64, float64) {
 	return scaled(i, n, highest, func(p float64) float64 { return math.Pow(1-p, 0.9) })
 }
 
-// schedules are those that a configuration can name.
+// schedules are the schedules that a configuration can name.
 var schedules = []struct {
 	word     string
 	schedule Schedule
@@ -119,13 +120,13 @@ func parseSchedule(word string) (Schedule, error) {
 	return nil, fmt.Errorf("train: schedule %q; wanted one_cycle, constant, cosine or poly", word)
 }
 
-// A Phase is a stretch of training under one schedule. It goes to JSON and comes
-// back equal, with the schedules of this package by name.
+// A Phase is a part of the training with one schedule. In JSON the schedules of
+// this package are stored by name.
 type Phase struct {
 	Name     string
 	Epochs   int
-	Rates    []float64 // the highest of each layer group; see SameRates and EvenRates
-	Frozen   bool      // train the last layer group and all batch norms only
+	Rates    []float64 // highest rate of each layer group; see SameRates and EvenRates
+	Frozen   bool      // train only the last layer group and all batch norms
 	Schedule Schedule  // nil means OneCycle
 }
 
@@ -136,8 +137,8 @@ func (p Phase) schedule() Schedule {
 	return p.Schedule
 }
 
-// scheduleName returns the name of the phase's schedule; one of a user's own has
-// that of its type.
+// scheduleName returns the name of the phase's schedule; for a user's own
+// schedule, the name of its type.
 func (p Phase) scheduleName() string {
 	for _, s := range schedules {
 		if reflect.TypeOf(s.schedule) == reflect.TypeOf(p.schedule()) {
@@ -147,8 +148,8 @@ func (p Phase) scheduleName() string {
 	return fmt.Sprintf("%T", p.Schedule)
 }
 
-// Check returns an error that says what is wrong with a phase of a network with so many
-// layer groups.
+// Check returns an error if the phase is not valid for a network with that many layer
+// groups.
 func (p Phase) Check(groups int) error {
 	switch {
 	case p.Epochs < 1:
@@ -164,7 +165,8 @@ func (p Phase) Check(groups int) error {
 	return nil
 }
 
-// place is the beginning of a message about the phase; empty without a name.
+// place returns the beginning of a message about the phase; "" if it has no
+// name.
 func (p Phase) place() string {
 	if p.Name == "" {
 		return ""
@@ -200,8 +202,8 @@ func (p *Phase) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// EvenRates returns one rate a group, from low for the first to high for the last,
-// each the same multiple of the one before: fastai's slice(low, high).
+// EvenRates returns one rate per group, from low for the first to high for the
+// last, each a constant multiple of the one before: fastai's slice(low, high).
 func EvenRates(low, high float64, groups int) ([]float64, error) {
 	if groups < 1 || !(low > 0) || !(high > 0) || math.IsInf(high/low, 0) {
 		return nil, fmt.Errorf("train: rates from %v to %v in %d groups; rates must be positive", low, high, groups)

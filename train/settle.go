@@ -8,9 +8,9 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// Settle measures the running statistics of all batch norms anew, over an epoch of
-// a source: after weights were averaged, those they have belong to other weights.
-// Nothing is trained.
+// Settle measures the running statistics of all batch norms again, over one epoch
+// of a source. It is for weights that were averaged, whose statistics do not fit
+// them. Nothing is trained.
 //
 // Source: torch.optim.swa_utils.update_bn of PyTorch 1.13.
 func (l *Learner) Settle(ctx context.Context, source feed.Source) error {
@@ -40,7 +40,7 @@ func (l *Learner) Settle(ctx context.Context, source feed.Source) error {
 		}
 		if err == nil {
 			for _, bn := range norms {
-				bn.Momentum = 1 / float64(number+1) // of 1 forgets what was there; then the mean
+				bn.Momentum = 1 / float64(number+1) // 1 discards the old statistics; then they become the mean of the batches
 			}
 			err = l.inScope(b, func() {
 				nn.NoGrad(func() { l.scores(nn.Train, l.input.images(b)) })

@@ -10,9 +10,9 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// A state is a safetensors file: the tensors of the model, the optimizer, the
-// gathered gradients and the hooks under these prefixes, and the rest as JSON
-// under the keys below.
+// A state is a safetensors file. It has the tensors of the model, the
+// optimizer, the gathered gradients and the hooks with these prefixes, and
+// everything else as JSON under the keys below.
 const (
 	modelPart     = "model."
 	optimizerPart = "optimizer."
@@ -27,17 +27,18 @@ const (
 	optimizerKey = "hcunet.train.optimizer" // metadata
 )
 
-// resumed is the part of a state that a phase under way takes up.
+// resumed is the part of a state that an interrupted phase needs.
 type resumed struct{ optimizer, gradients *checkpoint.File }
 
-// State returns all that is needed to go on to the same bits: weights, running
-// statistics, the optimizer, gathered gradients, the schedule's position, the
-// memories of the hooks, the place in the data, and the epochs so far. Random
-// streams need none: what is drawn depends on that place. It may be called from a
-// [Hook]'s Pause, and when the learner is not at work.
+// State returns everything that is needed to continue with exactly the same
+// result: weights, running statistics, the optimizer, gathered gradients, the
+// position in the schedule and in the data, the memories of the hooks, and the
+// epochs so far. Random streams have no state, because random numbers depend only
+// on the position. State may be called from Pause of a [Hook], and when the
+// learner is not working.
 //
-// A model whose weights are not finite has no state: what was saved before stays
-// the last good one.
+// If weights are not finite it returns an error, so that the state that was
+// saved before stays the last good one.
 func (l *Learner) State() (*checkpoint.File, error) {
 	if !l.pausing {
 		if !l.busy.TryLock() {
@@ -94,8 +95,8 @@ func (l *Learner) State() (*checkpoint.File, error) {
 	return f, note(hooksKey, notes)
 }
 
-// SaveState writes the state to a file: beside it first, synced, then renamed, so
-// that the file is whole at any moment.
+// SaveState writes the state to a file. It writes a temporary file, syncs it and
+// renames it, so that the file is complete at any moment.
 func (l *Learner) SaveState(path string) error {
 	f, err := l.State()
 	if err != nil {
@@ -104,9 +105,10 @@ func (l *Learner) SaveState(path string) error {
 	return checkpoint.SaveSafetensors(path, f)
 }
 
-// LoadState reads a state into a new learner, made as the one it was saved from
-// was: of the same model, task, configuration and hooks. [Learner.Fit] then goes
-// on. After an error the learner must not be used.
+// LoadState reads a state into a new learner. The learner must have the same
+// model, task, configuration and hooks as the one that saved the state.
+// [Learner.Fit] then continues the run. After an error the learner must not be
+// used.
 func (l *Learner) LoadState(path string) error {
 	f, err := checkpoint.OpenSafetensors(path)
 	if err != nil {
@@ -121,7 +123,7 @@ func (l *Learner) LoadState(path string) error {
 	return nil
 }
 
-// SetState is LoadState of what State returned.
+// SetState is like LoadState, for a state that State returned.
 func (l *Learner) SetState(f *checkpoint.File) error {
 	if !l.busy.TryLock() {
 		return ErrBusy
@@ -180,7 +182,7 @@ func (l *Learner) SetState(f *checkpoint.File) error {
 	return nil
 }
 
-// resume takes up the optimizer and the gradients of a state, if there is one.
+// resume restores the optimizer and the gradients of a state, if there is one.
 func (r *run) resume() error {
 	was := r.resumed
 	if r.resumed = nil; was == nil {
@@ -218,10 +220,11 @@ func part(f *checkpoint.File, prefix string) *checkpoint.File {
 	return p
 }
 
-// tensors are named tensors as a module, to be saved and loaded like one.
+// tensors makes a module of named tensors, so that they can be saved and loaded
+// like one.
 type tensors []nn.Named
 
-// Walk shows the tensors.
+// Walk visits the tensors.
 func (ts tensors) Walk(w nn.Walker) {
 	for _, t := range ts {
 		w.Buffer(t.Name, t.Tensor)
@@ -230,7 +233,8 @@ func (ts tensors) Walk(w nn.Walker) {
 
 func (tensors) String() string { return "tensors" }
 
-// gradients returns the gradients that exist, under their parameters' names.
+// gradients returns the gradients that exist, with the names of their
+// parameters.
 func gradients(params []nn.Named) (ts tensors, err error) {
 	err = nn.Try(func() {
 		for _, p := range params {
@@ -242,7 +246,8 @@ func gradients(params []nn.Named) (ts tensors, err error) {
 	return ts, err
 }
 
-// setGradients gives the parameters the gradients that gradients returned.
+// setGradients sets the gradients of the parameters to those that gradients
+// returned.
 func setGradients(params []nn.Named, f *checkpoint.File) error {
 	var ts tensors
 	err := nn.Try(func() {

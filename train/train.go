@@ -1,19 +1,19 @@
-// Package train trains segmentation networks: schedules of learning rates,
-// gradients accumulated over micro-batches and clipped, frozen and full phases,
-// mixed precision; it stops at any batch and goes on to the same result, and it
-// predicts with flip averaging.
+// Package train trains segmentation networks, with learning rate schedules,
+// accumulation and clipping of gradients, frozen and full phases, and mixed
+// precision. A run can be stopped at any batch and continued with the same
+// result. The package also predicts, with flip averaging.
 //
-// A [Learner] is made of values: a model, a task, and, where the usual ones are not
-// wanted, a loss, an optimizer, metrics and hooks. A [Config] is the rest, in
-// numbers. [Default] and [Kernel] are two of them: the notebook "Hypercolumns
-// pneumothorax fastai" as it was meant and as it ran. Nothing else knows which of
-// them it is given. Both are tested against fastai 1.0.54, or by their laws.
+// A [Learner] is made from a model, a task, a [Config] and, optionally, the user's
+// own loss, optimizer, metrics and hooks. [Kernel] returns the Config that trains
+// exactly as the notebook "Hypercolumns pneumothorax fastai", and [Default] the
+// same without its errors. No other code asks which of the two it got. Both are
+// tested against fastai 1.0.54 or against mathematical laws.
 //
 // # Randomness
 //
-// A run draws from its seed alone, and what it draws for a batch depends on the
-// number of the batch in the run. On the CPU with the same number of threads a run
-// is the same to the bit each time; another number of threads adds up in another
+// The random numbers of a run depend only on its seed, and for a batch on the
+// number of the batch in the run. On the CPU with the same number of threads, two
+// runs are equal to the bit; another number of threads adds numbers in another
 // order.
 package train
 
@@ -31,59 +31,60 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Model is what can be trained. *unet.Net is one. A model may say more about
-// itself by having more methods: see [Grouped], [Sized] and [Channeled].
+// A Model is a network that can be trained. *unet.Net is one. A model may also
+// implement [Grouped], [Sized] and [Channeled].
 type Model interface {
 	nn.Module
 	// Forward returns scores (N, K, H, W) for images (N, C, H, W).
 	Forward(mode nn.Mode, images torch.Tensor) torch.Tensor
 }
 
-// Grouped is a model with layer groups: each has a learning rate of its own, and
-// the last one is trained while the others are frozen. Without it all parameters
-// are one group.
+// Grouped is a model with layer groups. Each group has its own learning rate,
+// and the last one is trained while the others are frozen. The parameters of
+// other models are one group.
 type Grouped interface {
 	LayerGroups() [][]nn.Named
 }
 
-// Sized is a model that does not take images of every size.
+// Sized is a model that does not accept images of every size.
 type Sized interface {
 	CheckSize(h, w int) error
 }
 
-// Channeled is a model that tells how many channels its images have.
+// Channeled is a model that says how many channels its images have.
 type Channeled interface {
 	InChannels() int64
 }
 
-// Parts are the values that a learner may be given beside its model.
+// Parts are the optional parts of a learner.
 type Parts struct {
-	Input Input // what the network is given for an image's values
+	Input Input // normalization of the images for the network
 
-	Loss loss.Loss // nil means that of the configuration
+	Loss loss.Loss // nil means the loss of the configuration
 
-	// Optimizer makes the optimizer of a phase for its layer groups; nil means that
-	// of the configuration.
+	// Optimizer makes the optimizer of a phase for its layer groups; nil means the
+	// optimizer of the configuration.
 	Optimizer func(groups [][]nn.Named) (nn.Optimizer, error)
 
-	// Metrics are measured on the validation images at each epoch's end, after the
-	// loss.
+	// Metrics are measured on the validation images at the end of each epoch,
+	// after the loss.
 	Metrics []metric.Metric
 
 	Hooks []Hook
 
-	// Group is the processes that train this network together, nil for one. Each has
-	// a learner made the same way and makes the same calls; its source yields its
-	// share of each batch, see feed.Share. Gradients, losses and the end of a run are
-	// those of all. Validation and [Learner.Predict] are shared out, their results
-	// are everywhere.
+	// Group is the group of processes that train this network together, nil for one
+	// process. Each must make its learner in the same way and make the same calls;
+	// its source yields its share of each batch, see feed.Share. Gradients and losses
+	// are those of all processes, and a run ends in all at the same batch. The
+	// processes share the work of validation and [Learner.Predict], and each gets all
+	// results.
 	Group *dist.Group
 }
 
-// A Learner trains one model. The optimizer starts anew with each phase, as
-// fastai's does. One call of Fit, FindRate, Settle, SaveState or LoadState works at
-// a time; any number of Predicts may at once, but not beside one of these. A call that
-// cannot work now returns [ErrBusy].
+// A Learner trains one model. Each phase has a new optimizer, as in fastai. Only one
+// call of Fit, FindRate, Settle, SaveState or LoadState may run at a time. Any number
+// of calls of Predict may run at once, but not together with one of these. A call that
+// cannot run now returns [ErrBusy].
 type Learner struct {
 	model  Model
 	task   data.Task
@@ -96,21 +97,21 @@ type Learner struct {
 	input  normalizer
 	loss   loss.Loss
 
-	busy    sync.RWMutex // written by who changes the model, read by who looks
-	pausing bool         // a Pause hook runs: SaveState may
+	busy    sync.RWMutex // write-locked by calls that change the model, read-locked by Predict
+	pausing bool         // a Pause hook is running, so SaveState is allowed
 
-	at      standing // where the run stands
-	called  int      // phases that Fit was asked for
-	resumed *resumed // of a phase under way, from LoadState; nil otherwise
-	run     *run     // the phase under way; nil between phases
+	at      standing // the position of the run
+	called  int      // number of phases that were passed to Fit
+	resumed *resumed // of an interrupted phase, from LoadState; nil otherwise
+	run     *run     // the current phase; nil between phases
 }
 
-// ErrBusy says that a learner is at work and cannot do what it was asked for now.
+// ErrBusy is the error if a learner is working and cannot run another call now.
 var ErrBusy = errors.New("train: this learner is training or predicting; wait for it, or take another learner with a model of its own")
 
-// New returns a learner of model for a task, in the number type and on the device
-// of the model's parameters. parts may be nil. Call it outside of any [nn.Scope]
-// that ends before the learner's work does.
+// New returns a learner that trains model for a task, with the number type and
+// device of the model's parameters. parts may be nil. Call it outside of any
+// [nn.Scope] that ends before the learner is done.
 func New(model Model, task data.Task, cfg Config, parts *Parts) (*Learner, error) {
 	l := &Learner{model: model, task: task, cfg: cfg, params: nn.Parameters(model)}
 	if parts != nil {
@@ -149,7 +150,7 @@ func New(model Model, task data.Task, cfg Config, parts *Parts) (*Learner, error
 	return l, nil
 }
 
-// check is what New can see before it makes anything.
+// check returns the errors that New can find before it makes anything.
 func (l *Learner) check() error {
 	if err := l.cfg.Check(); err != nil {
 		return err
@@ -190,7 +191,8 @@ func (l *Learner) check() error {
 	return nil
 }
 
-// LayerGroups returns the number of layer groups: of rates in a phase.
+// LayerGroups returns the number of layer groups, which is the number of rates
+// in a phase.
 func (l *Learner) LayerGroups() int { return len(l.groups) }
 
 // Task returns the task that the learner was made for.
