@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A configuration goes to JSON and comes back equal; a word that is no padding is an
-// error.
+// A configuration that is written to JSON and read back is equal; an unknown padding
+// is an error.
 func TestConfigJSON(t *testing.T) {
 	c := augment.Config{PFlip: 0.25, PAffine: 1, PLighting: 0.5, MaxWarp: 0.1, MaxRotate: 3, MaxZoom: 1.2, MaxBrightness: 0.3, MaxContrast: 0.4, CenterCrop: true, Padding: augment.Border}
 	b, err := json.Marshal(c)

@@ -128,7 +128,7 @@ func TestDrawsLikeFastai(t *testing.T) {
 	}
 }
 
-// A value of 0 switches a transform off, and leaves the others what they would have been.
+// A value of 0 switches a transform off and does not change the others.
 func TestSwitches(t *testing.T) {
 	off := Config{CenterCrop: true}
 	r := rand.New(rand.NewPCG(1, 1))

@@ -63,9 +63,9 @@ func floats(t testing.TB, m map[string]checkpoint.Tensor, name string) []float32
 	return out
 }
 
-// What fastai's float32 costs: a coordinate is off by a few 2^-24 of up to 56
-// pixels, and the steepest pair of pixels turns that into grey; against zeros
-// outside, pairs are steepest.
+// The error of fastai's float32: a coordinate is off by a few 2^-24 of up to 56
+// pixels, which changes a grey value most where neighbouring pixels differ
+// most, at a border of zeros.
 const (
 	tolerance      = 2e-6
 	zerosTolerance = 6e-6
@@ -90,10 +90,10 @@ func checkGolden(t *testing.T, m map[string]checkpoint.Tensor, name, in, mask st
 	return worst
 }
 
-// halfway reports whether output pixel i of a resampled mask lies so exactly
-// between two source pixels that fastai's float32 rounding, a few 2^-24 of the
-// width, decides which is nearest. Hardly any draw does that, but made-up numbers
-// such as a zoom of 0.8 do: 7 pixels of all the goldens.
+// halfway reports whether output pixel i of a resampled mask lies so close to the
+// middle of two source pixels that fastai's float32 rounding, a few 2^-24 of the
+// width, decides which is nearest. This is rare with random values but happens
+// with round values such as a zoom of 0.8: for 7 pixels of all golden cases.
 func halfway(p *Plan, i int) bool {
 	if !p.Resample {
 		return false

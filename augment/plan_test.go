@@ -39,7 +39,8 @@ func TestPerspectiveSolvesItsEquations(t *testing.T) {
 	}
 }
 
-// naive applies a plan step by step as its comment says, each step on the whole.
+// naive applies a plan step by step, as the comment of Plan says, each step to
+// the whole image.
 func naive(p *Plan, src []float32, nearest bool) []float32 {
 	x, h, w := src, p.SrcH, p.SrcW
 	if p.Resample {
@@ -99,8 +100,9 @@ func naive(p *Plan, src []float32, nearest bool) []float32 {
 	return out
 }
 
-// The fast application equals the naive one, whatever is drawn, for images and
-// masks of odd sizes, one pixel wide, enlarged, reduced, cropped, padded.
+// The fast application equals the naive one for random transforms and for
+// images and masks that have odd sizes, are one pixel wide, enlarged, reduced,
+// cropped or padded.
 func TestApplyIsItsDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 5))
 	sizes := [][3]int{{16, 16, 0}, {16, 16, 16}, {17, 30, 0}, {30, 17, 12}, {9, 14, 20}, {50, 64, 10}, {1, 1, 0}, {1, 1, 3}, {1, 9, 0}, {9, 1, 0}, {9, 1, 4}, {2, 2, 5}, {300, 7, 7}, {60, 140, 0}}
@@ -142,7 +144,7 @@ func TestApplyIsItsDefinition(t *testing.T) {
 	}
 }
 
-// One matrix says what perspective, affine map, flip and crop say together.
+// One matrix equals perspective, affine map, flip and crop together.
 func TestSamplingFoldsFlipAndCrop(t *testing.T) {
 	params := Params{Warp: goldenWarp, Degrees: 7, Zoom: 1.1, ZoomRow: 0.2, ZoomCol: 0.9, Flip: true, CropRow: 0.3, CropCol: 0.8}
 	p, err := params.Plan(40, 67, 32)
@@ -159,7 +161,7 @@ func TestSamplingFoldsFlipAndCrop(t *testing.T) {
 	}
 }
 
-// Nothing drawn, nothing touched: not a rounding error.
+// If nothing is drawn, the image does not change, not even by rounding.
 func TestIdentityCopies(t *testing.T) {
 	image := []float32{0, 1, 0.1, 0.2, 0.3, 0.7}
 	p, err := Identity().Plan(2, 3, 0)
@@ -176,8 +178,8 @@ func TestIdentityCopies(t *testing.T) {
 	assert.Equal(t, []float32{0.1, 1, 0, 0.7, 0.3, 0.2}, p.Image(nil, image))
 }
 
-// The zoom's fixed point stays, and what lies right of it moves right; a positive
-// angle turns what is seen anticlockwise.
+// The fixed point of the zoom does not move, and points right of it move right. A
+// positive angle turns the image anticlockwise.
 func TestDirections(t *testing.T) {
 	const n = 21
 	dot := func(row, col int) []float32 {
@@ -260,7 +262,7 @@ func TestFlip(t *testing.T) {
 	assert.Equal(t, []int{1, 2, 3, 4, 5, 6}, pix)
 }
 
-// Whatever the numbers, a plan is refused or can be applied.
+// For any numbers, Plan returns an error or a plan that can be applied.
 func FuzzPlan(f *testing.F) {
 	f.Add(7, 5, 4, 0.1, -0.2, 0.15, 0.0, 9.0, 1.1, 0.2, 0.9, 0.6, 1.2, true, 0.3, 0.8, 0)
 	f.Add(1, 30, 9, 0.3, -0.3, 0.3, -0.3, 1e300, 1000.0, 1.0, 0.0, 1e-300, 1000.0, false, 1.0, 1.0, 2)

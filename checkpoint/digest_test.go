@@ -68,7 +68,7 @@ func TestDigestFindsDamage(t *testing.T) {
 	}
 }
 
-// Files of others, which have no digest, are read as they are.
+// Files of other programs, which have no digest, are read too.
 func TestDigestIsOptional(t *testing.T) {
 	f, err := ReadSafetensors(bytes.NewReader(file(`{"__metadata__":{"format":"pt"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1)))
 	require.NoError(t, err)

@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// weights are what the servers below have: no two halves alike.
+// weights is the file of the servers below. Its two halves differ.
 var weights = func() []byte {
 	var b []byte
 	for i := range 100_000 {
@@ -39,7 +39,7 @@ func weightsName(digits int) string {
 	return "resnet34-" + hex.EncodeToString(h[:])[:digits] + ".pth"
 }
 
-// A hub is a server that notes what it is asked for.
+// A hub is a server that records the requests.
 type hub struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -88,7 +88,7 @@ func fetched(t *testing.T, o *FetchOptions) {
 	require.Len(t, left(t, o), 1)
 }
 
-// left returns what lies in the cache beside its lock.
+// left returns the files in the cache, without the lock.
 func left(t *testing.T, o *FetchOptions) []os.DirEntry {
 	t.Helper()
 	entries, err := os.ReadDir(o.Dir)
@@ -156,7 +156,7 @@ func TestFetchFromAServerWithoutRanges(t *testing.T) {
 	require.Equal(t, []string{"bytes=12345-"}, h.asked())
 }
 
-// A partial file of something else is found out by the hash, and the download
+// The hash shows that a partial file belongs to another file, and the download
 // begins again.
 func TestFetchReplacesAWrongPart(t *testing.T) {
 	for name, content := range map[string][]byte{
@@ -315,7 +315,7 @@ func TestFetchNobodyAnswers(t *testing.T) {
 	require.ErrorContains(t, err, "given up after 4 attempts")
 }
 
-// Who waits for another download can be told to stop.
+// A call that waits for another download can be cancelled.
 func TestFetchWaits(t *testing.T) {
 	o := options(t, serve(t, good))
 	lock, err := folderlock.Exclusive(o.Dir)
@@ -382,7 +382,7 @@ func TestFindPublished(t *testing.T) {
 	}
 }
 
-// A server's page in place of the file is called that.
+// If the server sends a page in place of the file, the error says so.
 func TestFetchPage(t *testing.T) {
 	h := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte("<!DOCTYPE html><html><body>Please log in</body></html>"))

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a reader accepts can be written, and reads back as the same.
+// What a reader accepts can be written, and reading it again gives the same.
 func roundTrip(t *testing.T, f *File) {
 	t.Helper()
 	var b bytes.Buffer
@@ -89,8 +89,8 @@ func FuzzReadTorch(f *testing.F) {
 	})
 }
 
-// FuzzPickle goes around the containers: the bytes are the pickle, and four
-// floats lie behind it as the storage "0".
+// FuzzPickle skips the containers: the bytes are the pickle, and four floats
+// after it are the storage "0".
 func FuzzPickle(f *testing.F) {
 	for _, p := range hostile {
 		f.Add([]byte(p.pickle))

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A file of another kind is named, whichever reader it is given to.
+// For a file of another kind, the error of every reader names the kind.
 func TestOpenNamesOtherKinds(t *testing.T) {
 	picture := image.NewGray(image.Rect(0, 0, 3, 2))
 	var pngFile, jpegFile, gifFile bytes.Buffer
@@ -82,7 +82,7 @@ func TestOpenNamesOtherKinds(t *testing.T) {
 	require.ErrorContains(t, err, "torch.save, which Open and OpenTorch read")
 }
 
-// What is of our kind but broken keeps an error that says where.
+// For a broken checkpoint the error says where it is broken.
 func TestOpenBroken(t *testing.T) {
 	for name, c := range map[string]struct{ content, want string }{
 		"zip":         {"PK\x03\x04 cut off", "zip"},

@@ -79,7 +79,7 @@ func TestPickleDict(t *testing.T) {
 	require.False(t, ok)
 }
 
-// The operations are counted, so that no pickle works for long or makes much.
+// Operations are counted, so that no pickle takes long or makes many values.
 func TestPickleOperations(t *testing.T) {
 	text := proto + strings.Repeat("]", maxPickleOps) + "."
 	b := zipped(t, "x/data.pkl", text)

@@ -154,7 +154,7 @@ func TestTorchFastai(t *testing.T) {
 	})
 }
 
-// What stands beside the tensors is passed over; the call of print is not made.
+// Values other than tensors are ignored; the call of print is not made.
 func TestTorchCompany(t *testing.T) {
 	files(t, "company", func(t *testing.T, path string) {
 		f, err := Open(path)
@@ -269,7 +269,8 @@ func key(s string) string { return fmt.Sprintf("X%c\x00\x00\x00%s", len(s), s) }
 // fourFloats is the storage that the hostile pickles have: 1, 2, 3, 4.
 const fourFloats = "\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x40\x40\x00\x00\x80\x40"
 
-// hostile pickles, and what must be said of them; "" where a tensor comes out.
+// hostile holds pickles and the texts that their errors must contain; "" if a
+// tensor is returned.
 var hostile = func() []struct{ name, pickle, want string } {
 	long := func(n int64) string { // LONG1 of 8 bytes
 		b := []byte{0x8a, 8, 0, 0, 0, 0, 0, 0, 0, 0}

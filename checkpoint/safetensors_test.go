@@ -144,7 +144,8 @@ func allocated(f func()) int64 {
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
 
-// A header of a few bytes that promises a terabyte costs what is there.
+// A header of a few bytes that says a terabyte takes only memory for the bytes
+// in the file.
 func TestReadSafetensorsAllocatesWhatIsThere(t *testing.T) {
 	b := file(`{"a":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}}`, 100)
 	for _, r := range []io.Reader{bytes.NewReader(b), struct{ io.Reader }{bytes.NewReader(b)}} {
@@ -235,7 +236,7 @@ func TestWriteSafetensorsRefuses(t *testing.T) {
 	}
 }
 
-// A disk that fills up is an error, at whatever byte it does.
+// A full disk gives an error, at whatever byte it is full.
 func TestWriteSafetensorsFullDisk(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, WriteSafetensors(&b, sample()))

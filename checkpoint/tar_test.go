@@ -87,7 +87,7 @@ func withView(view string) func(*tarParts) {
 
 func number(n int64) string { return "\x8a\x08" + le64(n) }
 
-// One tensor, and what becomes of it when one thing is changed.
+// One tensor, and the result after one change of the file.
 func TestTorchTarHostile(t *testing.T) {
 	replace := func(s *string, old, new string) {
 		require.Contains(t, *s, old)
@@ -181,8 +181,8 @@ func TestTorchTarHostile(t *testing.T) {
 			b := p.bytes(t)
 			var f *File
 			var err error
-			// No count or size above is believed: the bytes allocated are the
-			// reader's buffers.
+			// No memory is allocated for the counts and sizes above, only for
+			// the buffers of the reader.
 			require.Less(t, allocated(func() { f, err = read(b) }), int64(1<<20))
 			if c.want != "" {
 				require.ErrorContains(t, err, c.want)
@@ -216,7 +216,7 @@ func TestTorchTarArchive(t *testing.T) {
 		})
 	}
 
-	// A header that promises more than there is.
+	// A header with a size larger than the file.
 	b := bytes.Clone(good)
 	at := bytes.LastIndex(b, []byte("storages\x00"))
 	copy(b[at+124:], "77777777777\x00") // size, octal
@@ -253,7 +253,7 @@ func TestTorchTarViewsShare(t *testing.T) {
 	require.Len(t, f.Tensors[n-1].Data, size)
 }
 
-// FuzzTar goes around the tar archive: the bytes are its members.
+// FuzzTar skips the tar archive: the bytes are its members.
 func FuzzTar(f *testing.F) {
 	p := goodTar()
 	f.Add([]byte(p.system), []byte(p.storages), []byte(p.tensors), []byte(p.pickle))

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// smallDataset makes a sound folder of 64x32 pixels: train a, b, b2 with masks,
+// smallDataset makes a valid folder of 64x32 pixels: train a, b, b2 with masks,
 // test t.
 func smallDataset(t testing.TB) string {
 	dir := t.TempDir()
@@ -160,7 +160,7 @@ func TestDuplicates(t *testing.T) {
 	}
 }
 
-// The index is believed for unchanged files only, and never needed.
+// The index is used only for unchanged files, and is never required.
 func TestIndex(t *testing.T) {
 	dir := smallDataset(t)
 	file := filepath.Join(dir, IndexFile)
@@ -200,7 +200,7 @@ func TestIndex(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, d.Duplicates, 1)
 
-	// So is one of the same length that is a moment younger.
+	// So is one of the same length with a slightly later time.
 	for i, seed := range []int{5, 1} {
 		f, err := os.Create(filepath.Join(dir, TrainDir, "a.png"))
 		require.NoError(t, err)

@@ -36,7 +36,8 @@ func TestPreparer(t *testing.T) {
 	_, _, err = prepare.Mask(&image.Gray{Pix: make([]uint8, 799), Stride: 40, Rect: image.Rect(0, 0, 40, 20)}, made.Geometry)
 	require.ErrorContains(t, err, "799 values")
 
-	// 12-bit values in a 16-bit picture are spread, unless it is as the notebook does.
+	// 12-bit values in a 16-bit picture are stretched, except with the notebook's
+	// preparation.
 	deep := image.NewGray16(image.Rect(0, 0, 16, 16))
 	for i := range 256 {
 		deep.SetGray16(i%16, i/16, color.Gray16{Y: uint16(16 * i)})

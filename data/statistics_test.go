@@ -23,7 +23,8 @@ func TestFileName(t *testing.T) {
 	}
 }
 
-// The statistics file says how the images were made, and is written as it is read.
+// The statistics file says how the images were made, and reading what was written
+// gives the same.
 func TestStatisticsFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), StatisticsFile)
 	p := DefaultPreparation()
@@ -41,7 +42,7 @@ func TestStatisticsFile(t *testing.T) {
 	}
 }
 
-// A wrong statistics file is a finding, and what it should be is known.
+// A wrong statistics file is a finding, and the report has the right content.
 func TestCheckWrongStatistics(t *testing.T) {
 	dir := smallDataset(t)
 	sketch.WriteText(t, `{"mean":1,"std":0,"preparation":{"size":64,"bits":8}}`, dir, StatisticsFile)

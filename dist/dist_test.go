@@ -223,7 +223,7 @@ func killed(g *Group) error {
 	}
 }
 
-// A rank that is killed ends the others, not the timeout.
+// If a rank is killed, the others end at once and do not wait for the timeout.
 func TestKilled(t *testing.T) {
 	out, err := launch(t, "killed", 3)
 	require.ErrorContains(t, err, "rank 1 of 3 ended with signal: killed", out)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a kind says is what its encoder does.
+// The properties of a kind match its encoder.
 func TestKinds(t *testing.T) {
 	require.Equal(t, []string{"resnet18", "resnet34"}, encoder.Names())
 	for _, name := range encoder.Names() {

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The model that a run leaves finds on the test films, which it reads and prepares
-// itself, what the run found, to the bit; and it tells what it is.
+// The model of a run, which reads and prepares the test films itself, gives
+// exactly the results of the run on them; its description is right.
 func TestArtifact(t *testing.T) {
 	films := blobs(t, 12, 2)
 	p := data.DefaultPreparation()

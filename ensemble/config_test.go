@@ -86,7 +86,7 @@ func TestConfigRoundTrip(t *testing.T) {
 	}
 }
 
-// What is missing is the default; zero is zero.
+// A missing field has its default; zero means zero.
 func TestConfigDefaults(t *testing.T) {
 	c, err := ensemble.ReadConfig([]byte(`{"version": 1}`))
 	require.NoError(t, err)
@@ -140,7 +140,7 @@ func TestConfigWeights(t *testing.T) {
 	}
 }
 
-// A run that goes on has the number of threads that it began with.
+// A run that is continued has the number of threads with which it began.
 func TestThreads(t *testing.T) {
 	defer nn.SetThreads(nn.Threads())
 	dir := t.TempDir()
@@ -169,8 +169,8 @@ func parse(t *testing.T, args ...string) (ensemble.Config, error) {
 	return f.Config(nil)
 }
 
-// Without flags a recipe is what it is; each flag changes what it says and nothing
-// else, zero included.
+// Without flags a recipe is not changed. Each flag changes only its own field,
+// also with the value zero.
 func TestFlags(t *testing.T) {
 	c, err := parse(t)
 	require.NoError(t, err)

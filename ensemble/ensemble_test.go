@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A run leaves everything, both recipes alike; its config.json, given back, makes the
+// A run with either recipe writes all files; a run with its config.json gives the
 // same bytes.
 func TestRun(t *testing.T) {
 	for name, recipe := range ensemble.Recipes {
@@ -200,7 +200,8 @@ func errorsContain(err error, want string) error {
 	return nil
 }
 
-// A cancelled run saves and says how to go on, and then ends with the same bytes.
+// A cancelled run saves its state and says how to continue; continued, it ends
+// with the same bytes.
 func TestCancel(t *testing.T) {
 	c := small(ensemble.Default, blobs(t, 10, 2))
 	whole, broken := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "broken")
@@ -295,8 +296,8 @@ func TestLossesFromDescription(t *testing.T) {
 	}
 }
 
-// Weights that have seen what a fold holds out are refused, whatever the films are
-// called, unless that is allowed.
+// Weights that were trained on held-out images are an error, whatever the names of
+// the films, unless it is allowed.
 func TestLeak(t *testing.T) {
 	dir := blobs(t, 8, 2)
 	out := filepath.Join(t.TempDir(), "run")
@@ -313,7 +314,7 @@ func TestLeak(t *testing.T) {
 	require.NoDirExists(t, next)
 	run(t, c, ensemble.Options{Out: next, Fold: 0, AllowLeak: true})
 
-	// What the weights to start from have seen is handed on.
+	// The images on which the start weights were trained are recorded too.
 	c.Data = blobs(t, 9, 2)
 	c.Weights = filepath.Join(next, "fold0.safetensors")
 	_, err = ensemble.Run(context.Background(), c, ensemble.Options{Out: filepath.Join(t.TempDir(), "x"), Fold: -1})
@@ -341,7 +342,7 @@ func TestOutOfMemory(t *testing.T) {
 	require.ErrorContains(t, err, "the run in "+out+" has another batch")
 }
 
-// A search leaves its plot.
+// A search writes its plot.
 func TestFindRate(t *testing.T) {
 	out := t.TempDir()
 	rates, err := ensemble.FindRate(context.Background(), small(ensemble.Default, blobs(t, 8, 2)), ensemble.Options{Out: out})

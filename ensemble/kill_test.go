@@ -67,8 +67,8 @@ func child(t *testing.T, c ensemble.Config, opt ensemble.Options) *exec.Cmd {
 	return cmd
 }
 
-// A run that is killed at 20 random moments, in the middle of a step or of writing,
-// and goes on each time, ends with the bytes of one that was left alone.
+// A run that is killed at 20 random moments, in a step or while writing, and
+// continued each time, ends with the bytes of a run without interruptions.
 func TestKilled(t *testing.T) {
 	c := small(ensemble.Default, blobs(t, 6, 2))
 	c.Batch, c.Training.MicroBatches = 2, 2 // some gradients are gathered at any time

@@ -46,8 +46,8 @@ func runTogether(c childRun) error {
 	return err
 }
 
-// Two processes train every fold together; one is killed, the other stops by itself,
-// and the job that goes on leaves the bytes of one that nobody disturbed.
+// Two processes train every fold together. One is killed and the other stops by
+// itself. The job, continued, gives the bytes of a job without interruptions.
 func TestRanksKilled(t *testing.T) {
 	golden.Processes(t, dist.Available())
 	c := small(ensemble.Default, blobs(t, 10, 2))

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An epoch of batches of 16 films of 256x256, as training and as validation ask for
-// them. Batches are made in the memory of those before: B/op is of the whole epoch.
+// An epoch of batches of 16 films of 256x256, for training and for validation.
+// Batches reuse memory; B/op is for the whole epoch.
 func BenchmarkEpoch(b *testing.B) {
 	const side, n = 256, 128
 	items := make([]feed.Item, n)

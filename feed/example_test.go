@@ -9,7 +9,7 @@ import (
 	"github.com/hcunet/hcunet/feed"
 )
 
-// Five images of one pixel in batches of two, in an order of the second epoch's own.
+// Five images of one pixel in batches of two, in the order of the second epoch.
 func Example() {
 	var items []feed.Item
 	for i := range 5 {

@@ -20,8 +20,8 @@ import (
 // Width and height differ, so that a swapped axis cannot pass.
 const width, height = 7, 5
 
-// film returns image i of a set: every value of every image is another one, as far
-// as 8 bits go. Its mask has the classes 0 to 2.
+// film returns image i of a set: all values of all images differ, as far as 8 bits
+// allow. Its mask has the classes 0 to 2.
 func film(i, channels int) (*picture.Image, []uint8) {
 	img := &picture.Image{Width: width, Height: height, Channels: channels, Pix8: make([]uint8, channels*width*height)}
 	for p := range img.Pix8 {
@@ -76,8 +76,8 @@ func order(batches []feed.Batch) (indices []int) {
 	return indices
 }
 
-// Without options the images come one by one, in order, each value v as v/255 and
-// each mask as it is.
+// Without options the images come one by one, in order; each value v becomes
+// v/255, and masks are unchanged.
 func TestInOrder(t *testing.T) {
 	for _, channels := range []int{1, 3, 4} {
 		l := loader(t, read(t, films(5, channels), nil), feed.LoaderOptions{Batch: 2})
@@ -109,8 +109,8 @@ func Test16Bits(t *testing.T) {
 	require.Nil(t, batches[0].Targets)
 }
 
-// Shuffling and transforming are apart: each does the same with and without the
-// other.
+// Shuffling and transforming are independent: each gives the same with and
+// without the other.
 func TestShuffleAndAugment(t *testing.T) {
 	images := read(t, films(9, 2), nil)
 	byImage := func(batches []feed.Batch) map[int][]float32 {
@@ -175,7 +175,7 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// With a size every image is scaled and cropped to it, and its mask alike.
+// With a size, every image and its mask are scaled and cropped to it.
 func TestSize(t *testing.T) {
 	l := loader(t, read(t, films(2, 1), nil), feed.LoaderOptions{Size: 10})
 	b := collect(t, l, 0, 0)[1]
@@ -227,8 +227,8 @@ func TestLast(t *testing.T) {
 	require.Error(t, err)
 }
 
-// The same position gives the same bytes whatever the number of workers and batches
-// ahead, whatever is held in memory, and wherever the epoch is begun.
+// The same position gives the same bytes, whatever the number of workers and
+// prefetched batches, the images in memory, and the first batch of the epoch.
 func TestPositions(t *testing.T) {
 	items := films(23, 2)
 	opt := feed.LoaderOptions{Batch: 3, Shuffle: true, Augment: new(augment.Default()), Seed: 8}
@@ -245,7 +245,7 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-// Beginning late does not make what comes before.
+// An epoch that begins at a later batch does not prepare the batches before.
 func TestFromSkips(t *testing.T) {
 	var loads atomic.Int32
 	items := films(12, 1)
@@ -271,8 +271,8 @@ func TestConcurrentEpochs(t *testing.T) {
 	}
 }
 
-// noMoreGoroutines fails unless there are as few as before. One that has closed its
-// channel may still be on its way out.
+// noMoreGoroutines fails if there are more goroutines than before. It waits a little,
+// because a goroutine may still be ending after it has closed its channel.
 func noMoreGoroutines(t *testing.T, before int) {
 	t.Helper()
 	for try := 0; try < 1000 && runtime.NumGoroutine() > before; try++ {
@@ -281,7 +281,7 @@ func noMoreGoroutines(t *testing.T, before int) {
 	require.LessOrEqual(t, runtime.NumGoroutine(), before)
 }
 
-// A loop that is left, by break, by an error or by a panic, leaves no goroutine.
+// After a loop ends by break, an error or a panic, no goroutine is left.
 func TestNoGoroutineLeft(t *testing.T) {
 	l := loader(t, read(t, films(40, 1), nil), feed.LoaderOptions{Batch: 2, Workers: 5})
 	before := runtime.NumGoroutine()
@@ -299,7 +299,7 @@ func TestNoGoroutineLeft(t *testing.T) {
 	noMoreGoroutines(t, before)
 }
 
-// What is wrong with an image is found when the set is read.
+// Errors in images are found when the set is read.
 func TestReadRefuses(t *testing.T) {
 	odd := func(change func(img *picture.Image, mask *[]uint8)) []feed.Item {
 		items := films(4, 2)
@@ -344,9 +344,9 @@ func TestIgnored(t *testing.T) {
 	require.Equal(t, []int{12, 11, 11, 0}, []int{images.Pixels(0, 0), images.Pixels(0, 1), images.Pixels(0, 2), images.Pixels(0, 255)})
 }
 
-// An image that fails when it is read again, by error, by panic or because it is
-// another one now, ends the epoch with an error that names it: of several the first
-// in the batch, whichever worker was faster.
+// If an image fails when it is read again, by an error, a panic or because it has
+// changed, the epoch ends with an error that names it. Of several images, it is the
+// first in the batch, whichever worker was faster.
 func TestLoaderErrors(t *testing.T) {
 	for want, fail := range map[string]func() (*picture.Image, []uint8, error){
 		"torn":                func() (*picture.Image, []uint8, error) { return nil, nil, errors.New("torn") },

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A subset has its own order and numbers; statistics and pixels are its own, too.
+// A subset has its own order, numbers, statistics and pixel counts.
 func TestSubset(t *testing.T) {
 	images := read(t, films(6, 3), nil)
 	sub := images.Subset([]int{4, 1, 4}).Subset([]int{1, 0})
@@ -62,7 +62,7 @@ func TestStatistics16(t *testing.T) {
 	require.Equal(t, []float64{0.5}, std)
 }
 
-// An image is known again by its values, of 8 and of 16 bits, and by its shape.
+// The digest of an image depends on its values, their bits, and its shape.
 func TestDigest(t *testing.T) {
 	digest := func(img *picture.Image) uint64 {
 		return read(t, []feed.Item{feed.Still("a", img, nil)}, nil).Digest(0)
@@ -81,7 +81,7 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// Of a set with a budget the first images are held, as many as fit, and the others
+// With a memory limit, as many of the first images as fit are kept, and the others
 // are read again each time.
 func TestMemory(t *testing.T) {
 	for memory, want := range map[int64]int{0: 10, 1: 0, 104: 0, 105: 1, 419: 3, 420: 4, 1e9: 10} {
@@ -92,8 +92,8 @@ func TestMemory(t *testing.T) {
 	require.Equal(t, 1, read(t, items, &feed.ReadOptions{Memory: 19}).Held(), "a value of 16 bits is two bytes")
 }
 
-// Live memory stays within the budget, the batches ahead and an image a worker,
-// however large the set is.
+// Memory stays within the limit plus the prefetched batches and one image per
+// worker, however large the set is.
 func TestLiveMemory(t *testing.T) {
 	const side, n, budget = 256, 96, 4 // images
 	const bytes = 3*side*side*2 + side*side
@@ -160,7 +160,7 @@ func TestSamples(t *testing.T) {
 		require.Equal(t, []float32{float32(10*i) / 255, float32(20*i) / 255, float32(30*i) / 255}, []float32{b.Images[i], b.Images[6+i], b.Images[12+i]})
 	}
 
-	// A file that vanishes is an error that says which.
+	// If a file was removed, the error names it.
 	images, err = feed.Read(context.Background(), feed.Samples(ds.Train, ds.Task), &feed.ReadOptions{Memory: 1})
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(filepath.Join(dir, data.TrainDir, "a.png")))

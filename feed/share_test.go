@@ -8,8 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The parts of a batch, put together, are the batch of a lone process, with the
-// same transforms; a last batch that is too small for all is left out.
+// The shares of a batch together are the batch of a single process, with the
+// same transforms. A last batch that is too small for all processes is left
+// out.
 func TestShares(t *testing.T) {
 	images := read(t, films(11, 1), nil)
 	opt := feed.LoaderOptions{Batch: 4, Shuffle: true, Augment: new(augment.Default()), Seed: 5}

@@ -119,7 +119,8 @@ func TestWidth(t *testing.T) {
 	require.Equal(t, []int64{2, 24, 12, 20}, nn.Shape(s.columns.Forward(nn.Eval, s.maps, s.x)))
 }
 
-// The number of maps is the programmer's business, their shapes libtorch's.
+// A wrong number of maps is the programmer's error; wrong shapes are reported
+// by libtorch.
 func TestWrongMaps(t *testing.T) {
 	s := newScene(t)
 	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Forward(nn.Eval, s.maps[1:], s.x) }) })

@@ -25,7 +25,7 @@ func TestConfigRoundTrip(t *testing.T) {
 	}
 }
 
-// What is missing has its default; 0 is a value.
+// A missing field has its default; 0 is a value like others.
 func TestConfigDefaults(t *testing.T) {
 	var c loss.Config
 	require.NoError(t, json.Unmarshal([]byte(`[

@@ -61,7 +61,7 @@ func ExampleSum() {
 	// dice + 0.01*bound
 }
 
-// What a configuration cannot mean is an error that says what it could.
+// For a wrong configuration, the error says what is allowed.
 func ExampleConfig() {
 	var config loss.Config
 	fmt.Println(json.Unmarshal([]byte(`[{"name": "focal", "parameters": {"gama": 1}}]`), &config))

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The transform against the search over all pixels of the set.
+// The transform equals a search over all pixels of the set.
 func TestDistanceTransformIsTheSlowSearch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	for range 300 {
@@ -34,7 +34,7 @@ func TestDistanceTransformIsTheSlowSearch(t *testing.T) {
 					dx, dy := float64(x-p.x)*s.X, float64(y-p.y)*s.Y
 					want = min(want, dx*dx+dy*dy)
 				}
-				// Where two parabolas all but meet, rounding may pick either.
+				// If two parabolas nearly meet, rounding may choose either.
 				require.InDelta(t, want, got[y*w+x], 1e-12*(1+want), "%dx%d %v: %d, %d", w, h, s, x, y)
 			}
 		}

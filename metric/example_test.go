@@ -15,7 +15,7 @@ func ExampleOverlap_Dice() {
 	// Output: {Both:2 Predicted:2 Target:3}: Dice 0.80, IoU 0.67
 }
 
-// Each image passes once, then its probabilities can be forgotten.
+// Each image is added once; its probabilities are not needed afterwards.
 func ExampleSweep() {
 	sweep := metric.NewSweep(nil, metric.Noise{})
 	sweep.Add([]float32{0.1, 0.9, 0.8, 0.2}, []uint8{0, 1, 1, 1}, 1)

@@ -133,8 +133,8 @@ func TestMean(t *testing.T) {
 	assert.Equal(t, (0.5*16+0.75*4+20)/40, m.Value())
 }
 
-// goldenCase is ten images of one size with what the notebook's code made of
-// them (fastai 1.0.54 on torch 1.13.1).
+// goldenCase is ten images of one size with the results of the notebook's code
+// (fastai 1.0.54 on torch 1.13.1).
 type goldenCase struct {
 	size    int
 	prob    [][]float32 // of pneumothorax

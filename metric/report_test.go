@@ -33,8 +33,7 @@ func TestSummarize(t *testing.T) {
 	assert.Zero(t, r.Interval)
 }
 
-// The law that the report is about, on random images; only rounding may part
-// the two sides.
+// The identity of the report holds on random images, up to rounding.
 func TestDiceIsTheSumOfItsParts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	for range 300 {

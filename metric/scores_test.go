@@ -198,7 +198,8 @@ func TestScoresAreTheSlowOnes(t *testing.T) {
 	}
 }
 
-// Class 2 where class 1 is predicted is wrong for both, never right for one.
+// If class 1 is predicted where the target is class 2, both classes are wrong
+// there.
 func TestClassesKeepTheirIdentity(t *testing.T) {
 	s, err := NewScores(ScoreOptions{Classes: []string{"a", "b"}, Decision: ByArgmax})
 	require.NoError(t, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// heldOut is cases with what a table forgets.
+// heldOut holds cases with their probabilities, which a table does not keep.
 type heldOut struct {
 	cases   []Case
 	probs   [][][]float32 // [case][class]
@@ -99,7 +99,7 @@ func (h *heldOut) slow(class uint8, ruleOf func(fold int) Rule, want func(fold i
 
 func everyFold(int) bool { return true }
 
-// Each choice against trying every rule on the pixels.
+// Each choice equals the result of trying every rule on the pixels.
 func TestSearchIsTheSlowSearch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(21, 22))
 	for round := range 25 {
@@ -191,8 +191,8 @@ triplet              0.5000            0.6250              -0.1250   above 0.3 i
 `, c.String())
 }
 
-// The notebook's numbers come out of a table as out of a sweep: the same code's
-// goldens, with its noise rule, a fold per size.
+// A table gives the notebook's numbers, as a sweep does: the golden values of
+// the notebook's code with its noise rule, one fold per size.
 func TestTableGoldens(t *testing.T) {
 	for _, c := range goldenCases(t) {
 		table, err := NewTable([]string{"pneumothorax"}, RefinedThresholds(4))
@@ -318,7 +318,8 @@ func TestReadTableErrors(t *testing.T) {
 
 func sign(b []byte) []byte { return binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b)) }
 
-// Whatever is read comes back, and what is made of it does not fail.
+// A table that can be read is written to the same bytes, and its methods do not
+// fail.
 func FuzzReadTable(f *testing.F) {
 	rng := rand.New(rand.NewPCG(27, 28))
 	for classes := 1; classes <= 2; classes++ {

@@ -46,7 +46,7 @@ epoch     train_loss  valid_loss  dice      hausdorff95  time
 `, b.String())
 }
 
-// Of what many classes measure, the printed table shows what 100 columns have room for.
+// With many classes, the printed table shows as many values as fit in 100 characters.
 func TestWideTable(t *testing.T) {
 	wide := epoch("", 0, 1, 1, 1, 3*time.Hour)
 	for i := range 12 {

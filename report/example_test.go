@@ -49,8 +49,8 @@ func ExampleWriteCases() {
 	// 1,0002.png,,,0,0,1,1,,,mm,0.25
 }
 
-// The scores of a table of held-out cases, on a page that leads with the honest
-// one.
+// The scores of a table of held-out cases, on a page that shows the unbiased
+// score first.
 func ExampleNewPage() {
 	table, err := metric.NewTable([]string{"pneumothorax"}, nil)
 	if err != nil {

@@ -202,7 +202,8 @@ func TestRunPage(t *testing.T) {
 		assert.NotContains(t, text, no, "the page asks nobody for anything, and nothing is unsafe")
 	}
 
-	// It says what the scores rest on, and leads with the honest one.
+	// It says on how many cases the scores are computed, and shows the unbiased
+	// one first.
 	require.Equal(t, []string{"120 held-out cases · 40 with a target, 80 without · 60 patients · 4 folds"}, page.all("header")[0].texts("p"))
 	first := page.all("section")[0]
 	c := r.Classes[0]
@@ -238,8 +239,8 @@ func TestRunPage(t *testing.T) {
 	assert.Equal(t, "resnet34", strings.Fields(page.section(t, "How it was made").texts("td")[1])[6])
 }
 
-// What there is none of is left out: no shares of no cases, no nested score of one
-// fold.
+// Parts without data are left out: shares of no cases, and the nested score of a
+// single fold.
 func TestPageWithoutParts(t *testing.T) {
 	all := metric.Summarize([]metric.Overlap{{Both: 1, Predicted: 1, Target: 1}, {Both: 1, Predicted: 2, Target: 2}}, nil)
 	none := metric.Summarize([]metric.Overlap{{}, {Predicted: 1}}, nil)

@@ -177,8 +177,8 @@ func TestProgrammerErrors(t *testing.T) {
 	assert.Panics(t, func() { LossPlot("x.png", "", LossHistory{Valid: []float64{1}}) })
 }
 
-// The running mean does not cross phases: its end is the number that the training
-// loop has in its table. Seven losses of 8, then two of 1 and 3.
+// The running mean restarts with each phase: its last value is the number in the
+// table of the training loop. Seven losses of 8, then two of 1 and 3.
 func TestRunningMeanBeginsAnew(t *testing.T) {
 	losses := []float64{8, 8, 8, 8, 8, 8, 8, 1, 3}
 	got := runningMean(losses, []Phase{{"frozen", 0}, {"full", 7}})

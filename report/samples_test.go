@@ -167,7 +167,7 @@ func TestSamplesGeometry(t *testing.T) {
 	assert.Equal(t, black, at(2, 2, 1))
 }
 
-// A contour leaves free what it is about: the inside of both masks is the film.
+// Contours do not cover the inside of a mask: there the film is visible.
 func TestSamplesLeaveTheInsideFree(t *testing.T) {
 	s := disc(60, 60)
 	path := filepath.Join(t.TempDir(), "s.png")

@@ -14,7 +14,8 @@ import (
 	"github.com/hcunet/hcunet/internal/golden"
 )
 
-// The helper itself: rows outside, columns inside, and no text for nothing.
+// The helper as written: it goes along the rows, and writes "" for an empty
+// mask.
 var helper = Options{Kernel: true, Order: RowMajor, Empty: Blank}
 
 // What the notebook's helper returns for 8x8 arrays. Made with its own code in
@@ -131,7 +132,7 @@ func TestKernelGoldens(t *testing.T) {
 		assert.Equal(t, e.RLE, kernel, name)
 
 		// The last pixel of these masks is set, in 1024/size columns: the
-		// notebook loses the very last run, we do not.
+		// notebook loses the last run; this package does not.
 		s := Encode(full, nil)
 		lost, found := strings.CutPrefix(s, kernel+" ")
 		assert.True(t, found, name)

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// draw makes a mask of rows of '.' and '#'.
+// draw makes a mask from rows of '.' and '#'.
 func draw(rows ...string) *image.Gray {
 	m := image.NewGray(image.Rect(0, 0, len(rows[0]), len(rows)))
 	for y, row := range rows {
@@ -75,7 +75,7 @@ func TestEncode(t *testing.T) {
 	assert.Equal(t, "-1", Encode(new(image.Gray), nil), "an image without pixels")
 }
 
-// slowEdges is edges pixel by pixel.
+// slowEdges computes edges pixel by pixel.
 func slowEdges(m *image.Gray, order Order) (e []int) {
 	w, h := m.Rect.Dx(), m.Rect.Dy()
 	before := false

@@ -45,7 +45,7 @@ func officialRows(t testing.TB, name string) (ids []string, rows map[string][]st
 	return ids, rows
 }
 
-// Every real row comes back as the very text it was.
+// Decoding and encoding a real row gives the same text.
 func TestRoundTripOfTheOfficialRows(t *testing.T) {
 	_, rows := officialRows(t, "data/siim-csv/train-rle.csv.gz")
 	n := 0
@@ -73,8 +73,9 @@ func TestOfficialMasks(t *testing.T) {
 	}
 }
 
-// Somebody published this mask with its axes swapped: read row by row, the
-// official runs give it; read as they are meant, they do not.
+// This mask was published with its axes swapped: the official runs give it if
+// they are read row by row, but not if they are read down the columns, as is
+// right.
 func TestATransposedMaskIsNoticed(t *testing.T) {
 	const id = "1.2.276.0.7230010.3.1.4.8323329.10005.1517875220.958951"
 	_, rows := officialRows(t, "data/siim/train-rle.csv")

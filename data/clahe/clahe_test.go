@@ -54,7 +54,8 @@ func picture(kind string, rows, cols int) *image.Gray {
 	return img
 }
 
-// Outputs are held to the last bit: the arithmetic is the reference's own.
+// Outputs must be equal to the last bit, because the arithmetic is that of the
+// reference.
 func TestSizesAndOptions(t *testing.T) {
 	raw, err := os.ReadFile("testdata/cases.json") // made by testdata/cases.py
 	require.NoError(t, err)
@@ -188,8 +189,8 @@ func TestStats(t *testing.T) {
 	assert.True(t, math.IsNaN(Stats{}.Mean()))
 }
 
-// An Equalizer that has seen larger and smaller images does what a new one does,
-// and a view into a larger picture is read as the picture it shows.
+// An Equalizer that was used for larger and smaller images gives the same as a
+// new one, and a subimage of a larger picture is read correctly.
 func TestReuseAndViews(t *testing.T) {
 	big := picture("film", 150, 140)
 	small := picture("noise", 40, 30)
@@ -274,7 +275,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// An image that was put together wrongly is an error, not a panic far inside.
+// An image whose fields contradict each other is an error, not a panic.
 func TestShortImage(t *testing.T) {
 	sound := image.NewGray(image.Rect(0, 0, 8, 6))
 	for _, img := range []*image.Gray{

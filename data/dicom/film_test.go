@@ -32,7 +32,8 @@ type el struct {
 	val any
 }
 
-// build writes a file of the syntax, whatever sense it makes.
+// build writes a file with that syntax; it does not check whether the elements
+// are valid.
 func build(syntax Syntax, elems ...el) []byte {
 	out := append(make([]byte, 128), "DICM"...)
 	meta := part10.Element(nil, tagSyntax, "UI", []byte(part10.Pad(string(syntax), 0)))
@@ -358,7 +359,7 @@ func nest(depth int) []byte {
 	return bytes.Repeat([]byte("\x08\x00\x12\x21SQ\x00\x00\xFF\xFF\xFF\xFF\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF"), depth)
 }
 
-// The reader's own errors come through.
+// Errors of the reader are returned.
 func TestReaderFails(t *testing.T) {
 	_, err := Read(iotest.ErrReader(io.ErrClosedPipe), nil)
 	assert.ErrorIs(t, err, io.ErrClosedPipe)
@@ -369,7 +370,7 @@ func TestReaderFails(t *testing.T) {
 	assert.Equal(t, six, f.Pix8)
 }
 
-// Writers that say explicit and write implicit, or the reverse.
+// Files of writers that declare explicit and write implicit, or the reverse.
 func TestMislabelled(t *testing.T) {
 	for _, c := range []struct{ says, is Syntax }{
 		{ExplicitLittleEndian, ImplicitLittleEndian}, {ImplicitLittleEndian, ExplicitLittleEndian},

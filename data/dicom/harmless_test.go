@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Faults that leave the pixels in no doubt are read, and said.
+// Files with faults that do not affect the pixels are read, with warnings.
 func TestHarmlessFaults(t *testing.T) {
 	sound := build(ExplicitLittleEndian, sixGrey...)
 	mono := func(more ...el) []byte {
@@ -74,7 +74,7 @@ func TestHarmlessFaults(t *testing.T) {
 	f, err := Read(bytes.NewReader(mono(el{0x00280030, "DS", `0,143\0,25`})), nil)
 	require.NoError(t, err)
 	assert.Equal(t, [2]float64{0.143, 0.25}, [2]float64{f.RowSpacing, f.ColumnSpacing})
-	// What the patient's spacing does not say, the detector's may.
+	// If there is no spacing at the patient, that at the detector is used.
 	f, err = Read(bytes.NewReader(mono(el{0x00280030, "DS", "N/A"}, el{0x00181164, "DS", `0.2\0.3`})), nil)
 	require.NoError(t, err)
 	assert.Equal(t, [2]float64{0.2, 0.3}, [2]float64{f.RowSpacing, f.ColumnSpacing})
@@ -113,7 +113,7 @@ func TestOpenEnds(t *testing.T) {
 	}
 }
 
-// Errors where the pixels are in doubt stay errors.
+// Faults that may affect the pixels are errors.
 func TestDoubts(t *testing.T) {
 	var format *FormatError
 	group8 := []el{{0x00080060, "CS", "CR"}}
@@ -158,8 +158,7 @@ func TestIsUID(t *testing.T) {
 	}
 }
 
-// Who the patient is does not get into logs by printing a film, and errors do not
-// say it.
+// Neither a printed film nor an error contains the identity of the patient.
 func TestPrivate(t *testing.T) {
 	file := build(ExplicitLittleEndian, with(imageHeader("MONOCHROME2", 1, 8, 8, 0,
 		el{0x00080005, "CS", "ISO_IR 100"}, el{0x00100010, "PN", "M\xFCller^Eva"}, el{0x00100030, "DA", "19700102"}, el{0x00080090, "PN", "Weiss^R"}), pixels(six))...)

@@ -48,7 +48,7 @@ func allowance(n, inflated int, film *Film) int64 {
 }
 
 // check reads b and fails the test if the error is of no known kind, if the
-// last wall was needed, or if too much was allocated.
+// last safeguard was needed, or if too much memory was allocated.
 func check(t *testing.T, name string, b []byte, opt *Options) *Film {
 	t.Helper()
 	var film *Film
@@ -130,8 +130,8 @@ func lie(vr string, tag uint32, n uint32) []byte {
 	return append(b, 1, 2, 3, 4, 5, 6, 7, 8)
 }
 
-// Small files that claim to be large: the parser under this package, asked
-// directly, allocates gigabytes for some and panics on others.
+// Small files whose headers say that they are large. Without the guard, the
+// parser below this package allocates gigabytes for some and panics on others.
 func TestLiars(t *testing.T) {
 	tall := func(syntax Syntax, elems ...el) []byte {
 		return build(syntax, append(append([]el(nil), imageHeader("MONOCHROME2", 1, 8, 8, 0)...), elems...)...)
@@ -209,8 +209,8 @@ func TestFramesAgreeWithTheHeader(t *testing.T) {
 	}
 }
 
-// What a file says again and again is kept once: the memory for a file of many
-// elements, items or fragments is that of its bytes and a little.
+// Repeated elements are kept once: the memory for a file with many elements,
+// items or fragments is little more than that of its bytes.
 func TestRepetitions(t *testing.T) {
 	const n = 1 << 18
 	many := func(e el) []byte { return bytes.Repeat(encode(ExplicitLittleEndian, []el{e}), n) }
@@ -256,9 +256,9 @@ func TestNoLimits(t *testing.T) {
 	}
 }
 
-// A deflated bomb is refused once it has given 32 MiB and 200 times its size,
-// although MaxBytes is far away, and no memory is taken for what would follow. A
-// file that inflates to 32 MiB and a little is read.
+// A deflate bomb is an error as soon as it has inflated to 32 MiB plus 200 times
+// its size, even if MaxBytes is much larger, and no memory is allocated for the
+// rest. A file that inflates to slightly more than 32 MiB is read.
 func TestDeflatedBomb(t *testing.T) {
 	if testing.Short() {
 		t.Skip("inflates 100 MB")
@@ -284,7 +284,7 @@ func TestDeflatedBomb(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, six, film.Pix8)
 
-	// One that is cut short is refused for its size all the same.
+	// A bomb that is cut short is an error because of its size too.
 	_, err = Read(bytes.NewReader(bomb[:len(bomb)-8]), nil)
 	require.ErrorIs(t, err, ErrLimit)
 }

@@ -32,7 +32,8 @@ func dim() (pix []uint16, levels []uint8) {
 	return pix, levels
 }
 
-// A film that uses little of its bits shows the same picture from every format.
+// A film that uses a small part of its range gives the same picture in every
+// format.
 func TestDimFilms(t *testing.T) {
 	pix, levels := dim()
 	planes := [2][]byte{}

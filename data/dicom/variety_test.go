@@ -25,8 +25,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite docs/dicom.md and the fuzz seeds")
 
-// A row is what a reference decoder (pydicom with GDCM and pylibjpeg) reads in a
-// file.
+// A row is the result of a reference decoder (pydicom with GDCM and pylibjpeg)
+// for a file.
 type row struct {
 	file, syntax, sha, err string
 	bits                   int
@@ -90,8 +90,9 @@ var sameAs = map[string]string{
 	"malformed/siim_no_preamble.dcm": "91e50f8d9ac66445b98de28fcea796103523d9a978ca3d427723390f594af6dd",
 }
 
-// spoilt is a JPEG 2000 file whose image header somebody overwrote with a
-// delimiter. The reference reads noise; here it is unsupported or broken.
+// spoilt is a JPEG 2000 file whose image header was overwritten with a
+// delimiter. The reference decoder reads noise; here it is unsupported or
+// broken.
 const spoilt = "pydicom-testfiles/JPEG2000-embedded-sequence-delimiter.dcm"
 
 var byCodec = []dicom.Syntax{dicom.JPEG2000Lossless, dicom.JPEG2000}
@@ -105,7 +106,7 @@ func needsCodec(s string) bool {
 	return false
 }
 
-// A tally counts the files of a syntax by what became of them.
+// A tally counts the files of a syntax by their results.
 type tally struct{ files, same, near, broken, empty int }
 
 // Every file gives exactly the reference's pixels, or, from a lossy syntax,

@@ -235,7 +235,8 @@ func TestByGroupLaws(t *testing.T) {
 	}
 }
 
-// Groups of one film each can be dealt out perfectly, those with a mask and all.
+// Groups of one film each are divided evenly, both the films with a mask and all
+// films.
 func TestByGroupOfSingles(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	for range 100 {
@@ -253,8 +254,8 @@ func TestByGroupOfSingles(t *testing.T) {
 	}
 }
 
-// The largest group goes first, or the four films of one patient come on top of
-// a full fold.
+// The largest group must come first; otherwise the four films of one patient
+// are added to a full fold.
 func TestByGroupEvensOut(t *testing.T) {
 	for seed := range uint32(50) {
 		folds, err := ByGroup([]string{"a", "b", "big", "big", "c", "big", "d", "big"}, nil, 2, seed)

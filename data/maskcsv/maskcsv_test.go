@@ -243,8 +243,8 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What was read draws; written as a submission and read again it is the
-		// same masks.
+		// What was read can be drawn. Written as a submission and read again,
+		// it gives the same masks.
 		var rows []Row
 		for _, id := range table.IDs {
 			m, err := table.Mask(id, 30, 20)
@@ -279,8 +279,8 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// Half an answer is worse than none: a file without rows, in UTF-16 or broken says
-// what it is, and a gzipped one is read.
+// A file that is without rows, in UTF-16 or broken gives an error that says so; a
+// gzipped one is read.
 func TestReadEncodings(t *testing.T) {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)

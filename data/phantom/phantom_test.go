@@ -54,8 +54,8 @@ func TestPositive(t *testing.T) {
 	}
 }
 
-// A pneumothorax has to be seen: dark beside the same place of the other lung, and
-// large enough to survive a small picture.
+// A pneumothorax must be visible: darker than the same place in the other lung,
+// and large enough to remain in a small picture.
 func TestMasks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("draws 64 films")

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The classes of a mask come back whatever way they were saved in.
+// The classes of a mask are read correctly in whatever form they were saved.
 func TestReadMask(t *testing.T) {
 	r := image.Rect(0, 0, 3, 2)
 	classes := []uint8{0, 1, 2, 2, 0, 1}
@@ -31,8 +31,7 @@ func TestReadMask(t *testing.T) {
 		require.Equal(t, classes, m.Pix, name)
 	}
 
-	// Black and white are what they look like: white is the object, whatever index
-	// it has.
+	// In a black and white palette, white is the object, whatever index it has.
 	white := image.NewPaletted(r, color.Palette{color.White, color.Black})
 	copy(white.Pix, []uint8{0, 1, 1, 1, 1, 0})
 	spread := image.NewGray16(r)

@@ -88,8 +88,8 @@ func TestReadJPEG(t *testing.T) {
 	}
 }
 
-// A JPEG gives the very bytes of libjpeg, whose hashes and whose origin
-// internal/jpeg/testdata/make.py tells.
+// A JPEG gives exactly the bytes of libjpeg. internal/jpeg/testdata/make.py
+// made their hashes.
 func TestReadJPEGExact(t *testing.T) {
 	const luma = "af018222f5f136bc8a8d4fbb21e05830"
 	for name, want := range map[string]string{
@@ -111,7 +111,8 @@ func jpegFile(name string) string {
 	return filepath.Join("..", "internal", "jpeg", "testdata", name+".jpg")
 }
 
-// What the exact decoder refuses the standard library reads, or finds words for.
+// What the exact decoder refuses is read by the standard library, or gives its
+// error.
 func TestReadJPEGOtherwise(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, jpeg.Encode(&b, greyBlocks(32, 16, 100, 100), nil))
@@ -245,7 +246,7 @@ func TestOrientation(t *testing.T) {
 	}
 }
 
-// Notes that are cut off or lie never lose the picture.
+// A picture with truncated or wrong EXIF data is still read.
 func TestOrientationBroken(t *testing.T) {
 	whole := sketch.EXIF(binary.BigEndian, 6)
 	for n := range whole {
@@ -322,7 +323,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// Every picture of two real collections is read in the size its list says.
+// Every picture of two real collections is read, with the size in its list.
 func TestOpenShared(t *testing.T) {
 	for _, set := range []string{"covid-v7", "jsrt"} {
 		dir := golden.Path(t, "data/lungs/"+set)

@@ -31,8 +31,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// formula is the film of TestRunGolden's Python, 88x80; other seeds give
-// others.
+// formula returns the film of the Python code at TestRunGolden, 88x80; other
+// seeds give other films.
 func formula(seed int) *image.Gray {
 	img := image.NewGray(image.Rect(0, 0, 88, 80))
 	for i := range img.Pix {
@@ -197,7 +197,7 @@ func TestRun(t *testing.T) {
 	require.Equal(t, sum.Statistics.Std, d.Std)
 	require.Empty(t, d.Duplicates)
 
-	// Again: nothing is done, and nothing is changed.
+	// A second run does nothing and changes nothing.
 	before := tree(t, opt.Out)
 	steps = nil
 	again, err := Run(context.Background(), opt)
@@ -208,8 +208,8 @@ func TestRun(t *testing.T) {
 	requireSameTree(t, before, opt.Out)
 }
 
-// What the notebook's own tools make of the eleven real films: masks where the
-// official ones lie, and no trace of somebody's transposed one.
+// The results of the notebook's own tools for the eleven real films: masks are
+// where the official ones are, and none is transposed.
 func TestRunSIIM(t *testing.T) {
 	dir := golden.Path(t, "data/siim")
 	out := filepath.Join(t.TempDir(), "siim")
@@ -356,8 +356,8 @@ func TestRunErrors(t *testing.T) {
 			require.NotContains(t, err.Error(), "\n")
 			require.Len(t, regexp.MustCompile(`\b(prepare|data|maskcsv|picture|resize): `).FindAllString(err.Error(), -1), 1, err.Error())
 			require.LessOrEqual(t, strings.Count(err.Error(), c.wanted[0]), 1, err.Error())
-			// What is wrong with the question is found before the folder is made, and
-			// no film is there by half.
+			// Wrong options are found before the folder is made, and no film is
+			// written partly.
 			for path, content := range tree(t, dir) {
 				if strings.HasPrefix(path, "out/") && strings.HasSuffix(path, ".png") && content != "" {
 					_, err := png.Decode(strings.NewReader(content))
@@ -392,7 +392,7 @@ func TestRunKeepGoing(t *testing.T) {
 	require.Len(t, d.Train, 3)
 	require.NoError(t, d.Close())
 
-	// Once it is mended, only the mended film is prepared.
+	// After the film is repaired, only this film is prepared.
 	writeDICOM(t, formula(1), "1.2.3.1", "P0", bad)
 	sum, err = Run(context.Background(), opt)
 	require.NoError(t, err)
@@ -429,7 +429,7 @@ func TestRunUnlabelled(t *testing.T) {
 	}
 }
 
-// A DICOM file under another name still knows its UID.
+// A DICOM file with another name is found by its UID.
 func TestRunRenamed(t *testing.T) {
 	dir, opt := source(t, 1)
 	opt.RLE = sketch.WriteText(t, "ImageId, EncodedPixels\n1.2.3.0,-1\n", dir, "b.csv")
@@ -482,8 +482,8 @@ func TestRunMasks(t *testing.T) {
 	require.ErrorContains(t, err, "1 of 3 films have no mask in")
 }
 
-// A run that is stopped leaves a folder that Open refuses, and the next one ends
-// with what one that was not stopped leaves.
+// After a run was stopped, Open returns an error for the folder; the next run
+// gives the same files as a run that was not stopped.
 func TestRunStopped(t *testing.T) {
 	_, opt := source(t, 9)
 	opt.Workers = 2
@@ -603,8 +603,7 @@ func TestRunKilled(t *testing.T) {
 	requireSameTree(t, tree(t, whole.Out), opt.Out)
 }
 
-// Where the output cannot be written, the error is about the output and not
-// passed over.
+// If the output cannot be written, the error says so, also with KeepGoing.
 func TestRunUnwritable(t *testing.T) {
 	_, opt := source(t, 3)
 	opt.KeepGoing = true
@@ -624,7 +623,7 @@ func TestRunUnwritable(t *testing.T) {
 	require.ErrorContains(t, err, "run again")
 }
 
-// A film's own notes about itself name no place outside the folder.
+// No text in a film can lead to a path outside the folder.
 func TestRunEscaping(t *testing.T) {
 	dir := t.TempDir()
 	for uid, sound := range map[string]string{"../../escaped": "1.2.3.4.5.6.7", "..": "12", ".hidden": "1.2.3.4", "/etc/x": "1.2.34"} {
@@ -643,7 +642,7 @@ func TestRunEscaping(t *testing.T) {
 	}
 }
 
-// A film without contrast is reported, and leaves no statistics that nobody can use.
+// A film without contrast is reported, and unusable statistics are not written.
 func TestRunFlat(t *testing.T) {
 	dir := t.TempDir()
 	two := image.NewGray(image.Rect(0, 0, 40, 40))
@@ -689,8 +688,8 @@ func TestRunLocked(t *testing.T) {
 	require.ErrorIs(t, busy, folderlock.ErrBusy)
 	require.ErrorIs(t, reading, folderlock.ErrBusy)
 
-	// While somebody reads, nothing is done to the folder; what is done already is
-	// no harm.
+	// While another program reads the folder, Run does not change it; a run with
+	// nothing to do is allowed.
 	d := open(t, opt.Out)
 	_, err = Run(context.Background(), other)
 	require.NoError(t, err)
@@ -744,7 +743,8 @@ func TestRunClasses(t *testing.T) {
 	require.Equal(t, mask.Pix, back.Pix)
 }
 
-// Colours that become grey, and masks of more values than two, are told of.
+// There are warnings about colours that become grey and about masks with more
+// than two values.
 func TestRunWarnings(t *testing.T) {
 	dir := t.TempDir()
 	film := image.NewRGBA(image.Rect(0, 0, 64, 40))
@@ -767,8 +767,8 @@ func TestRunWarnings(t *testing.T) {
 	require.Contains(t, b.String(), "colours became grey")
 }
 
-// What is odd about a DICOM file is told of too: one without preamble is a film
-// whatever its name, and one of few values is reported as a picture is.
+// There are warnings about DICOM files too: a file without preamble is read
+// whatever its name is, and one with few values is reported, like a picture.
 func TestRunFaults(t *testing.T) {
 	dir := t.TempDir()
 	sound, err := os.ReadFile(writeDICOM(t, formula(1), "1.2.3.1", "P", dir, "sound.dcm"))

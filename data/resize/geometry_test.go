@@ -45,7 +45,8 @@ func TestFit(t *testing.T) {
 			require.NoError(t, err)
 			for i, v := range b.Pix {
 				require.Contains(t, []uint8{0, 255}, v)
-				// The border may lie a pixel off where the one blends and the other does not.
+				// The border may differ by a pixel, because the image is blended and the mask
+				// is not.
 				if x, y := i%64, i/64; v == 255 && x > 0 && y > 0 && x < 63 && y < 63 &&
 					b.Pix[i-1]&b.Pix[i+1]&b.Pix[i-64]&b.Pix[i+64] == 255 {
 					require.Greater(t, a.Pix[i], uint8(150), "%v %v at %d, %d", f, s, x, y)
@@ -63,7 +64,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// Back and forth again is where one was, but for what lies on the padding: for every
+// Back and then Mask give the same mask again, except on the padding: for every
 // pixel whose centre lies on the film.
 func TestBackAndForth(t *testing.T) {
 	const w, h = 24, 16
@@ -131,9 +132,9 @@ func TestGeometryErrors(t *testing.T) {
 
 func errorOf[T any](_ T, err error) error { return err }
 
-// With 257 times the values, 16 bits give 257 times the bytes, as near as the 11 bits
-// of the bytes' weights and their rounding are: half a level, and 255 levels times
-// twice 2^-12 for each of two passes.
+// With 257 times the values, 16 bits give 257 times the bytes, up to the rounding of
+// the bytes (half a level) and of their 11-bit weights (255 levels times twice 2^-12
+// for each of two passes).
 func TestLinear16(t *testing.T) {
 	film := sketch.Plain(37, 29, 3)
 	deep := make([]uint16, len(film.Pix))

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Names that a careless encoding would make equal give different streams.
+// Names that a careless encoding would confuse give different streams.
 func TestStreamsDiffer(t *testing.T) {
 	type name struct {
 		seed    uint64
@@ -27,7 +27,8 @@ func TestStreamsDiffer(t *testing.T) {
 	}
 }
 
-// The first numbers of a stream never change: runs of today can be made again.
+// The first numbers of a stream never change, so that later versions can repeat
+// the runs of today.
 func TestStreamStays(t *testing.T) {
 	r := New(2019, "order", 3)
 	require.Equal(t, []uint64{0x823be912f93abb4a, 0xba290500008d975d}, []uint64{r.Uint64(), r.Uint64()})

@@ -199,7 +199,7 @@ func TestRunErrors(t *testing.T) {
 		"no folder to write": {[]string{a}, Options{}},
 		"need a time":        {[]string{a}, Options{Out: dir, Segmentation: true}},
 		"-1 workers":         {[]string{a}, Options{Out: dir, Workers: -1}},
-		"may have 1 to 200":     {[]string{filepath.Join(dir, ".png")}, Options{Out: dir}},
+		"may have 1 to 200":  {[]string{filepath.Join(dir, ".png")}, Options{Out: dir}},
 		"not a directory":    {[]string{a}, Options{Out: filepath.Join(a, "x")}},
 	} {
 		_, err := Run(t.Context(), p, c.paths, c.opt)

@@ -1,6 +1,6 @@
 // Command checkpoint reads a checkpoint in any of the formats that package
-// checkpoint knows and writes it as safetensors; check.py beside it holds both
-// against PyTorch.
+// checkpoint reads, and writes it as safetensors. check.py in this folder
+// compares both with PyTorch.
 //
 //	go run ./scripts/checkpoint IN.pth OUT.safetensors [SUBTREE]
 package main

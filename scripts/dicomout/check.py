@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
-"""Reads what dicomout wrote with software that is not ours.
+"""Reads the files of dicomout with other software.
 
     check.py FILM FOLDER [MASK.png ...]
 
 FILM is the source, FOLDER holds segmentation.dcm and capture.dcm, and the masks
 are those that dicomout was given, in their order. Each mask must come back bit
 for bit from pydicom, highdicom and dcmtk, each object must be valid by dciodvfy,
-and the references must name FILM. Where node finds dcmjs, by which OHIF 2 loads
-segmentations, it must give the masks back as well. over.png, the segmentation
+and the references must name FILM. If node finds dcmjs, with which OHIF 2 loads segmentations, dcmjs must give the same masks too. over.png, the segmentation
 over the film, goes to FOLDER, for a person to look at.
 
-Wants Python with pydicom, highdicom and matplotlib (pip), dcmtk and dicom3tools
+Needs Python with pydicom, highdicom and matplotlib (pip), dcmtk and dicom3tools
 (apt).
 """
 import os

@@ -1,5 +1,5 @@
 // Command dicomout writes the masks of a film as a DICOM Segmentation and as a
-// Secondary Capture, for check.py beside it to read with other software.
+// Secondary Capture. check.py in this folder reads them with other software.
 //
 //	go run ./scripts/dicomout -film film.dcm -out /tmp/out pneumothorax=mask.png lungs=lungs.png
 package main

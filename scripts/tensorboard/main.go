@@ -1,5 +1,5 @@
-// Command tensorboard writes files of events into a folder, for check.py beside
-// it to read with TensorBoard.
+// Command tensorboard writes event files into a folder. check.py in this folder
+// reads them with TensorBoard.
 //
 //	go run ./scripts/tensorboard FOLDER
 package main
@@ -24,8 +24,8 @@ func main() {
 	}
 }
 
-// write leaves what a run leaves that is stopped after 30 steps and goes on from
-// step 20.
+// write writes the event files of a run that is stopped after 30 steps and
+// continued from step 20.
 func write(dir string) error {
 	for _, part := range [][2]int64{{0, 30}, {20, 40}} {
 		e, err := report.NewEvents(dir, &report.EventOptions{First: part[0]})

@@ -324,8 +324,8 @@ func TestNoPlane(t *testing.T) {
 	assert.NotNil(t, s.item("SharedFunctionalGroupsSequence").get("PlaneOrientationSequence"))
 }
 
-// The patient and the study are the film's; what does not fit the standard there
-// is left empty or put right.
+// The patient and the study are those of the film. Values that the standard does
+// not allow are left empty or corrected.
 func TestPatientAndStudy(t *testing.T) {
 	for _, how := range []func(io.Writer, *dicom.Film, []Mask, *Options) error{WriteSegmentation, WriteCapture} {
 		f := radiograph(5, 7)
@@ -529,7 +529,7 @@ func TestRefusals(t *testing.T) {
 	assert.ErrorContains(t, WriteSegmentation(io.Discard, f, noise(f, Lungs), nil), "Options need")
 }
 
-// Whatever texts a film's file has, what is made from it can be read.
+// Whatever texts the file of a film has, the objects made from it can be read.
 func FuzzTexts(f *testing.F) {
 	f.Add("Müller^Eva", "P7", "038Y", `L\F`, "ISO_10918_1", "12.5", "1.2.3.9")
 	f.Add("\x1b$B", "\\", "1234", `\`, "x", "1\\2", "0")

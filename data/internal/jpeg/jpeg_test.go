@@ -137,7 +137,8 @@ func TestLosslessRoundTrip(t *testing.T) {
 	}
 }
 
-// A stream cut anywhere is an error with a place inside it.
+// A stream that is cut anywhere gives an error with an offset inside the
+// stream.
 func TestCutShort(t *testing.T) {
 	streams := map[string][]byte{"lossless": jpegtest.Lossless(make([]uint16, 35), 7, 5, 1, 12, 4, 0, 2)}
 	for _, c := range reference {
@@ -298,7 +299,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// A flipped bit must not panic; most are found, and all that are not give an
+// A flipped bit must not cause a panic. Most give an error; the others give an
 // image of the right size.
 func TestFlippedBits(t *testing.T) {
 	for _, c := range reference {
