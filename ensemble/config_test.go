@@ -231,5 +231,5 @@ func TestFlags(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, b, 0o644))
 	_, err = parse(t, "-config", path, "-rate", "0.1")
-	require.ErrorContains(t, err, `one called "warm"`)
+	require.ErrorContains(t, err, `a phase called "warm"`)
 }
