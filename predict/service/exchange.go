@@ -57,7 +57,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			attrs = append(attrs, slog.String("cause", failed.cause.Error()))
 		}
 	}
-	attrs = append(attrs, slog.Int("status", status), slog.Int("received", e.received), slog.Int("sent", e.w.sent), slog.Duration("took", took))
+	attrs = append(attrs, slog.Int("status", status), slog.Int("received", e.received), slog.Int("sent", e.w.sent), milliseconds("took_ms", took))
 	s.metrics.request(path, method(r), status, took)
 	if path != "/healthz" && path != "/readyz" && path != "/metrics" || failed != nil {
 		s.opt.Log.LogAttrs(r.Context(), level, "request", append(attrs, e.notes...)...)
@@ -153,6 +153,10 @@ func (e *exchange) send(status int, contentType string, body []byte) error {
 	e.w.WriteHeader(status)
 	_, _ = e.w.Write(body)
 	return nil
+}
+
+func milliseconds(name string, d time.Duration) slog.Attr {
+	return slog.Float64(name, float64(d.Microseconds())/1000)
 }
 
 // requestID returns a client's id if it is one of up to 64 harmless characters,

@@ -59,6 +59,16 @@ func (s *Service) receive(e *exchange) (body []byte, release func(), err error) 
 	return nil, release, fail(gone, "gone", "the body ended after %d bytes: %v", b.Len(), err)
 }
 
+// discard takes in what is not too much of a body that nobody will use: a client that
+// reads only after it has sent would otherwise find its connection reset, and not the
+// answer.
+func (s *Service) discard(e *exchange) {
+	control := http.NewResponseController(e.w)
+	_ = control.SetReadDeadline(time.Now().Add(s.opt.Receive))
+	_, _ = io.CopyN(io.Discard, e.r.Body, 8<<20)
+	_ = control.SetReadDeadline(time.Time{})
+}
+
 func (s *Service) tooLarge() *failure {
 	return fail(http.StatusRequestEntityTooLarge, "too_large", "the body is too large; wanted at most %d bytes", s.opt.MaxBody)
 }

@@ -178,7 +178,8 @@ func (s *Service) modelCard(e *exchange) error {
 // while it has a place.
 func (s *Service) work(e *exchange, use func(*predict.Result) error) error {
 	if len(s.places) == cap(s.places) {
-		return s.busy() // what cannot be used need not be sent
+		s.discard(e)
+		return s.busy()
 	}
 	body, release, err := s.receive(e)
 	defer release()
@@ -199,7 +200,7 @@ func (s *Service) work(e *exchange, use func(*predict.Result) error) error {
 	}
 	s.metrics.film(r)
 	e.note(slog.Int("width", r.Width), slog.Int("height", r.Height), slog.Int("together", r.Timings.Batch),
-		slog.Duration("read", r.Timings.Read), slog.Duration("prepare", r.Timings.Prepare), slog.Duration("compute", r.Timings.Compute))
+		milliseconds("read_ms", r.Timings.Read), milliseconds("prepare_ms", r.Timings.Prepare), milliseconds("compute_ms", r.Timings.Compute))
 	return use(r)
 }
 

@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -285,6 +286,15 @@ func TestBusy(t *testing.T) {
 	got, message := code(t, b)
 	require.Equal(t, "busy", got)
 	require.Contains(t, message, "1 films are at work or waiting")
+	// A client that closes its connection after the answer hears it, too.
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, "POST /predict HTTP/1.0\r\nContent-Length: 3000000\r\n\r\n"+strings.Repeat("film", 750000))
+	require.NoError(t, err)
+	said, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Contains(t, string(said), "429 Too Many Requests")
 	_, _, metrics := get(t, url+"/metrics")
 	require.Contains(t, metrics, "hcunet_queue_films 1")
 	e.hold <- struct{}{}
