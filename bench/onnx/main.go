@@ -4,7 +4,7 @@
 //
 //	onnx FOLDER [encoder [folds [size]]]
 //
-// For bench/speed/onnx_side.py it exports the notebook's network with given weights,
+// For engines.py it exports the notebook's network with given weights,
 // its two scores as sigmoids:
 //
 //	onnx -weights weights.safetensors BATCH SIZE FILE
