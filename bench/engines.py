@@ -25,7 +25,7 @@ def export(folder, batch, size):
     net = network.Net().eval()
     network.save(folder + "/weights.safetensors", net.state_dict())
     torch.onnx.export(net, (torch.zeros(batch, 3, size, size),), folder + "/notebook.onnx", input_names=["images"], opset_version=17, dynamo=False)
-    subprocess.run(["go", "run", "./onnx", "-weights", folder + "/weights.safetensors", str(batch), str(size), folder + "/hcunet.onnx"], cwd=HERE, check=True)
+    subprocess.run(["go", "run", "./exported", "-weights", folder + "/weights.safetensors", str(batch), str(size), folder + "/hcunet.onnx"], cwd=HERE, check=True)
 
 
 def eager(folder, precision):

@@ -32,12 +32,12 @@ func Find() (string, error) {
 		if path := newest(named, filepath.Join(named, "lib"), filepath.Join(named, "capi")); path != "" {
 			return path, nil
 		}
-		return "", fmt.Errorf("onnxruntime: $%s is %s, where there is no %s: %s", Variable, named, pattern(), Get)
+		return "", fmt.Errorf("$%s is %s, where there is no %s: %s", Variable, named, pattern(), Get)
 	}
 	if path := newest(places()...); path != "" {
 		return path, nil
 	}
-	return "", fmt.Errorf("onnxruntime: there is no ONNX Runtime here: %s", Get)
+	return "", fmt.Errorf("there is no ONNX Runtime here: %s", Get)
 }
 
 func places() []string {

@@ -1,6 +1,6 @@
 """Checks exported models with public tools: onnx.checker, ONNX Runtime, OpenVINO.
 
-    python3 bench/onnx.py [encoder [folds [size]]]
+    python3 bench/exported.py [encoder [folds [size]]]
 
 A model of random weights (by default a resnet34, one fold, 256x256) is exported with
 floats and with bytes as input. onnx.checker must find nothing, and both runtimes must
@@ -15,8 +15,8 @@ import onnx, onnxruntime, openvino
 here = os.path.dirname(os.path.abspath(__file__))
 print("onnx", onnx.__version__, "ONNX Runtime", onnxruntime.__version__, "OpenVINO", openvino.__version__)
 with tempfile.TemporaryDirectory() as folder:
-    subprocess.run(["go", "build", "-o", folder + "/onnx", "./onnx"], cwd=here, check=True)
-    out = subprocess.run([folder + "/onnx", folder, *sys.argv[1:]], check=True, capture_output=True, text=True).stdout
+    subprocess.run(["go", "build", "-o", folder + "/exported", "./exported"], cwd=here, check=True)
+    out = subprocess.run([folder + "/exported", folder, *sys.argv[1:]], check=True, capture_output=True, text=True).stdout
     n, size = json.loads(out)["n"], json.loads(out)["size"]
     images = np.fromfile(folder + "/images.bin", np.uint8).reshape(n, 1, size, size)
     want = np.fromfile(folder + "/probabilities.bin", np.float32).reshape(n, -1, size, size)

@@ -1,13 +1,13 @@
-// Command onnx writes what onnx.py compares: a model of random weights, as
+// Command exported writes what exported.py compares: a model of random weights, as
 // model.safetensors and as ONNX files, images, and the probabilities that libtorch
 // gives for them.
 //
-//	onnx FOLDER [encoder [folds [size]]]
+//	exported FOLDER [encoder [folds [size]]]
 //
 // For engines.py it exports the notebook's network with given weights,
 // its two scores as sigmoids:
 //
-//	onnx -weights weights.safetensors BATCH SIZE FILE
+//	exported -weights weights.safetensors BATCH SIZE FILE
 package main
 
 import (
