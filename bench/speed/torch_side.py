@@ -49,7 +49,7 @@ class Side:
             if self.mode == "compiled":
                 from torch._inductor import config
                 config.freezing = True
-                net = torch.compile(net)
+                net = torch.compile(net, dynamic=False)
             self.nets[precision] = net
         return self.nets[precision]
 
@@ -69,7 +69,7 @@ class Side:
         x, y = self.images(batch, size), torch.zeros(batch, size, size, dtype=torch.int64)
         net = self.net.train()
         if self.mode == "compiled":
-            net = torch.compile(net)
+            net = torch.compile(net, dynamic=False)
         start = time.perf_counter()
         with self.autocast(precision):
             loss = F.cross_entropy(net(x), y)
