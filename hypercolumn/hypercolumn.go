@@ -13,8 +13,15 @@
 //	W * cat(up(K2 * (K1 * h) + b2), ..., x) = Wx*x + sum up((W K2) * (K1 * h) + W b2)
 //
 // and the wide maps are reduced to the number of classes before they are
-// resized. [Columns.Project] computes the right side. It has the parameters of
-// the left side, and the same gradients.
+// resized.
+//
+// K1 has no activation behind it either. Let V = W K2, a kernel of 3x3 taps. V * (K1 * h)
+// is the sum over the taps t of (Vt K1) * h, each moved by the distance of its tap. The
+// summands end where K1 * h ends, as the padding requires. They are 9 maps for each
+// class, in place of the many of K1.
+//
+// [Columns.Project] computes this sum. It has the parameters of the left side, and the
+// same gradients.
 package hypercolumn
 
 import (
@@ -70,14 +77,45 @@ func (c *Columns) Project(mode nn.Mode, maps []torch.Tensor, x, weight, bias tor
 
 	scores := nn.Conv(x, part(len(maps)), bias, 1, 0) // (N, K, H, W)
 	for i, h := range maps {
-		k1, k2 := c.factors[i][0].(*nn.Conv2d), c.factors[i][1].(*nn.Conv2d)
-		w := nn.Reshape(part(i), classes, c.width)
-		folded := nn.Reshape(nn.MatMul(w, nn.Reshape(k2.Weight(mode), c.width, -1)), classes, c.width, 3, 3)
-		constant := nn.MatMul(w, k2.Bias)
-		s := nn.Conv(k1.Forward(mode, h), folded, constant, 1, 1) // (N, K, h, w)
-		scores = nn.Add(scores, nn.ResizeBilinear(s, size[2], size[3]))
+		scores = nn.Result(func() torch.Tensor {
+			s := c.reduce(mode, i, h, nn.Reshape(part(i), classes, c.width)) // (N, K, h, w)
+			return nn.Add(scores, nn.ResizeBilinear(s, size[2], size[3]))
+		})
 	}
 	return scores
+}
+
+const taps = 3 * 3
+
+// reduce returns W * (K2 * (K1 * h + b1) + b2) of map i, for W (K, width).
+func (c *Columns) reduce(mode nn.Mode, i int, h, w torch.Tensor) torch.Tensor {
+	k1, k2 := c.factors[i][0].(*nn.Conv2d), c.factors[i][1].(*nn.Conv2d)
+	classes := nn.Shape(w)[0]
+	v := nn.MatMul(w, nn.Reshape(k2.Weight(mode), c.width, -1)) // (K, width*9)
+	constant := nn.MatMul(w, k2.Bias)
+	if classes*taps >= c.width { // K1's maps are no more than the taps
+		return nn.Conv(k1.Forward(mode, h), nn.Reshape(v, classes, c.width, 3, 3), constant, 1, 1)
+	}
+	// What a tap sees at a distance arrives from the opposite one: hence the flip.
+	v = nn.Reshape(nn.Transpose(flip(nn.Reshape(v, classes, c.width, taps), 2), 1, 2), classes*taps, c.width)
+	folded := nn.Reshape(nn.MatMul(v, nn.Reshape(k1.Weight(mode), c.width, -1)), classes*taps, k1.In, 3, 3)
+	each := nn.Conv(h, folded, nn.MatMul(v, k1.Bias), 1, 1) // (N, K*9, h, w)
+	return nn.Add(sumTaps(each), nn.Reshape(constant, classes, 1, 1))
+}
+
+var (
+	opFlip   = nn.NewOp("flip")
+	opCol2Im = nn.NewOp("col2im")
+)
+
+func flip(x torch.Tensor, dim int64) torch.Tensor { return opFlip.Call(x, []int64{dim}) }
+
+// sumTaps moves each of x's 9 maps for a class (N, K*9, h, w) by its tap's distance
+// and adds them up: (N, K, h, w).
+func sumTaps(x torch.Tensor) torch.Tensor {
+	size := nn.Shape(x)
+	one := []int64{1, 1}
+	return opCol2Im.Call(nn.Reshape(x, size[0], size[1], -1), size[2:], []int64{3, 3}, one, one, one)
 }
 
 func (c *Columns) check(maps []torch.Tensor) {

@@ -12,7 +12,7 @@ import (
 )
 
 // A scene is columns for three maps of falling width and rising size, joined to
-// a map x of six channels, and a 1x1 convolution to three classes.
+// a map x of width channels, and a 1x1 convolution to some classes.
 type scene struct {
 	columns      *hypercolumn.Columns
 	maps         []torch.Tensor
@@ -20,7 +20,7 @@ type scene struct {
 	weight, bias torch.Tensor
 }
 
-func newScene(t *testing.T) scene {
+func newScene(t *testing.T, width, classes int64) scene {
 	in := nn.NewInit(nn.CPU, 2)
 	in.DType = nn.Double
 	r := rand.New(rand.NewPCG(4, 0))
@@ -39,11 +39,11 @@ func newScene(t *testing.T) scene {
 		return x
 	}
 	s := scene{
-		columns: hypercolumn.New(in, []int64{7, 5, 4}, 6),
+		columns: hypercolumn.New(in, []int64{7, 5, 4}, width),
 		maps:    []torch.Tensor{random(2, 7, 1, 2), random(2, 5, 3, 5), random(2, 4, 6, 10)}, // 3x5 is no power of 2 below 12x20
-		x:       random(2, 6, 12, 20),
-		weight:  random(3, 24, 1, 1),
-		bias:    random(3),
+		x:       random(2, width, 12, 20),
+		weight:  random(classes, 4*width, 1, 1),
+		bias:    random(classes),
 	}
 	for _, p := range nn.Parameters(s.columns) { // biases start at 0, which would hide them
 		v := make([]float32, len(values(t, p.Tensor)))
@@ -91,30 +91,34 @@ func (s scene) gradients(t *testing.T, forward func() torch.Tensor) (out [][]flo
 	return out
 }
 
-// The folded head is the unfolded one: scores and every gradient.
+// The folded head is the unfolded one: scores and every gradient; with fewer maps
+// for the taps of all classes than the columns are wide, and with more.
 func TestFolding(t *testing.T) {
-	s := newScene(t)
-	slow := s.gradients(t, func() torch.Tensor {
-		return nn.Conv(s.columns.Forward(nn.Eval, s.maps, s.x), s.weight, s.bias, 1, 0)
-	})
-	fast := s.gradients(t, func() torch.Tensor { return s.columns.Project(nn.Eval, s.maps, s.x, s.weight, s.bias) })
-	require.Equal(t, len(slow), len(fast))
-	worst := 0.0
-	for i := range slow {
-		// Float64, a few hundred terms a sum.
-		worst = max(worst, golden.Close(t, "tensor", fast[i], slow[i], 1e-13))
+	for name, s := range map[string]scene{"taps": newScene(t, 20, 2), "columns": newScene(t, 6, 3)} {
+		t.Run(name, func(t *testing.T) {
+			slow := s.gradients(t, func() torch.Tensor {
+				return nn.Conv(s.columns.Forward(nn.Eval, s.maps, s.x), s.weight, s.bias, 1, 0)
+			})
+			fast := s.gradients(t, func() torch.Tensor { return s.columns.Project(nn.Eval, s.maps, s.x, s.weight, s.bias) })
+			require.Equal(t, len(slow), len(fast))
+			worst := 0.0
+			for i := range slow {
+				// Float64, a few hundred terms a sum.
+				worst = max(worst, golden.Close(t, "tensor", fast[i], slow[i], 1e-13))
+			}
+			t.Logf("worst error %.2g", worst)
+		})
 	}
-	t.Logf("worst error %.2g", worst)
 }
 
 func TestWithoutBias(t *testing.T) {
-	s := newScene(t)
+	s := newScene(t, 6, 3)
 	slow := values(t, nn.Conv(s.columns.Forward(nn.Eval, s.maps, s.x), s.weight, torch.Tensor{}, 1, 0))
 	golden.Close(t, "scores", values(t, s.columns.Project(nn.Eval, s.maps, s.x, s.weight, torch.Tensor{})), slow, 1e-13)
 }
 
 func TestWidth(t *testing.T) {
-	s := newScene(t)
+	s := newScene(t, 6, 3)
 	require.EqualValues(t, 24, s.columns.Width())
 	require.Equal(t, []int64{2, 24, 12, 20}, nn.Shape(s.columns.Forward(nn.Eval, s.maps, s.x)))
 }
@@ -122,7 +126,7 @@ func TestWidth(t *testing.T) {
 // A wrong number of maps is the programmer's error; wrong shapes are reported
 // by libtorch.
 func TestWrongMaps(t *testing.T) {
-	s := newScene(t)
+	s := newScene(t, 6, 3)
 	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Forward(nn.Eval, s.maps[1:], s.x) }) })
 	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Project(nn.Eval, s.maps[1:], s.x, s.weight, s.bias) }) })
 	require.ErrorContains(t, nn.Try(func() { s.columns.Project(nn.Eval, s.maps, s.x, s.x, s.bias) }), "libtorch")

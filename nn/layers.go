@@ -31,10 +31,10 @@ type Layer interface {
 // A Sequential is a chain of layers, named "0", "1", ...
 type Sequential []Layer
 
-// Forward passes x through the chain.
+// Forward passes x through the chain. Of what a layer makes, its result alone stays.
 func (s Sequential) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	for _, l := range s {
-		x = l.Forward(mode, x)
+		x = Result(func() torch.Tensor { return l.Forward(mode, x) })
 	}
 	return x
 }

@@ -18,7 +18,7 @@
 //
 // A tensor made inside a [Scope] is freed at its end. A training step and a
 // prediction are scopes; parameters, buffers and optimizer state are made
-// outside of one.
+// outside of one. Inside of them [Result] frees what a part leaves behind.
 //
 // On the CPU the memory of a large tensor is kept for the next one of about its size,
 // as fresh memory costs more time than most operators. Kept and used memory together
@@ -109,6 +109,16 @@ func Keep(ts ...torch.Tensor) { shim.Keep(ts...) }
 // CPU, and returns how many bytes it was. It is for a program that has done the largest
 // thing it will do.
 func ReleaseMemory() int64 { return shim.ReleaseMemory() }
+
+// Result returns f's result and frees every other tensor that was made meanwhile.
+// What a backward pass needs of them it keeps by itself, until it has passed.
+func Result(f func() torch.Tensor) (y torch.Tensor) {
+	Scope(func() {
+		y = f()
+		Keep(y)
+	})
+	return y
+}
 
 // NoGrad runs f without recording for gradients.
 func NoGrad(f func()) { shim.NoGrad(f) }

@@ -43,6 +43,8 @@ func newAccumulator(c Config) accumulator {
 // The result is the gradient of all images as one batch. The gradients that
 // remain at the end of an epoch also make a step, before the validation, so that
 // the validation measures the model at the end of the epoch.
+// After a step there are no gradients, so that they take no memory until the next
+// backward pass.
 type meanAccumulator struct{ n int }
 
 func (meanAccumulator) weight(images int) float64 { return float64(images) }
@@ -75,7 +77,10 @@ func (meanAccumulator) endEpoch(*gathered, *stepper) error { return nil }
 func (meanAccumulator) stepNow(g *gathered, s *stepper) error {
 	images := g.Images
 	*g = gathered{}
-	return s.stepNow(float64(images), true)
+	if err := s.stepNow(float64(images), true); err != nil {
+		return err
+	}
+	return nn.DropGrad(s.params)
 }
 
 // notebookAccumulator implements [Notebook].
@@ -114,7 +119,10 @@ func (a notebookAccumulator) endEpoch(g *gathered, s *stepper) error {
 func (notebookAccumulator) stepNow(g *gathered, s *stepper) error {
 	n := g.Batches
 	*g = gathered{}
-	return s.stepNow(float64(n), false)
+	if err := s.stepNow(float64(n), false); err != nil {
+		return err
+	}
+	return nn.ZeroGrad(s.params) // the next step may come without a batch before it
 }
 
 // A stepper clips gradients and takes steps when an accumulator asks for it.
@@ -140,8 +148,8 @@ func (s *stepper) clipNow() error {
 	return err
 }
 
-// stepNow divides the gradients, steps and zeroes them. Gradients that are not
-// finite never reach the parameters.
+// stepNow divides the gradients and steps. Gradients that are not finite never reach
+// the parameters.
 func (s *stepper) stepNow(divisor float64, clip bool) error {
 	scale := s.scaler.scale()
 	if err := nn.DivGrad(s.params, divisor*scale); err != nil {
@@ -153,7 +161,7 @@ func (s *stepper) stepNow(divisor float64, clip bool) error {
 			return err
 		}
 		if s.scaler.update(finite(norm)); !finite(norm) {
-			return nn.ZeroGrad(s.params)
+			return nil
 		}
 	}
 	switch {
@@ -174,10 +182,7 @@ func (s *stepper) stepNow(divisor float64, clip bool) error {
 			return err
 		}
 	}
-	if err := s.step(divisor); err != nil {
-		return err
-	}
-	return nn.ZeroGrad(s.params)
+	return s.step(divisor)
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

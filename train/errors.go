@@ -45,10 +45,10 @@ func (l *Learner) inScope(b *feed.Batch, f func()) error {
 
 // outOfMemory turns an error of libtorch about memory into a MemoryError. Only the text
 // of libtorch's error shows it: c10/cuda/CUDACachingAllocator.cpp,
-// c10/core/impl/alloc_cpu.cpp.
+// c10/core/impl/alloc_cpu.cpp, internal/shim/memory.h.
 func outOfMemory(err error, b *feed.Batch) error {
 	var native *nn.Error
-	if !errors.As(err, &native) || !strings.Contains(native.Msg, "out of memory") && !strings.Contains(native.Msg, "can't allocate memory") {
+	if !errors.As(err, &native) || !strings.Contains(native.Msg, "out of memory") && !strings.Contains(native.Msg, "can't allocate memory") && !strings.Contains(native.Msg, "not enough memory") {
 		return err
 	}
 	return &MemoryError{Images: b.N, Height: b.H, Width: b.W, Err: err}

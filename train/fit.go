@@ -488,7 +488,10 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	r.accumulator.beginBatch(&r.at.Gathered, images, true)
 	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
 	err = r.inScope(b, func() {
-		loss := r.loss.Forward(r.scores(nn.Train, r.input.images(b)), r.input.targets(b))
+		// Result lets the backward pass free each map as soon as it is not needed.
+		loss := nn.Result(func() torch.Tensor {
+			return r.loss.Forward(r.scores(nn.Train, r.input.images(b)), r.input.targets(b))
+		})
 		// On CUDA the backward pass is queued before the loss is read, so that the
 		// device does not wait. On other devices the loss is checked before it
 		// changes a gradient.

@@ -44,12 +44,14 @@ func newBlock(in *nn.Init, upC, skipC int64, opt blockOptions) (*block, int64) {
 // (N, skipC, 2h, 2w); where an odd size was halved, the former is resized to the
 // latter.
 func (b *block) Forward(mode nn.Mode, x, skip torch.Tensor) torch.Tensor {
-	x = b.up.Forward(mode, x) // (N, upC/2, 2h, 2w)
+	x = b.up.Forward(mode, x) // (N, upC/2, 2h, 2w), at least 0 everywhere
 	if have, want := nn.Shape(x), nn.Shape(skip); have[2] != want[2] || have[3] != want[3] {
 		x = nn.ResizeNearest(x, want[2], want[3])
 	}
-	x = b.relu.Forward(mode, nn.Cat(x, b.bn.Forward(mode, skip))) // (N, upC/2 + skipC, 2h, 2w)
-	return b.conv2.Forward(mode, b.conv1.Forward(mode, x))
+	// fastai's ReLU of the joined map changes only what the skip brings.
+	skip = b.relu.Forward(mode, b.bn.Forward(mode, skip))
+	x = nn.Result(func() torch.Tensor { return b.conv1.Forward(mode, nn.Cat(x, skip)) }) // (N, upC/2 + skipC, 2h, 2w) to (N, C, 2h, 2w)
+	return b.conv2.Forward(mode, x)
 }
 
 func (b *block) Walk(w nn.Walker) {

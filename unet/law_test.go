@@ -240,7 +240,8 @@ func TestRepeatable(t *testing.T) {
 	require.Equal(t, run(), run())
 }
 
-// Steps in a scope leave nothing behind.
+// Steps in a scope leave nothing behind, and a forward pass leaves the scope little: of
+// some hundred tensors, what its stages hand on.
 func TestMemory(t *testing.T) {
 	net := tinyNet(unet.Config{}, nn.Float)
 	x, y := batch(t, nn.Float)
@@ -253,7 +254,8 @@ func TestMemory(t *testing.T) {
 		return freed
 	}
 	first := step()
-	require.Greater(t, first, int64(100))
+	require.Positive(t, first)
+	require.Less(t, first, int64(30)) // 11 stages, 5 skips, the loss
 	for range 5 {
 		require.Equal(t, first, step())
 	}

@@ -164,9 +164,19 @@ func (n *Net) Forward(mode nn.Mode, image torch.Tensor) torch.Tensor {
 	n.checkImages(image)
 	p := &pass{image: image}
 	for _, s := range n.stages {
-		s.run(mode, p)
+		p.run(mode, s)
 	}
 	return p.x
+}
+
+// run takes a stage's step and frees what no later one can need.
+func (p *pass) run(mode nn.Mode, s stage) {
+	nn.Scope(func() {
+		s.run(mode, p)
+		nn.Keep(p.skips...)
+		nn.Keep(p.maps...)
+		nn.Keep(p.x)
+	})
 }
 
 func (n *Net) checkImages(image torch.Tensor) {

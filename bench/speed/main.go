@@ -174,7 +174,7 @@ func (s *side) forward(precision string, x torch.Tensor) ([]float32, error) {
 func (s *side) step(precision string, x, y torch.Tensor) (err error) {
 	nn.Scope(func() {
 		var l torch.Tensor
-		in(precision, func() { l = s.loss.Forward(s.net.Forward(nn.Train, x), y) })
+		in(precision, func() { l = nn.Result(func() torch.Tensor { return s.loss.Forward(s.net.Forward(nn.Train, x), y) }) })
 		err = nn.Backward(l)
 	})
 	if err != nil {
@@ -183,5 +183,5 @@ func (s *side) step(precision string, x, y torch.Tensor) (err error) {
 	if err := s.adam.Step([]nn.Hyper{{Rate: 1e-5, Momentum: 0.9}}); err != nil {
 		return err
 	}
-	return nn.ZeroGrad(s.parameters)
+	return nn.DropGrad(s.parameters)
 }
