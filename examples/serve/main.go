@@ -19,7 +19,7 @@ import (
 	"strings"
 	"time"
 
-	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG-LS and JPEG 2000, with -tags dicomcodec
+	_ "github.com/hcunet/hcunet/data/dicom/codec" // JPEG 2000, with -tags dicomcodec
 	"github.com/hcunet/hcunet/internal/engine"
 	"github.com/hcunet/hcunet/internal/passive"
 	"github.com/hcunet/hcunet/internal/usage"
