@@ -115,6 +115,8 @@ func processor() Finding {
 		f.State, f.Remedy = Advice, "without AVX2 libtorch computes several times slower; a virtual machine may hide it from its guest: pass the host's processor through"
 	case cpu.X86.HasAVX512BF16 || cpu.X86.HasAMXBF16:
 		f.Is += "; bfloat16 is computed in hardware"
+	case runtime.GOARCH == "amd64" && !cpu.X86.HasAVX512BW:
+		f.Is += "; bfloat16 is many times slower than float32 here"
 	}
 	return f
 }
