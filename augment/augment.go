@@ -22,6 +22,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+
+	"github.com/hcunet/hcunet/internal/words"
 )
 
 // Padding is the rule for pixels outside the image.
@@ -33,33 +35,18 @@ const (
 	Zeros                     // 0
 )
 
-var paddings = []string{"reflection", "border", "zeros"}
+var paddings = words.Choice[Padding]{What: "augment: padding", Words: []string{"reflection", "border", "zeros"}}
 
 // String returns "reflection", "border" or "zeros".
-func (p Padding) String() string {
-	if p < Reflection || p > Zeros {
-		return fmt.Sprintf("padding(%d)", int(p))
-	}
-	return paddings[p]
-}
+func (p Padding) String() string { return paddings.Word(p) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (p Padding) MarshalText() ([]byte, error) {
-	if p < Reflection || p > Zeros {
-		return nil, fmt.Errorf("augment: unknown padding %d", int(p))
-	}
-	return []byte(paddings[p]), nil
-}
+func (p Padding) MarshalText() ([]byte, error) { return paddings.Marshal(p) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *Padding) UnmarshalText(b []byte) error {
-	for v, word := range paddings {
-		if string(b) == word {
-			*p = Padding(v)
-			return nil
-		}
-	}
-	return fmt.Errorf("augment: padding %q; wanted reflection, border or zeros", b)
+func (p *Padding) UnmarshalText(b []byte) (err error) {
+	*p, err = paddings.Parse(b)
+	return err
 }
 
 // Config says which transforms to draw, and how strong they are. The zero value
@@ -140,10 +127,8 @@ func (c Config) Check() error {
 			return fmt.Errorf("augment: %s is %v; wanted a value in [%v, %v]", v.name, v.value, v.min, v.max)
 		}
 	}
-	if c.Padding < Reflection || c.Padding > Zeros {
-		return fmt.Errorf("augment: unknown Padding %d", int(c.Padding))
-	}
-	return nil
+	_, err := c.Padding.MarshalText()
+	return err
 }
 
 func (c Config) magnification() float64 {

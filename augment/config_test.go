@@ -20,6 +20,6 @@ func TestConfigJSON(t *testing.T) {
 	require.Equal(t, c, back)
 	require.ErrorContains(t, json.Unmarshal([]byte(`{"padding": "mirror"}`), &back), `padding "mirror"; wanted reflection, border or zeros`)
 	_, err = json.Marshal(augment.Config{Padding: 9})
-	require.ErrorContains(t, err, "unknown padding 9")
-	require.Equal(t, "padding(9)", augment.Padding(9).String())
+	require.ErrorContains(t, err, "padding 9; wanted reflection, border or zeros")
+	require.Equal(t, "augment: padding(9)", augment.Padding(9).String())
 }

@@ -190,7 +190,7 @@ func TestCheck(t *testing.T) {
 		"PFlip":         {PFlip: -0.1},
 		"PAffine":       {PAffine: 2},
 		"PLighting":     {PLighting: math.NaN()},
-		"Padding":       {Padding: 7},
+		"padding 7":     {Padding: 7},
 	} {
 		assert.ErrorContains(t, c.Check(), want)
 	}

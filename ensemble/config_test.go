@@ -104,7 +104,7 @@ func TestConfigRefuses(t *testing.T) {
 		`{"version": 1, "training": {"clpi": 1}}`:                 `unknown field "training.clpi"; did you mean "clip"?`,
 		`{"version": 1, "sead": 1}`:                               `unknown field "sead"; did you mean "seed"?`,
 		`{"version": 1, "training": {"accumulation": "sum"}}`:     `accumulation "sum"; wanted mean or notebook`,
-		`{"version": 1, "folds": {"split": "by_area"}}`:           `split "by_area"; wanted random or area or patient`,
+		`{"version": 1, "folds": {"split": "by_area"}}`:           `split "by_area"; wanted random, area or patient`,
 		`{"version": 1, "phases": [{"name": "a", "epoch": 3}]}`:   `epoch`,
 		`{"version": 1, "training": {"optimizer": {"beta3": 1}}}`: `beta3`,
 		`{"version": 1, "size": "large"}`:                         `cannot unmarshal string`,

@@ -1,6 +1,6 @@
 package feed
 
-import "fmt"
+import "github.com/hcunet/hcunet/internal/words"
 
 // Last says what happens to the last batch of an epoch if the number of images is
 // not a multiple of the batch size.
@@ -18,33 +18,18 @@ const (
 	DropLast
 )
 
-var lastWords = []string{"keep", "drop_lone", "drop"}
+var lastWords = words.Choice[Last]{What: "feed: last batch", Words: []string{"keep", "drop_lone", "drop"}}
 
 // String returns "keep", "drop_lone" or "drop".
-func (l Last) String() string {
-	if l < 0 || int(l) >= len(lastWords) {
-		return fmt.Sprintf("last(%d)", int(l))
-	}
-	return lastWords[l]
-}
+func (l Last) String() string { return lastWords.Word(l) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (l Last) MarshalText() ([]byte, error) {
-	if l < 0 || int(l) >= len(lastWords) {
-		return nil, fmt.Errorf("feed: last batch %d; wanted keep, drop_lone or drop", int(l))
-	}
-	return []byte(lastWords[l]), nil
-}
+func (l Last) MarshalText() ([]byte, error) { return lastWords.Marshal(l) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (l *Last) UnmarshalText(b []byte) error {
-	for v, word := range lastWords {
-		if string(b) == word {
-			*l = Last(v)
-			return nil
-		}
-	}
-	return fmt.Errorf("feed: last batch %q; wanted keep, drop_lone or drop", b)
+func (l *Last) UnmarshalText(b []byte) (err error) {
+	*l, err = lastWords.Parse(b)
+	return err
 }
 
 // batches returns the number of batches of that size in an epoch of n images.

@@ -6,8 +6,8 @@ package network
 
 import (
 	"fmt"
-	"slices"
-	"strings"
+
+	"github.com/hcunet/hcunet/internal/words"
 )
 
 // Config are the choices of a network beside its sizes. The zero value is the
@@ -49,35 +49,21 @@ const (
 	BlurNone              // none
 )
 
-var blurs = [...]string{BlurAll: "all", BlurInner: "inner", BlurNone: "none"}
+var blurs = words.Choice[Blur]{What: "network: blur", Words: []string{"all", "inner", "none"}}
 
-func (b Blur) String() string {
-	if b < 0 || int(b) >= len(blurs) {
-		return fmt.Sprintf("Blur(%d)", int(b))
-	}
-	return blurs[b]
-}
+func (b Blur) String() string { return blurs.Word(b) }
 
 // Final says whether the last two steps blur, Inner whether those before them do.
 func (b Blur) Final() bool { return b == BlurAll }
 func (b Blur) Inner() bool { return b != BlurNone }
 
 // MarshalText returns "all", "inner" or "none".
-func (b Blur) MarshalText() ([]byte, error) {
-	if b < 0 || int(b) >= len(blurs) {
-		return nil, fmt.Errorf("network: unknown blur %d", int(b))
-	}
-	return []byte(blurs[b]), nil
-}
+func (b Blur) MarshalText() ([]byte, error) { return blurs.Marshal(b) }
 
 // UnmarshalText reads what MarshalText writes.
-func (b *Blur) UnmarshalText(text []byte) error {
-	i := slices.Index(blurs[:], string(text))
-	if i < 0 {
-		return fmt.Errorf("network: blur %q, wanted one of %s", text, strings.Join(blurs[:], ", "))
-	}
-	*b = Blur(i)
-	return nil
+func (b *Blur) UnmarshalText(text []byte) (err error) {
+	*b, err = blurs.Parse(text)
+	return err
 }
 
 // A Norm is the kind of normalization in a block of layers.
@@ -91,29 +77,15 @@ const (
 	NormSpectral              // spectral norm on the convolution
 )
 
-var norms = [...]string{NormNone: "none", NormBatch: "batch", NormBatchZero: "batch_zero", NormWeight: "weight", NormSpectral: "spectral"}
+var norms = words.Choice[Norm]{What: "network: norm", Words: []string{"none", "batch", "batch_zero", "weight", "spectral"}}
 
-func (n Norm) String() string {
-	if n < 0 || int(n) >= len(norms) {
-		return fmt.Sprintf("Norm(%d)", int(n))
-	}
-	return norms[n]
-}
+func (n Norm) String() string { return norms.Word(n) }
 
 // MarshalText returns "none", "batch", "batch_zero", "weight" or "spectral".
-func (n Norm) MarshalText() ([]byte, error) {
-	if n < 0 || int(n) >= len(norms) {
-		return nil, fmt.Errorf("network: unknown norm %d", int(n))
-	}
-	return []byte(norms[n]), nil
-}
+func (n Norm) MarshalText() ([]byte, error) { return norms.Marshal(n) }
 
 // UnmarshalText reads what MarshalText writes.
-func (n *Norm) UnmarshalText(text []byte) error {
-	i := slices.Index(norms[:], string(text))
-	if i < 0 {
-		return fmt.Errorf("network: norm %q, wanted one of %s", text, strings.Join(norms[:], ", "))
-	}
-	*n = Norm(i)
-	return nil
+func (n *Norm) UnmarshalText(text []byte) (err error) {
+	*n, err = norms.Parse(text)
+	return err
 }

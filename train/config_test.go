@@ -30,7 +30,7 @@ func TestConfigJSON(t *testing.T) {
 	require.Contains(t, string(text), `"micro_batches":4,"accumulation":"notebook","clip":1,"weight_decay":0.01`)
 	require.Contains(t, string(text), `"batch_norm_momentum":0.025,"sync_batch_norm":false,"precision":"float32"`)
 	var c train.Config
-	require.ErrorContains(t, json.Unmarshal([]byte(`{"precision":"float8"}`), &c), `precision "float8"; wanted float32 or bfloat16 or float16`)
+	require.ErrorContains(t, json.Unmarshal([]byte(`{"precision":"float8"}`), &c), `precision "float8"; wanted float32, bfloat16 or float16`)
 	require.ErrorContains(t, json.Unmarshal([]byte(`{"accumulation":"sum"}`), &c), `accumulation "sum"; wanted mean or notebook`)
 }
 

@@ -27,8 +27,8 @@ func TestConfigJSON(t *testing.T) {
 	require.JSONEq(t, `{"encoder": "resnet18", "no_hypercolumns": false, "blur": "inner", "self_attention": false,
 		"no_last_cross": false, "bottle": false, "y_range": null, "norm": "batch_zero", "detach_skips": false}`, string(b))
 	var cfg unet.Config
-	require.ErrorContains(t, json.Unmarshal([]byte(`{"blur": "some"}`), &cfg), `blur "some", wanted one of all, inner, none`)
-	require.ErrorContains(t, json.Unmarshal([]byte(`{"norm": "layer"}`), &cfg), `norm "layer", wanted one of none, batch`)
+	require.ErrorContains(t, json.Unmarshal([]byte(`{"blur": "some"}`), &cfg), `blur "some"; wanted all, inner or none`)
+	require.ErrorContains(t, json.Unmarshal([]byte(`{"norm": "layer"}`), &cfg), `norm "layer"; wanted none, batch`)
 }
 
 func TestBuild(t *testing.T) {

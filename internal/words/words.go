@@ -24,7 +24,7 @@ func (w Choice[T]) Word(v T) string {
 // Marshal does the work of MarshalText.
 func (w Choice[T]) Marshal(v T) ([]byte, error) {
 	if v < 0 || int(v) >= len(w.Words) {
-		return nil, fmt.Errorf("%s %d; wanted %s", w.What, int(v), strings.Join(w.Words, " or "))
+		return nil, fmt.Errorf("%s %d; wanted %s", w.What, int(v), either(w.Words))
 	}
 	return []byte(w.Words[v]), nil
 }
@@ -36,7 +36,16 @@ func (w Choice[T]) Parse(b []byte) (T, error) {
 			return T(v), nil
 		}
 	}
-	return 0, fmt.Errorf("%s %q; wanted %s", w.What, b, strings.Join(w.Words, " or "))
+	return 0, fmt.Errorf("%s %q; wanted %s", w.What, b, either(w.Words))
+}
+
+// either returns "a, b or c".
+func either(names []string) string {
+	last := len(names) - 1
+	if last < 1 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // Count returns "1 film", "2 films".

@@ -272,5 +272,5 @@ func TestBackendErrors(t *testing.T) {
 	var p onnx.Provider
 	require.NoError(t, p.UnmarshalText([]byte("openvino")))
 	require.Equal(t, onnx.OpenVINO, p)
-	require.ErrorContains(t, p.UnmarshalText([]byte("tpu")), `provider "tpu"; wanted cpu or openvino or cuda`)
+	require.ErrorContains(t, p.UnmarshalText([]byte("tpu")), `provider "tpu"; wanted cpu, openvino or cuda`)
 }
