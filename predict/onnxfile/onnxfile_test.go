@@ -440,19 +440,22 @@ func TestNorms(t *testing.T) {
 		checkpoint.FromFloat32("c.weight_orig", v, 2, 3, 2, 1),
 		checkpoint.FromFloat32("c.weight_u", []float32{0.6, 0.8}, 2), checkpoint.FromFloat32("c.weight_v_", unit, 6),
 	}}).Part("c")
-	for norm, want := range map[network.Norm][]float64{
-		network.NormWeight:   {-1.436842441558838, -0.3592106103897095, 1.0178266763687134, 1.7811967134475708},
-		network.NormSpectral: {-0.6048123240470886, -0.15120308101177216, 0.6048123240470886, 1.0584216117858887},
+	for _, c := range []struct {
+		norm network.Norm
+		want []float64
+	}{
+		{network.NormWeight, []float64{-1.436842441558838, -0.3592106103897095, 1.0178266763687134, 1.7811967134475708}},
+		{network.NormSpectral, []float64{-0.6048123240470886, -0.15120308101177216, 0.6048123240470886, 1.0584216117858887}},
 	} {
-		if norm == network.NormSpectral { // both norms have a tensor of this name
+		if c.norm == network.NormSpectral { // both norms have a tensor of this name
 			t := w.all["c.weight_v_"]
 			t.Name = "c.weight_v"
 			w.all["c.weight_v"] = t
 		}
-		k := w.Conv(norm)
+		k := w.Conv(c.norm)
 		require.Equal(t, []int{2, 3, 2, 1}, []int{k.Out, k.In, k.Height, k.Width})
 		for i, at := range []int{0, 3, 8, 11} {
-			require.InDelta(t, want[i], k.Weight[at], 1e-6)
+			require.InDelta(t, c.want[i], k.Weight[at], 1e-6)
 		}
 	}
 }
