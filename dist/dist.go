@@ -98,10 +98,17 @@ func (g *Group) join() error {
 	return nil
 }
 
+// answerTimeout is enough for a store to answer for the first time.
+const answerTimeout = 30 * time.Second
+
 // meet waits until every rank has joined.
 func (g *Group) meet() error {
-	if err := g.store.Set(g.key("here", strconv.Itoa(g.cfg.Rank)), "yes"); err != nil {
+	own := g.key("here", strconv.Itoa(g.cfg.Rank))
+	if err := g.store.Set(own, "yes"); err != nil {
 		return fmt.Errorf("dist: %w", err)
+	}
+	if _, _, err := g.store.Get(own, min(g.cfg.Timeout, answerTimeout)); err != nil {
+		return fmt.Errorf("dist: the store at %s accepts connections but does not answer; if it is that of a torchrun whose PyTorch is of another version than libtorch here, start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: %w", g.cfg.address(), err)
 	}
 	deadline := time.Now().Add(g.cfg.Timeout)
 	for rank := range g.cfg.Size {

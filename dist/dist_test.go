@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -245,6 +246,17 @@ func TestOpenNamesTheAbsent(t *testing.T) {
 	_, err = Open(cfg)
 	require.ErrorContains(t, err, "have not come to 127.0.0.1")
 	require.ErrorContains(t, err, ": 1, 2")
+}
+
+// A store that speaks another protocol is named as such, and is not waited for.
+func TestOpenNamesAForeignStore(t *testing.T) {
+	golden.Processes(t, Available())
+	foreign, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer foreign.Close() // it accepts connections and says nothing
+	_, err = Open(Config{Rank: 1, Size: 2, LocalSize: 1, Host: "127.0.0.1", Port: foreign.Addr().(*net.TCPAddr).Port, Timeout: time.Second})
+	require.ErrorContains(t, err, "does not answer")
+	require.ErrorContains(t, err, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
 }
 
 func TestLaunchInterrupted(t *testing.T) {
