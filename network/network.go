@@ -10,7 +10,7 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// Config are the choices of a network beside its sizes. The zero value is the
+// Config holds the choices of a network other than its sizes. The zero value is the
 // notebook's network, with gradients through the skips; it goes to JSON and comes
 // back equal.
 type Config struct {

@@ -7,7 +7,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// BatchNormOptions are what a batch norm may have beside its width.
+// BatchNormOptions are the optional settings of a batch norm.
 type BatchNormOptions struct {
 	Bias float64 // the initial bias; fastai 1's batchnorm_2d starts at 1e-3
 	Gain Gain

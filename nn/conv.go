@@ -6,7 +6,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// ConvOptions are what a convolution may have beside its sizes.
+// ConvOptions are the optional settings of a convolution.
 type ConvOptions struct {
 	Stride  int64 // 0 means 1
 	Padding int64 // on each side; the zero value pads nothing

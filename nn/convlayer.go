@@ -16,7 +16,7 @@ const (
 	NormSpectral  = network.NormSpectral
 )
 
-// ConvLayerOptions are what a ConvLayer may have beside its sizes.
+// ConvLayerOptions are the optional settings of a ConvLayer.
 type ConvLayerOptions struct {
 	Norm          Norm
 	NoActivation  bool

@@ -21,8 +21,8 @@ var (
 	CPU Device
 	// Meta holds shapes and element types without values: on it a training step
 	// shows, without a GPU, whether an operand is on another device than the rest.
-	// Values cannot be read from it. Convolutions, norms and the optimizers' steps,
-	// of which libtorch 1.13 has no meta form, take as long there as on the CPU.
+	// Values cannot be read from it. libtorch 1.13 has no meta form of convolutions,
+	// norms and the optimizers' steps: they take as long there as on the CPU.
 	Meta = Device{meta: true}
 )
 

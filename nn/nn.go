@@ -64,12 +64,12 @@ type InputError struct {
 
 func (e *InputError) Error() string { return e.Layer + ": " + e.Msg }
 
-// Try calls f and returns libtorch's complaint, if any: the panic of an
-// operation of this package or of gotorch, or what a gotorch function without a
-// result left behind; and the *[InputError] of a layer. Any other panic goes on,
-// so that a bug stays a bug.
+// Try calls f and returns libtorch's error, if there is one: from the panic of an
+// operation of this package or of gotorch, or the error that a gotorch function
+// without a result has stored. It also returns the *[InputError] of a layer. Try does
+// not recover any other panic, so that a bug stays a bug.
 func Try(f func()) (err error) {
-	// What a function left behind waits on its thread.
+	// A stored error belongs to the thread that stored it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer func() {

@@ -24,8 +24,8 @@ type Optimizer interface {
 	// without a gradient, or that is frozen, stays, and does not count the step.
 	Step(hyper []Hyper) error
 
-	// State returns a copy of all that Step remembers. An optimizer of the same
-	// configuration and parameters that loads it goes on to the bit.
+	// State returns a copy of everything that Step remembers. An optimizer with the same
+	// configuration and parameters that loads it makes the same steps, to the bit.
 	State() (*checkpoint.File, error)
 
 	// LoadState replaces what Step remembers. A state of another optimizer, or of

@@ -48,10 +48,11 @@ var opContiguous = shim.NewOp("contiguous")
 
 const channelsLast = 2 // torch.channels_last: the channels of a pixel lie together
 
-// blur averages each pixel with those to the left, above, and left above, of which
-// the first column and row stand for the missing ones. fastai repeats these, as
-// ReplicationPad2d does; an average that leaves the missing ones out is the same
-// without another pass. It has a row and a column more, below and to the right.
+// blur averages each pixel with its neighbours to the left, above, and left above. The
+// first column has no left neighbour and the first row none above. fastai repeats the
+// column and the row there, as ReplicationPad2d does; leaving the missing neighbours
+// out of the average gives the same and saves a pass. The average has one row more
+// below and one column more to the right.
 func blur(x torch.Tensor) torch.Tensor {
 	size := Shape(x)
 	x = call(opAvgPool2d, x, []int64{2, 2}, []int64{1, 1}, []int64{1, 1}, false, false) // neither ceil_mode nor count_include_pad

@@ -435,8 +435,8 @@ func probabilities(e Engine, images []float32, n int, m *Model) ([]float32, erro
 	return prob, nil
 }
 
-// check returns an error for what is no probability: a mask of it would be empty,
-// as if nothing had been found.
+// check returns an error if a value is not a probability. Its mask would be empty, as
+// if nothing had been found.
 func check(prob []float32) error {
 	for i, v := range prob {
 		if !(v >= 0 && v <= 1+1e-5) { // NaN neither

@@ -44,8 +44,9 @@ func (t *Tiles) step() float64 {
 	return 1 - t.Overlap
 }
 
-// starts returns where tiles begin along a side that is no shorter than a tile: as
-// few as the step allows, at even distances, the last one at the end.
+// starts returns the positions at which tiles begin along a side, which must be at least
+// as long as a tile. There are as few tiles as the step allows, at even distances; the
+// last one ends where the side ends.
 func starts(side, tile int, step float64) []int {
 	n := int(math.Ceil(float64(side-tile)/(float64(tile)*step))) + 1
 	at := make([]int, n)

@@ -19,8 +19,8 @@ import (
 
 const bnBias = 1e-3 // fastai 1.0.54, layers.py, batchnorm_2d
 
-// A Net is a U-Net: stages in a row, of which some also read what earlier ones
-// left.
+// A Net is a U-Net: stages that run one after the other. Some of them also read the
+// output of earlier stages.
 type Net struct {
 	cfg     Config
 	encoder encoder.Encoder

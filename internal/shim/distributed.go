@@ -121,7 +121,7 @@ func (g *Group) SumWithGradient(t torch.Tensor) (torch.Tensor, error) {
 }
 
 // A Reducer sums the gradients of parameters over the ranks of a group, in
-// buckets, while the backward pass goes on.
+// buckets, during the backward pass.
 type Reducer struct{ p unsafe.Pointer }
 
 // NewReducer returns a reducer of trained parameters. A bucket is sent when it

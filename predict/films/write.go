@@ -49,7 +49,8 @@ func (w *writer) findings(films []*Film) error {
 	})
 }
 
-// failed writes the films that could not be predicted; without any there is no file.
+// failed writes the list of films that could not be predicted. It writes no file if the
+// list is empty.
 func (w *writer) failed(films []*Film) error {
 	path := w.path("failed.csv")
 	if len(films) == 0 {
@@ -99,7 +100,7 @@ func masks(r *predict.Result, all bool) (m []derived.Mask) {
 	return m
 }
 
-// remark returns what is to be said beside derived.Notice.
+// remark returns the notice that must follow derived.Notice; "" if there is none.
 func remark(r *predict.Result) string {
 	if slices.Contains(r.Notices, predict.PhantomNotice) {
 		return predict.PhantomNotice
@@ -174,7 +175,7 @@ func (w *writer) version() string {
 	return w.model.Digest[:min(len(w.model.Digest), 16)]
 }
 
-// PNG returns a picture as a file whose comment has notices.
+// PNG encodes a picture as a PNG file with the notices in its comment.
 //
 // Source: PNG, third edition, 11.3.3.2.
 func PNG(img image.Image, notices []string) ([]byte, error) {

@@ -176,8 +176,8 @@ func (b batch) Epoch(int, int) iter.Seq2[*feed.Batch, error] {
 	return func(yield func(*feed.Batch, error) bool) { yield(b.Batch, nil) }
 }
 
-// NewArtifact returns the artifact of trained networks, one a fold, whose weights it
-// copies. m says everything else; its Network and Folds are set here.
+// NewArtifact returns the artifact of trained networks, one for each fold. It copies
+// their weights. m holds everything else; NewArtifact sets its Network and Folds.
 func NewArtifact(m predict.Model, nets ...*unet.Net) (*predict.Artifact, error) {
 	a := &predict.Artifact{Model: m}
 	a.Folds = len(nets)

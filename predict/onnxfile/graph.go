@@ -239,7 +239,7 @@ func bytesSize(field protowire.Number, size int64) int64 {
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// identity names a value anew.
+// identity gives a value another name.
 func (g *Graph) identity(x Value, name string) {
 	var m message
 	m.string(nodeInput, string(x))

@@ -111,8 +111,8 @@ func (u *unet) up(x Value, w *Weights, blur bool) Value {
 	return x
 }
 
-// block is a step up of the decoder. What comes from below is no less than 0 already,
-// so that the ReLU behind the joining is needed for the skip alone.
+// block is one decoder block, which doubles the resolution. The upsampled maps are never
+// negative, so the ReLU after the concatenation is applied to the skip alone.
 func (u *unet) block(x, skip Value, w *Weights, blur, attention bool) Value {
 	g := u.g
 	x = u.up(x, w.Part("shuf"), blur) // (N, upC/2, 2h, 2w)

@@ -148,8 +148,8 @@ func (s *Service) picture(e *exchange, draw func(r *predict.Result, side int) (i
 	return e.send(http.StatusOK, pngType, file)
 }
 
-// shrink returns a result whose grey film and masks have no side longer than side
-// pixels, for a screen.
+// shrink reduces a result for a screen: no side of its grey film and its masks is longer
+// than side pixels.
 func shrink(r *predict.Result, side int) (*predict.Result, error) {
 	gray := films.Gray(r.Film.Image)
 	small := *r

@@ -29,7 +29,7 @@ func fail(status int, code, format string, args ...any) *failure {
 	return &failure{status: status, code: code, message: fmt.Sprintf(format, args...)}
 }
 
-// busy is the answer to those for whom there is no place.
+// busy is the answer to a request that finds the queue full.
 func (s *Service) busy() *failure {
 	return fail(http.StatusTooManyRequests, "busy", "%d films are at work or waiting, which is the limit; try again after the seconds of Retry-After", s.opt.Queue)
 }
