@@ -22,7 +22,7 @@ PKG ?= ./...
 BENCH ?= .
 
 # Idle threads of OpenMP and OpenBLAS sleep instead of spinning: several test processes
-# share the cores. A quarter of the tests' processor time went into spinning.
+# share the cores. Spinning took 13 to 31 % of the processor time of the tests measured.
 export OMP_WAIT_POLICY ?= passive
 export OPENBLAS_THREAD_TIMEOUT ?= 4
 # The reference vectors and the real films lie beside the repository. A test that
