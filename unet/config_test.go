@@ -46,10 +46,10 @@ func TestBuild(t *testing.T) {
 			return unet.Build(in, 1, 2, unet.Config{Encoder: "vgg"})
 		},
 		"unet: 0 channels and 2 classes": func() (*unet.Net, error) { return unet.Build(in, 0, 2, unet.Config{Encoder: "resnet18"}) },
-		"network: unknown blur 7": func() (*unet.Net, error) {
+		"network: blur 7; wanted all, inner or none": func() (*unet.Net, error) {
 			return unet.Build(in, 1, 2, unet.Config{Encoder: "resnet18", Blur: 7})
 		},
-		"network: unknown norm -1": func() (*unet.Net, error) {
+		"network: norm -1; wanted none, batch": func() (*unet.Net, error) {
 			return unet.Build(in, 1, 2, unet.Config{Encoder: "resnet18", Norm: -1})
 		},
 		"network: y_range is from 1 to 1": func() (*unet.Net, error) {
