@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -164,8 +165,11 @@ func TestThreads(t *testing.T) {
 func parse(t *testing.T, args ...string) (ensemble.Config, error) {
 	t.Helper()
 	set := flag.NewFlagSet("test", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
 	f := ensemble.NewFlags(set)
-	require.NoError(t, set.Parse(args))
+	if err := set.Parse(args); err != nil {
+		return ensemble.Config{}, err
+	}
 	return f.Config(nil)
 }
 
@@ -214,6 +218,11 @@ func TestFlags(t *testing.T) {
 	c.Data = "films"
 	require.NoError(t, c.Check())
 	require.Equal(t, []string{"augmentation.p_flip", "data", "inference.flip_average", "task.no_mirror"}, c.Differences(ensemble.Default(256, 16, 4)))
+
+	for _, wrong := range [][]string{{"-seed", "12x"}, {"-seed", "-1"}, {"-mean", "0.5;0.2"}, {"-std", "0.2 0.3"}} {
+		_, err = parse(t, wrong...)
+		require.ErrorContains(t, err, "invalid syntax", wrong)
+	}
 
 	_, err = parse(t, "-recipe", "best")
 	require.ErrorContains(t, err, `recipe "best", wanted default or kernel`)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hcunet/hcunet/dist"
@@ -56,7 +57,8 @@ func NewFlags(set *flag.FlagSet) *Flags {
 	set.IntVar(&c.Folds.Number, "folds", c.Folds.Number, "`number` of folds")
 	set.TextVar(&c.Folds.Split, "split", c.Folds.Split, "how images are divided into folds: `random`, area (similar mask areas in all folds) or patient")
 	set.Func("seed", "`seed` of folds, weights, order and transforms (default 2019)", func(s string) error {
-		_, err := fmt.Sscan(s, &c.Seed)
+		v, err := strconv.ParseUint(s, 10, 32)
+		c.Seed = uint32(v)
 		return err
 	})
 	set.Func("mean", "`mean` of the input in [0, 1], used with -std; the default is that of the data's statistics.json, or of the images", number(&c.Input.Mean))
@@ -77,8 +79,8 @@ func number(to *[]float64) func(string) error {
 	return func(s string) error {
 		*to = nil
 		for part := range strings.SplitSeq(s, ",") {
-			var v float64
-			if _, err := fmt.Sscan(part, &v); err != nil {
+			v, err := strconv.ParseFloat(strings.TrimSpace(part), 64)
+			if err != nil {
 				return err
 			}
 			*to = append(*to, v)

@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,8 +62,8 @@ func run(args []string) error {
 	flags.BoolVar(&out.Capture, "capture", false, "also write a DICOM Secondary Capture for each DICOM film")
 	var threshold *float64
 	flags.Func("threshold", "`probability` above which a pixel is in the mask, without the model's other rules", func(s string) error {
-		threshold = new(float64)
-		_, err := fmt.Sscan(s, threshold)
+		v, err := strconv.ParseFloat(s, 64)
+		threshold = &v
 		return err
 	})
 	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
