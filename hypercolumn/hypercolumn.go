@@ -97,18 +97,13 @@ func (c *Columns) reduce(mode nn.Mode, i int, h, w torch.Tensor) torch.Tensor {
 		return nn.Conv(k1.Forward(mode, h), nn.Reshape(v, classes, c.width, 3, 3), constant, 1, 1)
 	}
 	// What a tap sees at a distance arrives from the opposite one: hence the flip.
-	v = nn.Reshape(nn.Transpose(flip(nn.Reshape(v, classes, c.width, taps), 2), 1, 2), classes*taps, c.width)
+	v = nn.Reshape(nn.Transpose(nn.FlipLR(nn.Reshape(v, classes, c.width, taps)), 1, 2), classes*taps, c.width)
 	folded := nn.Reshape(nn.MatMul(v, nn.Reshape(k1.Weight(mode), c.width, -1)), classes*taps, k1.In, 3, 3)
 	each := nn.Conv(h, folded, nn.MatMul(v, k1.Bias), 1, 1) // (N, K*9, h, w)
 	return nn.Add(sumTaps(each), nn.Reshape(constant, classes, 1, 1))
 }
 
-var (
-	opFlip   = nn.NewOp("flip")
-	opCol2Im = nn.NewOp("col2im")
-)
-
-func flip(x torch.Tensor, dim int64) torch.Tensor { return opFlip.Call(x, []int64{dim}) }
+var opCol2Im = nn.NewOp("col2im")
 
 // sumTaps moves each of x's 9 maps for a class (N, K*9, h, w) by its tap's distance
 // and adds them up: (N, K, h, w).
