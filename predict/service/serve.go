@@ -7,8 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // maxHeader bounds the bytes of a request's header.
@@ -45,7 +46,7 @@ func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 			ended <- err
 		}
 	}()
-	go func() { ended <- server.Serve(limit(l, s.opt.Connections)) }()
+	go func() { ended <- server.Serve(netutil.LimitListener(l, s.opt.Connections)) }()
 	select {
 	case err := <-ended:
 		server.Close()
@@ -64,46 +65,4 @@ func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("service: some requests had no answer after %v", s.opt.Grace)
 	}
 	return err
-}
-
-// limit returns a listener that accepts a connection only when fewer than n are open.
-func limit(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, places: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	places chan struct{}
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.places <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.places
-		return nil, err
-	}
-	return &counted{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-// A counted connection gives its place back when it is closed.
-type counted struct {
-	net.Conn
-	leave func()
-}
-
-func (c *counted) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
 }
