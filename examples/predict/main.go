@@ -66,12 +66,10 @@ func run(args []string) error {
 		threshold = &v
 		return err
 	})
-	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
 	flags.Func("folds", "`numbers` of the networks to use, such as 0,2; the default is all", func(s string) (err error) {
 		opt.Folds, err = usage.Numbers(s)
 		return err
 	})
-	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that were trained on such tiles")
 	chosen.Add(flags)
 	flags.IntVar(&out.Workers, "workers", 0, "`films` read at a time; 0 means one more than there are cores")
 	flags.IntVar(&opt.Batch, "batch", 0, "largest number of `films` computed at a time on CUDA; 0 means 8")
@@ -97,17 +95,12 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if *noFlip {
-		opt.Flip = new(bool)
-	}
+	chosen.Apply(&opt)
 	if threshold != nil {
 		opt.Point = &predict.OperatingPoint{}
 		for range a.Point.Rules {
 			opt.Point.Rules = append(opt.Point.Rules, metric.ThresholdRule(*threshold, 0))
 		}
-	}
-	if *tiles {
-		opt.Tiles = &predict.Tiles{}
 	}
 	p, err := predict.New(a, backend, &opt)
 	if err != nil {

@@ -52,8 +52,6 @@ func run(args []string) error {
 	opt := service.Options{Log: slog.New(slog.NewJSONHandler(os.Stderr, nil))}
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	model := flags.String("model", "", "model `file`, as kfold writes it, or export")
-	noFlip := flags.Bool("no-flip", false, "do not average over the mirror image: twice as fast")
-	tiles := flags.Bool("tiles", false, "predict in overlapping tiles at the film's own resolution: for models that learned from such tiles")
 	chosen.Add(flags)
 	flags.IntVar(&opt.Queue, "queue", 16, "`films` at work or waiting, at most; others are answered 429")
 	flags.Int64Var(&opt.MaxBody, "max-body", 64, "`MiB` of a film's file, at most")
@@ -80,12 +78,7 @@ func run(args []string) error {
 		return err
 	}
 	how := predict.Options{MaxPixels: *pixels * 1e6, Queue: opt.Queue}
-	if *noFlip {
-		how.Flip = new(bool)
-	}
-	if *tiles {
-		how.Tiles = &predict.Tiles{}
-	}
+	chosen.Apply(&how)
 	p, err := predict.New(a, backend, &how)
 	if err != nil {
 		return err

@@ -13,11 +13,12 @@ import (
 	"github.com/hcunet/hcunet/predict/onnxfile"
 )
 
-// Names are those of the flags, for the help.
+// Names are the names of the flags that choose an engine, for the help.
 var Names = []string{"engine", "provider", "device", "precision", "threads"}
 
-// Flags choose an engine.
+// Flags choose an engine and how it predicts.
 type Flags struct {
+	noFlip, tiles             bool
 	engine, device, precision string
 	provider                  onnx.Provider
 	threads                   int
@@ -30,6 +31,18 @@ func (f *Flags) Add(set *flag.FlagSet) {
 	set.StringVar(&f.precision, "precision", "float32", "of the network's arithmetic: `float32`, bfloat16, or float16 by libtorch on CUDA")
 	set.IntVar(&f.threads, "threads", 0, "`number` of threads; 0 leaves the library's choice")
 	f.addDevice(set)
+	set.BoolVar(&f.noFlip, "no-flip", false, "do not average over the mirror image: twice as fast")
+	set.BoolVar(&f.tiles, "tiles", false, "predict in overlapping tiles at the film's own resolution: for models that were trained on such tiles")
+}
+
+// Apply sets what the flags -no-flip and -tiles change in opt.
+func (f *Flags) Apply(opt *predict.Options) {
+	if f.noFlip {
+		opt.Flip = new(bool)
+	}
+	if f.tiles {
+		opt.Tiles = &predict.Tiles{}
+	}
 }
 
 // Read reads a model: an artifact, or what an exported ONNX file says of itself.

@@ -45,3 +45,17 @@ func TestBackend(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 }
+
+// Without flags the options stay as they are, and so the model's own settings count.
+func TestApply(t *testing.T) {
+	applied := func(args ...string) (opt predict.Options) {
+		var f Flags
+		set := flag.NewFlagSet("", flag.ContinueOnError)
+		f.Add(set)
+		require.NoError(t, set.Parse(args))
+		f.Apply(&opt)
+		return opt
+	}
+	require.Equal(t, predict.Options{}, applied())
+	require.Equal(t, predict.Options{Flip: new(bool), Tiles: &predict.Tiles{}}, applied("-no-flip", "-tiles"))
+}
