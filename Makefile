@@ -78,7 +78,7 @@ arrows:
 	@scripts/arrows
 
 # The whole path on drawings, small: films and masks, the prepared folder, the
-# ensemble, what it finds on films it has not seen. Five to twelve minutes on two cores.
+# ensemble, what it finds on films it has not seen. Five to twelve minutes on two free cores.
 DEMO := build/demo
 DEMO_RUN ?= runs/demo
 
