@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/metric"
@@ -134,7 +135,7 @@ func NamesDigest(names []string) string {
 // Versions returns those of this library and of Go in this program; others may be
 // added.
 func Versions() map[string]string {
-	v := map[string]string{"go": runtime.Version()}
+	v := map[string]string{"go": strings.TrimPrefix(runtime.Version(), "go")}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range append(info.Deps, &info.Main) {
 			if m.Path == "github.com/hcunet/hcunet" && m.Version != "" {
