@@ -17,7 +17,8 @@ import (
 //
 // If a fold fails, the others save their state and stop; when ctx is done, all do,
 // and the error is an *[Interrupted]. In both cases Options.Resume continues all
-// folds.
+// folds, unless no fold had come so far as to make the folder: then there is nothing
+// to continue, and the same call begins again.
 func TrainApart(ctx context.Context, cfg Config, opt Options, devices []nn.Device, argv func(fold int, device nn.Device) []string) error {
 	if !opt.Resume && begun(opt.Out) {
 		return fmt.Errorf("the output folder %s holds a run already; continue it with -resume, or choose another folder", opt.Out)
