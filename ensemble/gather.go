@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hcunet/hcunet/data"
-	"github.com/hcunet/hcunet/data/maskcsv"
 	"github.com/hcunet/hcunet/data/resize"
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/internal/random"
@@ -17,7 +15,6 @@ import (
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/predict"
 	"github.com/hcunet/hcunet/predict/libtorch"
-	"github.com/hcunet/hcunet/rle"
 )
 
 // A Result holds the scores of a run.
@@ -210,7 +207,7 @@ func (r *run) predictTest(ctx context.Context, a *predict.Artifact, res *Result)
 	if err != nil {
 		return err
 	}
-	rows := make([][]maskcsv.Row, len(res.Classes))
+	found := newSubmission(&a.Model, r.cfg.Inference.NotebookRuns)
 	r.opt.Progress.Start("test images", r.test.Len())
 	defer r.opt.Progress.End()
 	size, area := r.cfg.Task.Outputs()*r.cfg.Size*r.cfg.Size, r.cfg.Size*r.cfg.Size
@@ -232,16 +229,8 @@ func (r *run) predictTest(ctx context.Context, a *predict.Artifact, res *Result)
 				if err := add(classes[len(classes)-len(res.Classes):]); err != nil { // without the background
 					return err
 				}
-				masks, err := a.Masks(one, r.geometry(index))
-				if err != nil {
-					return fmt.Errorf("%s: %w", r.test.Name(index), err)
-				}
-				for c, mask := range masks {
-					runs := rle.Encode(mask, &rle.Options{Empty: rle.Blank, Kernel: r.cfg.Inference.NotebookRuns})
-					rows[c] = append(rows[c], maskcsv.Row{ID: r.test.Name(index), Runs: runs})
-					if runs != "" {
-						res.Classes[c].TestMasks++
-					}
+				if err := found.add(r.test.Name(index), one, r.geometry(index)); err != nil {
+					return err
 				}
 				r.opt.Progress.Add(1)
 			}
@@ -251,19 +240,10 @@ func (r *run) predictTest(ctx context.Context, a *predict.Artifact, res *Result)
 	if err != nil {
 		return err
 	}
-	for c, class := range res.Classes {
-		name := "submission.csv"
-		if len(res.Classes) > 1 {
-			if name, err = data.FileName("submission_" + class.Name); err != nil {
-				return err
-			}
-			name += ".csv"
-		}
-		if err := maskcsv.SaveSubmission(r.out.path("%s", name), rows[c]); err != nil {
-			return err
-		}
+	for c := range res.Classes {
+		res.Classes[c].TestMasks = found.masks[c]
 	}
-	return nil
+	return found.save(r.out)
 }
 
 // geometry returns where the film of a test image lies in the image that the

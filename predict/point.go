@@ -60,7 +60,7 @@ func (p OperatingPoint) Masks(prob []float32, t data.Task) [][]uint8 {
 		masks[i] = make([]uint8, area)
 		r.Apply(masks[i], of(first+i), 1)
 	}
-	if t.Output == data.Sigmoid {
+	if t.Output == data.Sigmoid || len(masks) == 1 && !p.Argmax {
 		return masks
 	}
 	for j := range area {

@@ -1,13 +1,53 @@
 package rle
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
 )
 
-// kernelAppend encodes as the challenge's helper does; see Options.Kernel.
+// kernelAppend encodes as the challenge's helper does; see Options.Kernel. For a mask
+// of 0 and 255 these are all runs but one that reaches the last pixel.
 func kernelAppend(dst []byte, pix []uint8, stride, w, h int, order Order) []byte {
+	if !onlyExtremes(pix, stride, w, h) {
+		return kernelAppendGrey(dst, pix, stride, w, h, order)
+	}
+	e := edges(pix, stride, w, h, order)
+	before, end := len(dst), 0 // end of the previous run
+	for i := 0; i+1 < len(e) && e[i+1] < w*h; i += 2 {
+		dst = appendPair(dst, e[i]-end, e[i+1]-e[i], len(dst) == before)
+		end = e[i+1]
+	}
+	return dst
+}
+
+// onlyExtremes returns whether all pixels are 0 or 255.
+func onlyExtremes(pix []uint8, stride, w, h int) bool {
+	for y := range h {
+		row := pix[y*stride:][:w]
+		if y > 0 && bytes.Equal(row, pix[(y-1)*stride:][:w]) {
+			continue
+		}
+		x := 0
+		for ; x+8 <= w; x += 8 {
+			v := binary.LittleEndian.Uint64(row[x:])
+			if nonZero(v)>>7*255 != v {
+				return false
+			}
+		}
+		for ; x < w; x++ {
+			if row[x] != 0 && row[x] != 255 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// kernelAppendGrey is the helper's loop, pixel by pixel.
+func kernelAppendGrey(dst []byte, pix []uint8, stride, w, h int, order Order) []byte {
 	outer, inner := w, h // columns, and pixels per column
 	outerStep, innerStep := 1, stride
 	if order == RowMajor {

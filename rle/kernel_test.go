@@ -3,6 +3,7 @@ package rle
 import (
 	"encoding/json"
 	"image"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -150,4 +151,28 @@ func gray(t *testing.T, arrays map[string]checkpoint.Tensor, name string) *image
 	require.True(t, ok, name)
 	require.Len(t, a.Shape, 2, name)
 	return &image.Gray{Pix: a.Data, Stride: a.Shape[1], Rect: image.Rect(0, 0, a.Shape[1], a.Shape[0])}
+}
+
+// Masks of 0 and 255 are encoded by their edges, with the text of the helper's loop;
+// one other value anywhere in the mask, and the loop itself is taken.
+func TestKernelEdges(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		w, h := 1+r.IntN(20), 1+r.IntN(9)
+		m := image.NewGray(image.Rect(0, 0, w+r.IntN(3), h)).SubImage(image.Rect(0, 0, w, h)).(*image.Gray)
+		v := uint8(0)
+		for i := range m.Pix {
+			if r.IntN(5) == 0 {
+				v = ^v
+			}
+			m.Pix[i] = v
+		}
+		for _, order := range []Order{ColumnMajor, RowMajor} {
+			require.Equal(t, string(kernelAppendGrey(nil, m.Pix, m.Stride, w, h, order)),
+				Encode(m, &Options{Kernel: true, Empty: Blank, Order: order}), "%dx%d %v", w, h, m.Pix)
+		}
+		require.True(t, onlyExtremes(m.Pix, m.Stride, w, h))
+		m.Pix[m.PixOffset(r.IntN(w), r.IntN(h))] = uint8(1 + r.IntN(254))
+		require.False(t, onlyExtremes(m.Pix, m.Stride, w, h))
+	}
 }
