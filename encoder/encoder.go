@@ -1,9 +1,9 @@
-// Package encoder defines the encoder of a segmentation network, and is a
-// registry of encoders by name, with their widths, strides, layer groups and
-// published weights.
+// Package encoder defines the interface of a segmentation network's encoder and keeps a
+// registry of encoders by name, with their widths, strides, layer groups and published
+// weights.
 //
-// The package of an encoder registers its kinds when it is imported, like the
-// formats of package image:
+// The package of an encoder registers its kinds when it is imported, as packages of
+// image formats register with package image:
 //
 //	import _ "github.com/hcunet/hcunet/resnet"
 package encoder
@@ -32,7 +32,8 @@ type Encoder interface {
 	// has Kind().Widths[i] channels; its size is that of the image divided by
 	// Kind().Strides[i], rounded up.
 	Features(mode nn.Mode, x torch.Tensor) []torch.Tensor
-	// LoadWeights copies published weights of this kind, without their classifier.
+	// LoadWeights copies published weights of this kind into the encoder. It ignores the
+	// weights of a classifier.
 	LoadWeights(f *checkpoint.File) error
 }
 
@@ -40,7 +41,7 @@ type Encoder interface {
 type Kind struct {
 	Name    string  // such as "resnet34"
 	Widths  []int64 // channels of each map
-	Strides []int64 // of each map: the width of one of its pixels in pixels of the image
+	Strides []int64 // of each map: how many pixels of the image one of its pixels is wide
 
 	// Groups is the number of layer groups, each of which has its own learning rate.
 	// Group returns the group of a tensor by its name in the state of the encoder,
@@ -49,17 +50,18 @@ type Kind struct {
 	Group  func(name string) int
 
 	Weights []Weights // published weights, the newest first
-	New     func(in *nn.Init, channels int64) Encoder
+	// New returns an encoder with random weights for images of the given number of channels.
+	New func(in *nn.Init, channels int64) Encoder
 }
 
 // Weights describes published weights of an encoder.
 type Weights struct {
 	Name      string    // file name without extension, such as "resnet34-b627a593"
-	Mean, Std []float64 // of the training images, per channel, for values in [0, 1]
+	Mean, Std []float64 // of each channel of the training images, for values in [0, 1]
 }
 
-// SHA256 returns the first digits of the SHA-256 of the file, which torchvision
-// puts after the last hyphen of the name.
+// SHA256 returns the first hexadecimal digits of the file's SHA-256. torchvision writes
+// them after the last hyphen of the name.
 func (w Weights) SHA256() string { return w.Name[strings.LastIndexByte(w.Name, '-')+1:] }
 
 var (
@@ -67,8 +69,8 @@ var (
 	kinds = map[string]Kind{}
 )
 
-// Register adds a kind to the registry. It panics if the kind is incomplete or
-// its name is taken.
+// Register adds a kind to the registry. It panics if the kind is incomplete or a kind of
+// that name is already registered.
 func Register(k Kind) {
 	mutex.Lock()
 	defer mutex.Unlock()

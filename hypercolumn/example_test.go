@@ -8,8 +8,9 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Two decoder maps, of 8 and 4 channels, join a full-size map of 3 channels; a
-// 1x1 convolution of all makes two classes. Project spares the joined tensor.
+// Two decoder maps of 8 and 4 channels are reduced to 3 channels and concatenated with a
+// full-size map of 3 channels; a 1x1 convolution computes the scores of two classes.
+// Project computes the same scores without the concatenated tensor.
 func Example() {
 	in := nn.NewInit(nn.CPU, 0)
 	columns := hypercolumn.New(in, []int64{8, 4}, 3)

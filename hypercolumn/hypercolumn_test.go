@@ -11,8 +11,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A scene is columns for three maps of falling width and rising size, joined to
-// a map x of width channels, and a 1x1 convolution to some classes.
+// A scene has columns for three maps of falling width and rising size, a map x of width
+// channels, and the weight and bias of a 1x1 convolution to some classes.
 type scene struct {
 	columns      *hypercolumn.Columns
 	maps         []torch.Tensor
@@ -40,12 +40,12 @@ func newScene(t *testing.T, width, classes int64) scene {
 	}
 	s := scene{
 		columns: hypercolumn.New(in, []int64{7, 5, 4}, width),
-		maps:    []torch.Tensor{random(2, 7, 1, 2), random(2, 5, 3, 5), random(2, 4, 6, 10)}, // 3x5 is no power of 2 below 12x20
+		maps:    []torch.Tensor{random(2, 7, 1, 2), random(2, 5, 3, 5), random(2, 4, 6, 10)}, // 1x2 and 3x5 are not 12x20 divided by a power of 2 on both axes
 		x:       random(2, width, 12, 20),
 		weight:  random(classes, 4*width, 1, 1),
 		bias:    random(classes),
 	}
-	for _, p := range nn.Parameters(s.columns) { // biases start at 0, which would hide them
+	for _, p := range nn.Parameters(s.columns) { // also the biases, which start at 0, where an error in them would not show
 		v := make([]float32, len(values(t, p.Tensor)))
 		for i := range v {
 			v[i] = float32(r.NormFloat64())
@@ -73,7 +73,7 @@ func values(t *testing.T, x torch.Tensor) []float64 {
 	return v
 }
 
-// gradients returns scores and all gradients of sum(scores²).
+// gradients returns the scores, and the gradients of sum(scores²) for all leaves.
 func (s scene) gradients(t *testing.T, forward func() torch.Tensor) (out [][]float64) {
 	require.NoError(t, nn.DropGrad(s.leaves()))
 	require.NoError(t, nn.Try(func() {
@@ -91,8 +91,8 @@ func (s scene) gradients(t *testing.T, forward func() torch.Tensor) (out [][]flo
 	return out
 }
 
-// The folded head is the unfolded one: scores and every gradient; with fewer maps
-// for the taps of all classes than the columns are wide, and with more.
+// The folded head gives the same scores and gradients as the plain one, both where the
+// 9 maps for each class are fewer than the width of the columns and where they are more.
 func TestFolding(t *testing.T) {
 	for name, s := range map[string]scene{"taps": newScene(t, 20, 2), "columns": newScene(t, 6, 3)} {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestFolding(t *testing.T) {
 			require.Equal(t, len(slow), len(fast))
 			worst := 0.0
 			for i := range slow {
-				// Float64, a few hundred terms a sum.
+				// Float64; each sum has a few hundred terms.
 				worst = max(worst, golden.Close(t, "tensor", fast[i], slow[i], 1e-13))
 			}
 			t.Logf("worst error %.2g", worst)
@@ -123,8 +123,8 @@ func TestWidth(t *testing.T) {
 	require.Equal(t, []int64{2, 24, 12, 20}, nn.Shape(s.columns.Forward(nn.Eval, s.maps, s.x)))
 }
 
-// A wrong number of maps is the programmer's error; wrong shapes are reported
-// by libtorch.
+// A wrong number of maps is a panic that Try does not recover; wrong shapes are an error
+// of libtorch.
 func TestWrongMaps(t *testing.T) {
 	s := newScene(t, 6, 3)
 	require.Panics(t, func() { _ = nn.Try(func() { s.columns.Forward(nn.Eval, s.maps[1:], s.x) }) })

@@ -6,7 +6,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// adamRule keeps decaying averages of the gradient and of its square.
+// adamRule keeps exponential moving averages of the gradient and of its square.
 var adamRule = rule{
 	state:  []string{"exp_avg", "exp_avg_sq"},
 	counts: func(Hyper) bool { return true },

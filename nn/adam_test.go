@@ -25,8 +25,8 @@ func randomParams(tb testing.TB, dtype DType, shapes ...[]int64) []Named {
 	return params
 }
 
-// backward gives params the gradient of the sum of their cubes over 3, their
-// square, times scale.
+// backward adds scale*p² to the gradient of each parameter p: the gradient of
+// scale/3 times the sum of p³.
 func backward(tb testing.TB, params []Named, scale float64) {
 	tb.Helper()
 	require.NoError(tb, Try(func() {
@@ -39,7 +39,8 @@ func backward(tb testing.TB, params []Named, scale float64) {
 	}))
 }
 
-// TestAdamPaper holds the list operators against the formulas, number by number.
+// TestAdamPaper compares Step with the formulas of the paper, computed number by
+// number.
 func TestAdamPaper(t *testing.T) {
 	for _, c := range []OptimizerConfig{
 		DefaultAdam(),
@@ -89,14 +90,15 @@ func TestAdamPaper(t *testing.T) {
 			for i, p := range params {
 				got, err := Slice[float64](p.Tensor)
 				require.NoError(t, err)
-				// Twelve steps of a few roundings; the values are around 0.1.
+				// Each of the twelve steps rounds a few times; the values are around 0.1.
 				require.InDeltaSlice(t, want[i], got, 1e-15)
 			}
 		})
 	}
 }
 
-// A parameter without a gradient, or frozen, stays, and counts its own steps.
+// A parameter that is frozen or has no gradient is not changed, and the step does not
+// count for it.
 func TestAdamSkips(t *testing.T) {
 	params := randomParams(t, Double, []int64{2}, []int64{2}, []int64{2})
 	adam, err := DefaultAdam().New([][]Named{params})
@@ -115,8 +117,8 @@ func TestAdamSkips(t *testing.T) {
 	require.Equal(t, before[1], values(1))
 	require.Equal(t, before[2], values(2))
 
-	// The first step of Adam is the rate, whatever the gradient; had p2 counted
-	// the step that it did not take, its own first would be another.
+	// Adam's first step has the size of the rate, whatever the gradient. It would have
+	// another size if the step before had counted for p2.
 	backward(t, params[2:], 1)
 	require.NoError(t, adam.Step(h))
 	for i, v := range values(2) {
@@ -125,8 +127,8 @@ func TestAdamSkips(t *testing.T) {
 	require.ErrorContains(t, adam.Step(nil), "0 groups of values for 1 groups of parameters")
 }
 
-// Clipping scales all gradients by one factor, to the limit; it leaves what is
-// below the limit, and what is not a number.
+// Clipping multiplies all gradients by one factor, so that their norm is the limit.
+// Gradients whose norm is below the limit do not change.
 func TestClipGradNorm(t *testing.T) {
 	params := randomParams(t, Double, []int64{3}, []int64{2, 2})
 	norm, err := ClipGradNorm(params, 1)
@@ -134,7 +136,7 @@ func TestClipGradNorm(t *testing.T) {
 	require.Zero(t, norm, "no gradient, no norm")
 	CopyInto(params[0].Tensor, Full(CPU, Double, 1, 3))
 	CopyInto(params[1].Tensor, Full(CPU, Double, 2, 2, 2))
-	backward(t, params, 1) // three times 1 and four times 4
+	backward(t, params, 1) // the gradients are three times 1 and four times 4
 	norm, err = ClipGradNorm(params, 100)
 	require.NoError(t, err)
 	require.InEpsilon(t, 8.18535277187245, norm, 1e-15) // sqrt(3 + 64)
@@ -159,7 +161,8 @@ func TestClipGradNorm(t *testing.T) {
 	require.False(t, ok)
 }
 
-// network is as many parameters, in as many tensors, as the notebook's network has.
+// layers returns about as many numbers, in as many tensors, as the notebook's network
+// has, with gradients.
 func layers(tb testing.TB) []Named {
 	shapes := make([][]int64, 174)
 	for i := range shapes {

@@ -2,17 +2,18 @@ package nn
 
 import torch "github.com/wangkuiyi/gotorch"
 
-// A SelfAttention adds to each pixel a learned mixture of all pixels, weighted by
-// the softmax of query-key products; gamma scales it and starts at 0.
+// A SelfAttention adds to each pixel a weighted sum of the value vectors of all
+// pixels. The weights are the softmax of the products of queries and keys. The sum is
+// scaled by the parameter gamma, which starts at 0.
 //
 // Source: Zhang et al. 2018, https://arxiv.org/abs/1805.08318; fastai 1.0.54,
-// layers.py, SelfAttention (the softmax runs over the queries' dimension).
+// layers.py, SelfAttention (the softmax runs over the dimension of the queries).
 type SelfAttention struct {
 	gamma             torch.Tensor // (1)
 	query, key, value *pointwise
 }
 
-// NewSelfAttention returns a layer of c channels, at least 8.
+// NewSelfAttention returns a layer of c channels. It panics if c is below 8.
 func NewSelfAttention(in *Init, c int64) *SelfAttention {
 	return &SelfAttention{
 		gamma: in.param([]float32{0}, 1),
@@ -22,7 +23,8 @@ func NewSelfAttention(in *Init, c int64) *SelfAttention {
 	}
 }
 
-// Forward returns gamma*attention(x) + x.
+// Forward returns gamma*attention(x) + x for x (N, C, H, W). The weights take memory
+// for N*(H*W)² numbers.
 func (a *SelfAttention) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	size := Shape(x)
 	x = Reshape(x, size[0], size[1], -1) // (N, C, HW)
@@ -42,8 +44,8 @@ func (a *SelfAttention) Walk(w Walker) {
 
 func (a *SelfAttention) String() string { return "SelfAttention" }
 
-// A pointwise is a spectrally normalized 1x1 convolution of sequences, without
-// bias.
+// A pointwise is a one-dimensional convolution with kernel size 1 and spectral norm,
+// without bias.
 type pointwise struct {
 	weight weight // (Out, In, 1)
 	out    int64

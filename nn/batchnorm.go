@@ -9,7 +9,7 @@ import (
 
 // BatchNormOptions are the optional settings of a batch norm.
 type BatchNormOptions struct {
-	Bias float64 // the initial bias; fastai 1's batchnorm_2d starts at 1e-3
+	Bias float64 // the initial bias; 1e-3 in fastai 1's batchnorm_2d
 	Gain Gain
 }
 
@@ -18,23 +18,24 @@ type Gain int
 
 const (
 	GainOne  Gain = iota // 1
-	GainZero             // 0, so that a residual branch starts as nothing
+	GainZero             // 0, so that a residual branch adds nothing at the start
 )
 
-// A BatchNorm2d normalizes each channel of (N, C, H, W): over the batch in
-// training, by running statistics in evaluation. The running variance takes the
-// unbiased batch variance.
+// A BatchNorm2d normalizes each channel of (N, C, H, W): by the statistics of the
+// batch in training, by running statistics in evaluation. The running variance is
+// updated with the unbiased variance of the batch.
 //
 // Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167; eps and
 // momentum as torch.nn.BatchNorm2d.
 type BatchNorm2d struct {
 	C            int64
-	Momentum     float64 // weight of a new batch in the running statistics
+	Momentum     float64 // in [0, 1]: weight of a new batch in the running statistics
 	weight, bias torch.Tensor
 	mean, var_   torch.Tensor
 	batches      torch.Tensor // int64, counts training batches
 
-	// sum adds a tensor up over the processes that train together; nil for one.
+	// sum returns the sum of a tensor over all processes of a training; nil if there
+	// is one process, or if each normalizes by its own batch.
 	sum func(torch.Tensor) torch.Tensor
 }
 
@@ -68,8 +69,8 @@ var (
 	opAddScalar_ = shim.NewOp("add_.Scalar")
 )
 
-// Forward normalizes x: in Train by its own statistics, which it adds to the
-// running ones, in Eval by the running ones.
+// Forward normalizes x (N, C, H, W): in Train by the statistics of x, with which it
+// also updates the running statistics; in Eval by the running statistics.
 func (b *BatchNorm2d) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	if mode == Train {
 		run(opAddScalar_, b.batches, 1)

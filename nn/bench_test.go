@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Sixteen images of 256x256 with three channels, and their masks.
+// BenchmarkWarp transforms 16 images of 256x256 pixels with three channels, and their
+// masks.
 func BenchmarkWarp(b *testing.B) {
 	const n, c, size = 16, 3, 256
 	r := rand.New(rand.NewPCG(1, 0))
@@ -32,8 +33,8 @@ func BenchmarkWarp(b *testing.B) {
 	}
 }
 
-// The notebook's network has 43 million parameters, most of them in kernels of
-// some millions.
+// BenchmarkAdam updates 42 million parameters in kernels of 2.4 million. The notebook's
+// network has 43 million, most of them in kernels of about this size.
 func BenchmarkAdam(b *testing.B) {
 	var parameters []nn.Named
 	for i := range 18 {

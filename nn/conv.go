@@ -8,30 +8,32 @@ import (
 
 // ConvOptions are the optional settings of a convolution.
 type ConvOptions struct {
-	Stride  int64 // 0 means 1
-	Padding int64 // on each side; the zero value pads nothing
-	// Dilation is the distance between the pixels that a kernel sees; 0 means 1.
+	Stride  int64 // in pixels; 0 means 1
+	Padding int64 // pixels of zeros added on each side; the zero value adds none
+	// Dilation is the distance between neighbouring pixels under the kernel; 0 means 1.
 	Dilation int64
-	// Groups divides input and output channels into as many convolutions side by
-	// side; 0 means 1. It must divide both.
+	// Groups is the number of independent convolutions into which the input and output
+	// channels are divided; 0 means 1. It must divide both numbers of channels.
 	Groups int64
-	NoBias bool    // no added constant per output channel
-	Init   Kaiming // the law of the initial weights; biases start at 0
-	Norm   Norm    // NormWeight or NormSpectral; the other kinds leave the kernel alone
-	ICNR   int64   // r > 1 starts groups of r*r output channels equal; see PixelShuffleICNR
+	NoBias bool    // no bias is added to the output channels
+	Init   Kaiming // the distribution of the initial weights; biases start at 0
+	Norm   Norm    // NormWeight or NormSpectral; the other kinds do not change the kernel
+	ICNR   int64   // r > 1: groups of r*r output channels start with equal weights; see PixelShuffleICNR
 }
 
 // A Conv2d is a two-dimensional convolution: (N, In, H, W) to (N, Out, H', W')
 // with H' = (H + 2*padding - dilation*(kernel-1) - 1)/stride + 1.
 type Conv2d struct {
 	In, Out, Kernel  int64
-	Bias             torch.Tensor // (Out), without a handle if there is none
+	Bias             torch.Tensor // (Out); the zero torch.Tensor if there is no bias
 	weight           weight
 	stride, padding  int64
 	dilation, groups int64
 }
 
-// NewConv2d returns a convolution with a square kernel; opt may be nil.
+// NewConv2d returns a convolution with a square kernel of kernel x kernel pixels; opt
+// may be nil. It panics if inC, outC or kernel is below 1, or if opt.Groups does not
+// divide inC and outC.
 func NewConv2d(in *Init, inC, outC, kernel int64, opt *ConvOptions) *Conv2d {
 	checkWidths("Conv2d", inC, outC, kernel)
 	o := ConvOptions{}
@@ -42,7 +44,7 @@ func NewConv2d(in *Init, inC, outC, kernel int64, opt *ConvOptions) *Conv2d {
 		In: inC, Out: outC, Kernel: kernel,
 		stride: max(o.Stride, 1), padding: o.Padding, dilation: max(o.Dilation, 1), groups: checkGroups("Conv2d", o.Groups, inC, outC),
 	}
-	seen := inC / c.groups // input channels of an output channel
+	seen := inC / c.groups // number of input channels that an output channel depends on
 	var values []float32
 	if o.ICNR > 1 {
 		values = in.icnr(outC, seen, kernel, o.ICNR)
@@ -56,15 +58,16 @@ func NewConv2d(in *Init, inC, outC, kernel int64, opt *ConvOptions) *Conv2d {
 	return c
 }
 
-// Forward convolves x.
+// Forward convolves x (N, In, H, W). It panics with an *InputError if x has another
+// shape.
 func (c *Conv2d) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	checkChannels("Conv2d", x, c.In)
 	return call(opConv2d, x, c.Weight(mode), c.Bias, []int64{c.stride, c.stride}, []int64{c.padding, c.padding},
 		[]int64{c.dilation, c.dilation}, c.groups)
 }
 
-// checkGroups returns how many groups n means, and panics if they do not divide
-// the channels.
+// checkGroups returns the number of groups, 1 for n = 0, and panics if it does not
+// divide each number of channels.
 func checkGroups(layer string, n int64, channels ...int64) int64 {
 	n = max(n, 1)
 	for _, c := range channels {
@@ -82,12 +85,13 @@ func checkChannels(layer string, x torch.Tensor, c int64) {
 	}
 }
 
-// Weight returns the kernel in effect, (Out, In/groups, Kernel, Kernel): the parameter
-// itself, or what the weight's norm makes of its parameters. A spectral norm
-// improves its singular vectors at each call in Train.
+// Weight returns the kernel that Forward uses, (Out, In/groups, Kernel, Kernel): the
+// parameter itself, or the kernel that a weight norm or spectral norm computes from
+// its parameters. A spectral norm improves its singular vectors at each call in Train.
 func (c *Conv2d) Weight(mode Mode) torch.Tensor { return c.weight.value(mode) }
 
-// Conv convolves x with a weight (Out, In, kh, kw); bias may have no handle.
+// Conv convolves x (N, In, H, W) with a weight (Out, In, kh, kw) and adds bias (Out),
+// if it is not the zero torch.Tensor.
 func Conv(x, weight, bias torch.Tensor, stride, padding int64) torch.Tensor {
 	return call(opConv2d, x, weight, bias, []int64{stride, stride}, []int64{padding, padding})
 }

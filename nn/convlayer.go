@@ -5,7 +5,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Norm is the kind of normalization in a block of layers.
+// A Norm is the kind of normalization in a block of layers; package network describes
+// the constants.
 type Norm = network.Norm
 
 const (
@@ -20,12 +21,12 @@ const (
 type ConvLayerOptions struct {
 	Norm          Norm
 	NoActivation  bool
-	SelfAttention bool  // a SelfAttention at the end
+	SelfAttention bool  // adds a SelfAttention at the end
 	ICNR          int64 // see ConvOptions
 }
 
-// A ConvLayer is convolution, ReLU, batch norm and self-attention, as far as
-// asked for, in this order.
+// A ConvLayer is a convolution, followed, where the options ask for them, by ReLU,
+// batch norm and self-attention, in this order.
 //
 // Source: fastai 1.0.54, layers.py, conv_layer.
 type ConvLayer struct {
@@ -33,7 +34,8 @@ type ConvLayer struct {
 	Conv *Conv2d
 }
 
-// NewConvLayer returns a layer with stride 1 that keeps the image's size.
+// NewConvLayer returns a layer with stride 1 that keeps height and width; kernel is
+// odd.
 func NewConvLayer(in *Init, inC, outC, kernel int64, opt ConvLayerOptions) *ConvLayer {
 	bn := opt.Norm == NormBatch || opt.Norm == NormBatchZero
 	conv := NewConv2d(in, inC, outC, kernel, &ConvOptions{
@@ -52,13 +54,14 @@ func NewConvLayer(in *Init, inC, outC, kernel int64, opt ConvLayerOptions) *Conv
 	return l
 }
 
-// A ResBlock adds two convolution layers to its input. Channels stay; with
-// bottle the inner width is half.
+// A ResBlock is a residual block: it adds the output of two convolution layers to its
+// input. The shape stays the same.
 //
 // Source: fastai 1.0.54, layers.py, res_block.
 type ResBlock struct{ conv1, conv2 *ConvLayer }
 
-// NewResBlock returns a block of c channels.
+// NewResBlock returns a block of c channels; with bottle there are c/2 channels
+// between its two convolutions.
 func NewResBlock(in *Init, c int64, norm Norm, bottle bool) *ResBlock {
 	inner := c
 	if bottle {
@@ -75,7 +78,7 @@ func (r *ResBlock) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	return Add(x, r.conv2.Forward(mode, r.conv1.Forward(mode, x)))
 }
 
-// Walk shows the layers as fastai's SequentialEx does.
+// Walk shows the layers under the names of fastai's SequentialEx.
 func (r *ResBlock) Walk(w Walker) { w.Child("layers", List{r.conv1, r.conv2, Leaf("MergeLayer()")}) }
 
 func (r *ResBlock) String() string { return "SequentialEx" }

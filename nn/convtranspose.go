@@ -7,7 +7,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A ConvTranspose2d is the transpose of a convolution, which enlarges a map:
+// A ConvTranspose2d is a transposed convolution, which enlarges a feature map from
 // (N, In, H, W) to (N, Out, H', W') with H' = (H-1)*stride - 2*padding + kernel.
 type ConvTranspose2d struct {
 	In, Out, Kernel int64
@@ -19,13 +19,14 @@ var opConvTranspose2d = shim.NewOp("conv_transpose2d.input")
 
 // ConvTransposeOptions are the optional settings of a ConvTranspose2d.
 type ConvTransposeOptions struct {
-	Stride  int64 // 0 means the kernel's size, so that windows touch
-	Padding int64 // rows and columns that the result loses on each side
+	Stride  int64 // in output pixels; 0 means the kernel size, so that windows do not overlap
+	Padding int64 // number of rows and columns removed from each side of the result
 }
 
 // NewConvTranspose2d returns a transposed convolution with a square kernel; opt may
-// be nil. With kernel 2 it then doubles a map. Weights start by the law of
-// [Kaiming], for the input channels and kernel positions that an output pixel sees.
+// be nil. With kernel 2 and nil options it doubles height and width. The initial
+// weights are normal with variance 2/fan (see [Kaiming]), where fan is the number of
+// input channels times the number of kernel positions that reach one output pixel.
 func NewConvTranspose2d(in *Init, inC, outC, kernel int64, opt *ConvTransposeOptions) *ConvTranspose2d {
 	stride, padding := kernel, int64(0)
 	if opt != nil {
@@ -43,7 +44,8 @@ func NewConvTranspose2d(in *Init, inC, outC, kernel int64, opt *ConvTransposeOpt
 	}
 }
 
-// Forward enlarges x.
+// Forward enlarges x (N, In, H, W). It panics with an *InputError if x has another
+// shape.
 func (c *ConvTranspose2d) Forward(_ Mode, x torch.Tensor) torch.Tensor {
 	checkChannels("ConvTranspose2d", x, c.In)
 	return call(opConvTranspose2d, x, c.weight, c.bias, []int64{c.stride, c.stride}, []int64{c.padding, c.padding})

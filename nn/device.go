@@ -9,7 +9,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Device is where a tensor lives. The zero value is the CPU.
+// A Device is the CPU, a CUDA device or the meta device. The zero value is the CPU.
 type Device struct {
 	cuda  bool
 	index int
@@ -17,18 +17,18 @@ type Device struct {
 }
 
 var (
-	// CPU is the processor's memory.
+	// CPU is the processor and its memory.
 	CPU Device
-	// Meta holds shapes and element types without values: on it a training step
-	// shows, without a GPU, whether an operand is on another device than the rest.
-	// Values cannot be read from it. libtorch 1.13 has no meta form of convolutions,
-	// norms and the optimizers' steps: they take as long there as on the CPU.
+	// Meta is a device whose tensors have shapes and element types but no values, which
+	// therefore cannot be read. A training step on it shows, without a GPU, whether an
+	// operand is on the wrong device. libtorch 1.13 has no meta kernels for
+	// convolutions, norms and optimizer steps, so they take as long as on the CPU.
 	Meta = Device{meta: true}
 )
 
-// ParseDevice reads "cpu", "cuda", "cuda:N", or "auto" for the first CUDA device
-// where there is one and the CPU elsewhere. A CUDA device that is not there is an
-// error.
+// ParseDevice reads "cpu", "cuda:N" with N from 0, "cuda" for "cuda:0", or "auto" for
+// the first CUDA device if there is one and the CPU otherwise. A CUDA device that does
+// not exist is an error.
 func ParseDevice(s string) (Device, error) {
 	n := shim.CUDADevices()
 	switch s {
@@ -62,10 +62,10 @@ func (d Device) String() string {
 	return "cuda:" + strconv.Itoa(d.index)
 }
 
-// CUDA says whether d is a CUDA device.
+// CUDA reports whether d is a CUDA device.
 func (d Device) CUDA() bool { return d.cuda }
 
-// Synchronize waits until the device has done all it was given; on the CPU it
+// Synchronize waits until a CUDA device has done all its work; for other devices it
 // returns at once.
 func (d Device) Synchronize() error {
 	if !d.cuda {
@@ -79,7 +79,8 @@ func (d Device) arg() shim.Device { return shim.Device{CUDA: d.cuda, Index: d.in
 // A DType is an element type of a tensor.
 type DType int8
 
-// Element types, by gotorch's numbers. Float is the default everywhere.
+// The element types, with gotorch's numbers. Networks and their inputs are Float
+// unless something else is said.
 const (
 	Byte     = DType(torch.Byte)
 	Long     = DType(torch.Long)
@@ -90,7 +91,7 @@ const (
 	BFloat16 = DType(torch.BFloat16)
 )
 
-// String returns PyTorch's name of the type.
+// String returns PyTorch's name of the type, such as "float32".
 func (d DType) String() string {
 	switch d {
 	case Byte:

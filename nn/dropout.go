@@ -10,21 +10,23 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Dropout sets random elements of its input to zero in training, and divides
-// the others by the share that stays; in evaluation it changes nothing.
+// A Dropout sets random elements of its input to zero in training and divides the
+// others by 1 - P; in evaluation it changes nothing.
 //
-// Its masks are a function of the numbers that [SeedDropout] was given last and of
-// how often the layer was used since. A program that gives it the number of each
-// step repeats the masks of any step, without a state to save.
+// The masks depend on the numbers of the last call of [SeedDropout] and on how often
+// the layer was used in Train since then. A program that calls SeedDropout with the
+// number of each step can therefore repeat the masks of any step without saving any
+// state.
 //
 // Source: Srivastava et al. 2014, JMLR 15; torch.nn.Dropout and Dropout2d.
 type Dropout struct {
-	P        float64 // probability of an element to be dropped, below 1
-	Channels bool    // drop whole channels of an image
+	P        float64 // in [0, 1): the probability that an element is dropped
+	Channels bool    // drop whole channels of an image instead of single elements
 	stream   *rand.Rand
 }
 
-// NewDropout returns a layer that drops elements with probability p.
+// NewDropout returns a layer that drops elements with probability p. It panics unless
+// p is in [0, 1).
 func NewDropout(p float64) *Dropout {
 	if !(p >= 0 && p < 1) {
 		panic(fmt.Errorf("nn: Dropout: probability %v, wanted at least 0 and below 1", p))
@@ -32,8 +34,8 @@ func NewDropout(p float64) *Dropout {
 	return &Dropout{P: p, stream: random.New(0, "dropout")}
 }
 
-// SeedDropout gives every Dropout in m its stream of masks: that of a seed, of
-// numbers such as fold and step, and of the layer's place in m.
+// SeedDropout gives every Dropout in m its own stream of masks. The stream depends on
+// the seed, on further numbers such as fold and step, and on the layer's position in m.
 func SeedDropout(m Module, seed uint64, numbers ...uint64) {
 	place := uint64(0)
 	Each(m, func(m Module) {
@@ -48,7 +50,7 @@ var (
 	opBernoulli = shim.NewOp("bernoulli.p")
 	opOnes      = shim.NewOp("ones")
 
-	generator sync.Mutex // of libtorch's own generators, which all threads share
+	generator sync.Mutex // guards libtorch's random number generators, which all threads share
 )
 
 // Forward drops elements of x in Train.

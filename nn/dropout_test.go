@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Evaluation passes all; training drops the share asked for, keeps the mean, and
-// lets gradients pass where values do.
+// Evaluation drops nothing. Training drops a share p of the elements, divides the
+// others by 1-p, and passes gradients through exactly those that it keeps.
 func TestDropout(t *testing.T) {
 	const n, p = 40_000, 0.3
 	x := nn.Full(nn.CPU, nn.Double, 2, 1, 4, 100, 100)
@@ -30,11 +30,11 @@ func TestDropout(t *testing.T) {
 		require.InDelta(t, v/2, g[i], 1e-15)
 		require.True(t, v == 0 || math.Abs(v-2/(1-p)) < 1e-15)
 	}
-	require.InDelta(t, p, dropped/n, 5*math.Sqrt(p*(1-p)/n)) // five standard errors
+	require.InDelta(t, p, dropped/n, 5*math.Sqrt(p*(1-p)/n)) // within five standard errors
 	require.Panics(t, func() { nn.NewDropout(1) })
 }
 
-// Dropping channels drops all of a channel or none.
+// With Channels, all elements of a channel are dropped, or none.
 func TestDropoutOfChannels(t *testing.T) {
 	d := nn.NewDropout(0.5)
 	d.Channels = true
@@ -49,8 +49,9 @@ func TestDropoutOfChannels(t *testing.T) {
 	require.Equal(t, map[float64]bool{0: true, 2: true}, met)
 }
 
-// The masks of a step can be made again by its number, whatever was drawn before
-// and whoever else draws at the same time; layers, steps and uses have their own.
+// The masks of a step can be repeated from the number of the step, whatever was drawn
+// before and whichever goroutines draw at the same time. Each layer, each step and
+// each use within a step has its own mask.
 func TestDropoutRepeats(t *testing.T) {
 	x := nn.Full(nn.CPU, nn.Float, 1, 1, 1, 8, 8)
 	step := func(net nn.Sequential, step uint64) (masks [][]float64) {

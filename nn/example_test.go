@@ -8,7 +8,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A network is its layers in a row; its tensors have PyTorch's names.
+// A network can be a Sequential of layers. Its tensors have PyTorch's names.
 func Example() {
 	in := nn.NewInit(nn.CPU, 1)
 	net := nn.Sequential{
@@ -31,7 +31,7 @@ func Example() {
 	// 1.bias [4]
 }
 
-// What libtorch refuses is an error at the door.
+// Try returns libtorch's refusal of a call as an error.
 func ExampleTry() {
 	err := nn.Try(func() {
 		nn.MatMul(nn.Zeros(nn.CPU, nn.Float, 2, 3), nn.Zeros(nn.CPU, nn.Float, 2, 3))
@@ -41,7 +41,8 @@ func ExampleTry() {
 	// libtorch: matmul: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)
 }
 
-// A step is a scope: what it makes is freed at its end, what it keeps is not.
+// The end of a scope frees the tensors that were made in it, except those that Keep
+// was called with.
 func ExampleScope() {
 	var sum torch.Tensor
 	freed := nn.Scope(func() {
@@ -58,7 +59,7 @@ func ExampleScope() {
 	// 2 freed; the sum is 48
 }
 
-// A batch of one is mirrored; the mask goes along.
+// A batch of one image is mirrored left to right.
 func ExampleWarp() {
 	nn.Scope(func() {
 		image, err := nn.FromSlice(nn.CPU, []float32{0, .25, .5, .75, 1, .5}, 1, 1, 2, 3)

@@ -11,7 +11,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// noise returns a batch of random images.
+// noise returns a tensor of normal random numbers.
 func noise(t testing.TB, seed uint64, shape ...int64) torch.Tensor {
 	t.Helper()
 	r := random.New(seed, "images")
@@ -22,11 +22,11 @@ func noise(t testing.TB, seed uint64, shape ...int64) torch.Tensor {
 	return float32Tensor(t, v, shape...)
 }
 
-// Goroutines that predict with one network at once each get the bits of a lone
-// prediction, and leave every tensor of the network as it was.
+// Goroutines that predict with one network at the same time each get exactly the result
+// of a single prediction, and do not change any tensor of the network.
 func TestPredictingAtOnce(t *testing.T) {
 	net := chain(1)
-	net.Forward(nn.Train, noise(t, 1, 2, 2, 9, 7)) // statistics that are no constants
+	net.Forward(nn.Train, noise(t, 1, 2, 2, 9, 7)) // gives each channel its own statistics
 	before := make([][]float64, 0)
 	for _, n := range nn.State(net) {
 		before = append(before, values(t, n.Tensor))
@@ -58,8 +58,8 @@ func TestPredictingAtOnce(t *testing.T) {
 	}
 }
 
-// Networks of their own, trained on goroutines of their own, end with the bits
-// that they end with alone.
+// Networks that are trained at the same time, each on its own goroutine, end with
+// exactly the values that they end with when trained alone.
 func TestTrainingAtOnce(t *testing.T) {
 	train := func(seed uint64) (out [][]float64) {
 		net := chain(seed)
@@ -92,8 +92,8 @@ func TestTrainingAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-// Eval neither counts a batch nor moves a statistic or a singular vector; Train
-// does all three.
+// Train changes the count of batches, the running statistics and the singular vectors;
+// Eval changes none of them.
 func TestModes(t *testing.T) {
 	require.Equal(t, nn.Eval, *new(nn.Mode), "the zero value is the one that changes nothing")
 	for _, mode := range []nn.Mode{nn.Eval, nn.Train} {

@@ -13,7 +13,7 @@ var (
 	opNorm2       = shim.NewOp("norm.Scalar")
 )
 
-// gradients returns the gradients that exist among params.
+// gradients returns the gradients of those params that have one.
 func gradients(params []Named) []torch.Tensor {
 	grads := make([]torch.Tensor, 0, len(params))
 	for _, p := range params {
@@ -24,8 +24,8 @@ func gradients(params []Named) []torch.Tensor {
 	return grads
 }
 
-// GradNorm returns the Euclidean norm of all gradients of params taken as one
-// vector, 0 if there is none or they are on [Meta].
+// GradNorm returns the Euclidean norm of all gradients of params, taken as one vector.
+// It is 0 if no parameter has a gradient, and on [Meta].
 func GradNorm(params []Named) (norm float64, err error) {
 	err = Try(func() {
 		Scope(func() { norm = gradNorm(gradients(params)) })
@@ -33,7 +33,7 @@ func GradNorm(params []Named) (norm float64, err error) {
 	return norm, err
 }
 
-// gradNorm takes one transfer from the device.
+// gradNorm needs only one transfer from the device to the CPU.
 func gradNorm(grads []torch.Tensor) float64 {
 	if len(grads) == 0 {
 		return 0
@@ -49,11 +49,11 @@ func gradNorm(grads []torch.Tensor) float64 {
 	return v
 }
 
-// ClipGradNorm scales all gradients of params so that their norm, as GradNorm has
-// it, is at most about limit, and returns the norm before.
+// ClipGradNorm multiplies all gradients of params by min(1, limit/(norm+1e-6)), where
+// norm is their GradNorm, and returns this norm. Gradients whose norm is NaN stay as
+// they are.
 //
-// Source: torch.nn.utils.clip_grad_norm_ of PyTorch 1.13: the factor is
-// min(1, limit/(norm+1e-6)).
+// Source: torch.nn.utils.clip_grad_norm_ of PyTorch 1.13.
 func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 	err = Try(func() {
 		Scope(func() {
@@ -67,8 +67,8 @@ func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 	return norm, err
 }
 
-// DivGrad divides all gradients of params by n: a number of micro-batches, or the
-// factor by which a loss was scaled.
+// DivGrad divides all gradients of params by n, for example by the number of
+// micro-batches or by the factor of loss scaling.
 func DivGrad(params []Named, n float64) error {
 	return Try(func() {
 		Scope(func() {
@@ -81,7 +81,8 @@ func DivGrad(params []Named, n float64) error {
 
 var opForeachZero_ = shim.NewOp("_foreach_zero_")
 
-// ZeroGrad sets the gradients of params to zero; those that do not exist stay so.
+// ZeroGrad sets the gradients of params to zero. A parameter without a gradient stays
+// without one.
 func ZeroGrad(params []Named) error {
 	return Try(func() {
 		Scope(func() {
@@ -92,7 +93,7 @@ func ZeroGrad(params []Named) error {
 	})
 }
 
-// DropGrad removes the gradients of params and frees their memory.
+// DropGrad removes the gradients of params, so that their memory can be freed.
 func DropGrad(params []Named) error {
 	return Try(func() {
 		for _, p := range params {

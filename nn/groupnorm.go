@@ -7,8 +7,9 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A GroupNorm normalizes groups of channels of each image by itself, so that it
-// does not depend on the batch and is the same in training and in evaluation.
+// A GroupNorm divides the channels of each image into groups and normalizes each
+// group by its own mean and variance. It does not depend on the other images of the
+// batch and computes the same in training and in evaluation.
 //
 // Source: Wu and He 2018, https://arxiv.org/abs/1803.08494; eps as
 // torch.nn.GroupNorm.
@@ -19,7 +20,8 @@ type GroupNorm struct {
 
 var opGroupNorm = shim.NewOp("group_norm")
 
-// NewGroupNorm returns a norm of c channels in groups, which must divide them.
+// NewGroupNorm returns a norm of c channels in groups. It panics if groups does not
+// divide c.
 func NewGroupNorm(in *Init, groups, c int64) *GroupNorm {
 	checkWidths("GroupNorm", groups, c)
 	return &GroupNorm{
@@ -28,12 +30,12 @@ func NewGroupNorm(in *Init, groups, c int64) *GroupNorm {
 	}
 }
 
-// Forward normalizes x.
+// Forward normalizes x (N, C, ...).
 func (g *GroupNorm) Forward(_ Mode, x torch.Tensor) torch.Tensor {
 	return call(opGroupNorm, x, g.Groups, g.weight, g.bias, batchNormEps)
 }
 
-// Walk shows weight and bias.
+// Walk shows the weight and the bias.
 func (g *GroupNorm) Walk(w Walker) {
 	w.Param("weight", g.weight)
 	w.Param("bias", g.bias)

@@ -9,23 +9,25 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// An Init says how the tensors of new layers come to be. Values are drawn in Go
-// and then moved, so that they are the same on every device and with every
-// libtorch.
+// An Init makes the tensors of new layers. Initial values are drawn in Go and then
+// moved to the device, so that they are the same on every device and with every
+// version of libtorch.
 type Init struct {
 	Device Device
 	DType  DType      // 0 means Float
 	Rand   *rand.Rand // nil means that of NewInit with seed 0
-	Blank  bool       // nothing is drawn, as on Meta, since the weights will be loaded
+	// Blank draws no random numbers and starts the kernels with zeros, for a network
+	// whose weights will be loaded. On Meta this is always so.
+	Blank bool
 }
 
-// NewInit returns an Init for float32 weights on d, drawn from a seed's stream of
-// weights. Numbers, such as a fold, name one of several independent streams.
+// NewInit returns an Init for float32 weights on d, drawn from the stream of seed.
+// Further numbers, such as that of a fold, select one of several independent streams.
 func NewInit(d Device, seed uint64, numbers ...uint64) *Init {
 	return &Init{Device: d, DType: Float, Rand: random.New(seed, "weights", numbers...)}
 }
 
-// param makes a trained tensor from values.
+// param makes a tensor that records gradients from values.
 func (in *Init) param(values []float32, shape ...int64) torch.Tensor {
 	t := in.buffer(values, shape...)
 	SetRequiresGrad(t, true)
@@ -51,8 +53,9 @@ func constant(v float32, n int64) []float32 {
 	return s
 }
 
-// normal returns n draws of mean 0 and the given standard deviation, or zeros where
-// no one will see them: to draw 40 million numbers takes most of a second.
+// normal returns n normal random numbers of mean 0 and the given standard deviation.
+// For a Blank Init and on Meta it returns zeros, because drawing 40 million numbers
+// takes most of a second.
 func (in *Init) normal(n int64, std float64) []float32 {
 	if in.Blank || in.Device == Meta {
 		return make([]float32, n)
@@ -67,8 +70,8 @@ func (in *Init) normal(n int64, std float64) []float32 {
 	return s
 }
 
-// Kaiming is the law of a convolution's initial weights: normal with mean 0 and
-// variance 2/fan.
+// Kaiming is the distribution of a convolution's initial weights: normal with mean 0
+// and variance 2/fan.
 //
 // Source: K. He et al. 2015, https://arxiv.org/abs/1502.01852.
 type Kaiming int
@@ -88,8 +91,8 @@ func (in *Init) kaiming(k Kaiming, out, inC, kh, kw int64) []float32 {
 
 func (in *Init) kaimingFan(n, fan int64) []float32 { return in.normal(n, math.Sqrt(2/float64(fan))) }
 
-// checkWidths panics on channel counts that no layer can have: the caller is a
-// constructor, its caller a programmer.
+// checkWidths panics if a number of channels (or a kernel size or stride) is below 1.
+// Only constructors call it, where such a number is a programming error.
 func checkWidths(layer string, widths ...int64) {
 	for _, w := range widths {
 		if w < 1 {

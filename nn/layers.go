@@ -7,12 +7,14 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Mode says what a forward pass is for. The zero value is Eval.
+// A Mode says whether a forward pass evaluates or trains. The zero value is Eval.
 type Mode bool
 
 const (
-	Eval  Mode = false // running statistics; nothing is changed or drawn
-	Train Mode = true  // the batch's statistics, which move the running ones
+	// Eval uses running statistics, changes nothing and draws no random numbers.
+	Eval Mode = false
+	// Train uses the batch's statistics and updates the running ones; dropout is on.
+	Train Mode = true
 )
 
 func (m Mode) String() string {
@@ -31,7 +33,8 @@ type Layer interface {
 // A Sequential is a chain of layers, named "0", "1", ...
 type Sequential []Layer
 
-// Forward passes x through the chain. Of what a layer makes, its result alone stays.
+// Forward passes x through the layers in order. Of the tensors that a layer makes,
+// only its result is kept.
 func (s Sequential) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	for _, l := range s {
 		x = Result(func() torch.Tensor { return l.Forward(mode, x) })
@@ -48,8 +51,8 @@ func (s Sequential) Walk(w Walker) {
 
 func (s Sequential) String() string { return "Sequential" }
 
-// A List shows modules under the names "0", "1", ...; how they are connected is
-// its owner's business.
+// A List shows modules under the names "0", "1", ... It has no Forward: the module
+// that contains the list connects the modules.
 type List []Module
 
 // Walk shows the modules.
@@ -61,7 +64,7 @@ func (l List) Walk(w Walker) {
 
 func (l List) String() string { return "ModuleList" }
 
-// A Leaf stands for a module without tensors or parts in a printed tree.
+// A Leaf is a line of a printed tree, for a module without tensors or parts.
 type Leaf string
 
 // Walk shows nothing.
@@ -70,7 +73,7 @@ func (l Leaf) String() string { return string(l) }
 
 // An Activation is a ReLU layer.
 type Activation struct {
-	// InPlace overwrites its input, which then must not be needed otherwise.
+	// InPlace overwrites the input; nothing else may need its old values.
 	InPlace bool
 }
 
@@ -92,7 +95,8 @@ func (a Activation) String() string {
 	return "ReLU()"
 }
 
-// A MaxPool2d takes the maximum over square windows.
+// A MaxPool2d takes the maximum over square windows of Kernel x Kernel pixels, Stride
+// pixels apart. Padding pixels are added on each side; they are never the maximum.
 type MaxPool2d struct{ Kernel, Stride, Padding int64 }
 
 // Forward pools x.
@@ -107,7 +111,7 @@ func (p MaxPool2d) String() string {
 	return fmt.Sprintf("MaxPool2d(kernel_size=%d, stride=%d, padding=%d, dilation=1, ceil_mode=False)", p.Kernel, p.Stride, p.Padding)
 }
 
-// A SigmoidRange squeezes its input into (Low, High).
+// A SigmoidRange maps its input into (Low, High) by a sigmoid.
 type SigmoidRange struct{ Low, High float64 }
 
 // Forward returns sigmoid(x)*(High-Low) + Low.

@@ -13,15 +13,15 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// rounding is what float64 allows of the layers' small cases, in units of the
-// largest element: under 300 operations each, of which one rounds by at most
-// 1.1e-16, in any order of summation, and three times that.
+// rounding is the tolerance for the small cases in float64, relative to the largest
+// element. A case has under 300 operations, each of which rounds by at most 1.1e-16,
+// which makes 3.3e-14; the tolerance is three times that.
 const rounding = 1e-13
 
-// double are layers of float64, as testdata/layers.py has them.
+// double makes layers of float64, the element type of testdata/layers.py.
 func double() *nn.Init { return &nn.Init{DType: nn.Double} }
 
-// A single is a function that is no layer.
+// A single makes a layer of a function.
 type single struct {
 	f func(x torch.Tensor) torch.Tensor
 }
@@ -60,8 +60,8 @@ func layerCases(t *testing.T) map[string]nn.Layer {
 	}
 }
 
-// Each layer's output, its gradients, and its buffers after one forward, against
-// PyTorch's: testdata/layers.py.
+// TestLayers compares each layer's output, its gradients, and its buffers after one
+// forward pass with those of PyTorch: testdata/layers.py.
 func TestLayers(t *testing.T) {
 	var want map[string]struct {
 		In, Shape    []int64

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Any operator can be called; what it refuses is an *Error.
+// Op calls any operator. A call that libtorch refuses is an *Error.
 func TestOp(t *testing.T) {
 	x := float32Tensor(t, []float32{1, 2, 3, 4, 5, 6}, 2, 3)
 	require.Equal(t, []float64{1, 3, 6, 4, 9, 15}, values(t, nn.NewOp("cumsum").Call(x, 1, nn.Double)))
@@ -21,7 +21,8 @@ func TestOp(t *testing.T) {
 	require.PanicsWithError(t, "nn: operator cumsum: argument 1 is a string", func() { nn.NewOp("cumsum").Call(x, "1") })
 }
 
-// Wrong channels are an error in words, as wrong options are a panic.
+// An input with the wrong number of channels is an error; options that do not fit are a
+// panic.
 func TestWrongChannels(t *testing.T) {
 	in := nn.NewInit(nn.CPU, 1)
 	x := nn.Zeros(nn.CPU, nn.Float, 1, 1, 4, 4)
@@ -32,8 +33,8 @@ func TestWrongChannels(t *testing.T) {
 	require.PanicsWithError(t, "nn: GroupNorm: 2 groups do not divide 3 channels", func() { nn.NewGroupNorm(in, 2, 3) })
 }
 
-// Forward, loss and backward on the meta device; an operand that is on the CPU
-// there is found.
+// Forward, loss and backward run on the meta device, and an operand that is on the CPU
+// instead is an error.
 func TestMeta(t *testing.T) {
 	require.Equal(t, "meta", nn.Meta.String())
 	w := nn.Zeros(nn.Meta, nn.Float, 3, 5)

@@ -7,18 +7,18 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Module is a part of a network: it shows its own tensors and its parts to a
-// [Walker], in the order of PyTorch's state dict, under PyTorch's names.
+// A Module is a network or a part of one. Walk shows its own tensors and its parts
+// to a [Walker], in the order and under the names of PyTorch's state dict.
 //
-// String names it as PyTorch prints it: a module with parts by its type alone
-// ("UnetBlock"), one without by its type and settings ("ReLU(inplace)").
+// String returns what PyTorch prints for the module: only the type if it has parts
+// ("UnetBlock"), the type and the settings if it has none ("ReLU(inplace)").
 type Module interface {
 	fmt.Stringer
 	Walk(w Walker)
 }
 
-// A Walker is shown a module: first its parameters, then its buffers, then its
-// parts.
+// A Walker receives the tensors and parts of a module: first the parameters, then the
+// buffers, then the parts.
 type Walker interface {
 	Param(name string, t torch.Tensor)
 	Buffer(name string, t torch.Tensor)
@@ -29,19 +29,20 @@ type Walker interface {
 type Named struct {
 	Name   string // such as "layers.0.4.0.conv1.weight"
 	Tensor torch.Tensor
-	Buffer bool   // running statistics and the like: not trained
-	Owner  Module // the layer it belongs to
+	Buffer bool   // a tensor that is not trained, such as a running mean
+	Owner  Module // the layer that the tensor belongs to
 }
 
-// State returns all parameters and buffers of m in the order of PyTorch's
-// state dict.
+// State returns all parameters and buffers of m and of its parts, in the order of
+// PyTorch's state dict. The tensors are m's own, not copies.
 func State(m Module) []Named {
 	w := &stateWalker{owner: m}
 	m.Walk(w)
 	return w.state
 }
 
-// Parameters returns the trained tensors of m, in order.
+// Parameters returns the parameters of m and of its parts, in the order of State;
+// frozen parameters are among them.
 func Parameters(m Module) []Named {
 	var ps []Named
 	for _, n := range State(m) {
@@ -72,7 +73,7 @@ func (w *stateWalker) Child(name string, m Module) {
 	w.state = sub.state
 }
 
-// Each calls f with m and every part of it, outermost first.
+// Each calls f with m and every part of m; a module comes before its parts.
 func Each(m Module, f func(Module)) {
 	f(m)
 	m.Walk(eachWalker(f))
@@ -84,8 +85,8 @@ func (eachWalker) Param(string, torch.Tensor)     {}
 func (eachWalker) Buffer(string, torch.Tensor)    {}
 func (f eachWalker) Child(_ string, child Module) { Each(child, f) }
 
-// SetBatchNormMomentum sets the weight of a new batch in all running statistics
-// of m.
+// SetBatchNormMomentum sets the momentum of every BatchNorm2d in m: the weight, in
+// [0, 1], of a new batch in the running statistics.
 func SetBatchNormMomentum(m Module, momentum float64) {
 	Each(m, func(m Module) {
 		if bn, ok := m.(*BatchNorm2d); ok {
@@ -94,7 +95,7 @@ func SetBatchNormMomentum(m Module, momentum float64) {
 	})
 }
 
-// Summary prints the tree of m's parts the way PyTorch 1.1 does.
+// Summary returns the tree of m's parts as PyTorch 1.1 prints it.
 func Summary(m Module) string {
 	p := &printWalker{}
 	m.Walk(p)

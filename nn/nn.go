@@ -1,47 +1,50 @@
-// Package nn is the vocabulary of layers that segmentation networks are written
-// in, on libtorch: convolutions, norms, pixel shuffle, attention, the
-// optimizers, and the loading and saving of weights. Losses are package loss.
+// Package nn provides the layers, optimizers and tensor operations of
+// segmentation networks on libtorch: convolutions, norms, pixel shuffle,
+// attention, Adam and SGD, and the loading and saving of weights. The losses are
+// in package loss.
 //
-// A tensor is a gotorch.Tensor, so other gotorch code composes with this. Images
-// are (N, C, H, W): N batch, C channels, H height, W width.
+// A tensor is a gotorch.Tensor, so this package and other gotorch code can be used
+// together. Images are (N, C, H, W): N batch, C channels, H height, W width.
 //
 // # Errors
 //
 // Operations and layers panic with an [*Error] when libtorch refuses a call (wrong
-// shape, wrong device, out of memory), and with an [*InputError] where a layer
-// knows better what is wrong, so that a Forward reads like the equation
-// in the paper. [Try] turns that panic into an error, once, at the door of a
-// public call; Backward, the optimizer and everything that reads or writes data
-// return errors themselves.
+// shape, wrong device, out of memory). A layer that checks its input itself panics
+// with an [*InputError]. Forward therefore returns only a tensor and reads like the
+// equation in the paper. [Try] turns such a panic into an error; a public function
+// that computes with tensors calls it once. Backward, the optimizers and everything
+// that reads or writes data return errors themselves.
 //
 // # Memory
 //
-// A tensor made inside a [Scope] is freed at its end. A training step and a
-// prediction are scopes; parameters, buffers and optimizer state are made
-// outside of one. Inside of them [Result] frees what a part leaves behind.
+// A tensor made inside a [Scope] is freed when the scope ends. Each training step
+// and each prediction runs in a scope; parameters, buffers and optimizer state are
+// made outside of any scope. Within a scope, [Result] frees the intermediate tensors
+// of one part of the computation early.
 //
-// On the CPU the memory of a large tensor is kept for the next one of about its size,
-// as fresh memory costs more time than most operators. Kept and used memory together
-// never exceed the most that tensors used at one time; [ReleaseMemory] gives back what
-// is kept.
+// On the CPU of a Linux machine, the memory of a freed tensor of 1 MiB or more is kept
+// for the next tensor of about the same size, because getting fresh memory from the
+// system takes more time than most operators. Kept and used memory together never
+// exceed the largest amount that tensors have used at one time. [ReleaseMemory]
+// returns the kept memory to the system.
 //
 // # Goroutines
 //
-// No layer remembers whether it is in training: that is an argument of Forward.
+// No layer stores whether it is being trained: the mode is an argument of Forward.
 // A forward pass in [Eval] writes nothing but its own result, so any number of
-// goroutines may predict with one network at once. One in [Train] moves running
-// statistics and singular vectors, and a backward pass adds to the gradients: a
-// network that is being trained belongs to one goroutine, and nothing else may
-// use it meanwhile. Different networks may be trained on different goroutines.
+// goroutines may predict with one network at the same time. A forward pass in [Train]
+// changes running statistics and singular vectors, and a backward pass adds to the
+// gradients: only one goroutine may use a network while it is being trained.
+// Different networks may be trained on different goroutines.
 //
-// Idle threads of an operation spin for a while before they sleep (OpenMP, OpenBLAS),
-// which costs much where other work wants the cores: on a busy machine, twice the time
-// and more. OMP_WAIT_POLICY=passive and OPENBLAS_THREAD_TIMEOUT=4 in the environment
-// have them sleep at once. These are read before main, so that no library can set them,
-// but a program can start itself again with them, as the examples do.
+// The threads inside an operation (OpenMP, OpenBLAS) spin for a while before they
+// sleep. On a machine where other work needs the cores, this can double the running
+// time. With OMP_WAIT_POLICY=passive and OPENBLAS_THREAD_TIMEOUT=4 in the environment
+// they sleep at once. Both variables are read before main, so a library cannot set
+// them, but a program can set them and start itself again, as the examples do.
 //
-// [Scope], [NoGrad] and [Autocast] hold for the goroutine that called them, which
-// they lock to its thread, and not for goroutines that it starts.
+// [Scope], [NoGrad] and [Autocast] lock the calling goroutine to its thread while
+// they run. They apply to this goroutine only, not to goroutines that it starts.
 package nn
 
 import (
@@ -53,21 +56,22 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// An Error is what libtorch said of a call that failed.
+// An Error is libtorch's message about a call that failed.
 type Error = shim.Error
 
-// An InputError is an input that a network or a layer cannot take.
+// An InputError reports an input that a network or a layer cannot take.
 type InputError struct {
-	Layer string // who refused it, such as "unet"
-	Msg   string // what came and what was wanted
+	Layer string // the layer or network that refused the input, such as "unet"
+	Msg   string // the input that came and the input that was wanted
 }
 
 func (e *InputError) Error() string { return e.Layer + ": " + e.Msg }
 
-// Try calls f and returns libtorch's error, if there is one: from the panic of an
-// operation of this package or of gotorch, or the error that a gotorch function
-// without a result has stored. It also returns the *[InputError] of a layer. Try does
-// not recover any other panic, so that a bug stays a bug.
+// Try calls f and returns libtorch's error, if there is one. The error may come from
+// a panic of an operation of this package or of gotorch, or from a gotorch function
+// that has no result and stores its error instead. Try also returns the *[InputError]
+// that a layer panicked with. It does not recover any other panic, so that a bug is
+// not hidden.
 func Try(f func()) (err error) {
 	// A stored error belongs to the thread that stored it.
 	runtime.LockOSThread()
@@ -90,28 +94,31 @@ func Try(f func()) (err error) {
 	return nil
 }
 
-// must panics with libtorch's error.
+// must panics with err, an error of libtorch, unless it is nil.
 func must(err error) {
 	if err != nil {
 		panic(err)
 	}
 }
 
-// Scope runs f and then frees every tensor made on this thread meanwhile, except
-// those passed to [Keep]. It returns how many were freed. Scopes nest.
+// Scope runs f and then frees every tensor that was made on this thread while f ran,
+// except those passed to [Keep]. It returns the number of tensors freed. Using a
+// freed tensor is an error. Scopes may be nested. If f panics, the tensors are freed
+// as well.
 func Scope(f func()) (freed int64) { return shim.Scope(f) }
 
-// Keep moves tensors of the innermost scope of this thread to the scope around
-// it; where there is none around it, they live until Go's collector frees them.
+// Keep moves tensors from the innermost scope of this thread to the scope around it.
+// Where there is no scope around it, the tensors live until Go's garbage collector
+// frees them. Tensors that were not made in the innermost scope stay where they are.
 func Keep(ts ...torch.Tensor) { shim.Keep(ts...) }
 
-// ReleaseMemory gives back to the system what is kept of freed tensors' memory on the
-// CPU, and returns how many bytes it was. It is for a program that has done the largest
-// thing it will do.
+// ReleaseMemory returns the kept memory of freed CPU tensors to the system and returns
+// its size in bytes (see Memory above). It is meant for a program that will not need
+// as much memory again.
 func ReleaseMemory() int64 { return shim.ReleaseMemory() }
 
-// Result returns f's result and frees every other tensor that was made meanwhile.
-// What a backward pass needs of them it keeps by itself, until it has passed.
+// Result returns f's result and frees every other tensor that was made while f ran.
+// libtorch itself keeps the values that a later backward pass needs.
 func Result(f func() torch.Tensor) (y torch.Tensor) {
 	Scope(func() {
 		y = f()
@@ -120,17 +127,19 @@ func Result(f func() torch.Tensor) (y torch.Tensor) {
 	return y
 }
 
-// NoGrad runs f without recording for gradients.
+// NoGrad runs f without recording its operations for a backward pass.
 func NoGrad(f func()) { shim.NoGrad(f) }
 
-// Autocast runs f in automatic mixed precision: convolutions and matrix
-// products in dtype, sums and losses in float32.
+// Autocast runs f in automatic mixed precision, for operations on the CPU or, if
+// device is a CUDA device, on CUDA: convolutions and matrix products in dtype, sums
+// and losses in float32.
 func Autocast(device Device, dtype DType, f func()) {
 	must(shim.Autocast(device.cuda, int8(dtype), f))
 }
 
-// SetThreads sets the number of threads inside an operation on the CPU; the
-// default is one a core.
+// SetThreads sets the number of threads inside an operation on the CPU, at least 1.
+// The default is runtime.GOMAXPROCS, or the value of OMP_NUM_THREADS or
+// MKL_NUM_THREADS where the environment has one of them.
 func SetThreads(n int) error {
 	if n < 1 {
 		return fmt.Errorf("nn: %d threads, wanted at least 1", n)
@@ -142,5 +151,5 @@ func SetThreads(n int) error {
 // Threads returns the number of threads inside an operation on the CPU.
 func Threads() int { return shim.Threads() }
 
-// LibtorchVersion returns the version of libtorch this program was built with.
+// LibtorchVersion returns the version of libtorch that this program was built with.
 func LibtorchVersion() string { return shim.Version() }

@@ -7,25 +7,27 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// An Op is an operator of libtorch, for what this package has no function of its
-// own. It may be kept in a package variable and used from any goroutine.
+// An Op is an operator of libtorch. It is meant for operators that this package has no
+// function for. It may be kept in a package variable and used from any goroutine.
 type Op struct {
 	name string
 	op   *shim.Op
 }
 
-// NewOp names an operator as PyTorch's native_functions.yaml does: "relu",
-// "add.Tensor". Whether this libtorch has it shows at the first call.
+// NewOp returns the operator that PyTorch's native_functions.yaml calls name, such as
+// "relu" or "add.Tensor". An operator that this libtorch does not have is an error of
+// the first call.
 func NewOp(name string) Op { return Op{name, shim.NewOp(name)} }
 
-// Call returns the operator's first result. The arguments come in the schema's
-// order, with trailing ones left to their defaults; each is a torch.Tensor, int,
-// int64, float64, bool, []int64, []torch.Tensor, DType, Device, or nil for an
-// absent optional one. It panics with an [*Error] when libtorch refuses, and on an
-// argument of another type.
+// Call returns the operator's first result. The arguments stand in the schema's
+// order; trailing arguments that are left out take their default values. Each
+// argument is a torch.Tensor, int, int64, float64, bool, []int64, []torch.Tensor,
+// DType or Device, or nil for an optional argument that is absent. Call panics with
+// an [*Error] when libtorch refuses the call, and with another error on an argument
+// of another type.
 func (o Op) Call(args ...any) torch.Tensor { return o.CallAll(args...)[0] }
 
-// CallAll is Call for an operator of several results, or none.
+// CallAll is like Call but returns all results. An operator may have several or none.
 func (o Op) CallAll(args ...any) []torch.Tensor {
 	converted := make([]any, len(args))
 	for i, a := range args {

@@ -55,40 +55,42 @@ func Div(a, b torch.Tensor) torch.Tensor { return call(opDiv, a, b) }
 // ReLU returns max(x, 0).
 func ReLU(x torch.Tensor) torch.Tensor { return call(opReLU, x) }
 
-// ReLUInPlace overwrites x with max(x, 0) and returns it; nothing else may still
-// need x as it was.
+// ReLUInPlace overwrites x with max(x, 0) and returns it. No other operation, nor its
+// backward pass, may need the old values of x.
 func ReLUInPlace(x torch.Tensor) torch.Tensor { return call(opReLU_, x) }
 
 // Sigmoid returns 1 / (1 + exp(-x)).
 func Sigmoid(x torch.Tensor) torch.Tensor { return call(opSigmoid, x) }
 
-// Softmax returns exp(x) normalized to sum 1 along dim.
+// Softmax returns exp(x), normalized so that the sum along dim is 1.
 func Softmax(x torch.Tensor, dim int64) torch.Tensor { return call(opSoftmax, x, dim, shim.None{}) }
 
-// Cat joins tensors along their channels (dimension 1).
+// Cat concatenates tensors along their channels (dimension 1).
 func Cat(xs ...torch.Tensor) torch.Tensor { return call(opCat, xs, 1) }
 
 // MatMul returns the matrix product over the last two dimensions.
 func MatMul(a, b torch.Tensor) torch.Tensor { return call(opMatMul, a, b) }
 
-// Reshape returns x with another shape; one extent may be -1.
+// Reshape returns the elements of x in another shape. One extent may be -1: it is
+// then computed from the others.
 func Reshape(x torch.Tensor, shape ...int64) torch.Tensor { return call(opReshape, x, shape) }
 
-// Transpose swaps two dimensions.
+// Transpose returns x with the dimensions a and b exchanged.
 func Transpose(x torch.Tensor, a, b int64) torch.Tensor { return call(opTranspose, x, a, b) }
 
-// Narrow returns length elements of x along dim, from start on.
+// Narrow returns the part of x from index start to start+length-1 of dim, as a view.
 func Narrow(x torch.Tensor, dim, start, length int64) torch.Tensor {
 	return call(opNarrow, x, dim, start, length)
 }
 
-// Select returns x at one index of dim, which disappears.
+// Select returns the part of x at one index of dim, as a view without that dimension.
 func Select(x torch.Tensor, dim, index int64) torch.Tensor { return call(opSelect, x, dim, index) }
 
 // FlipLR mirrors images left to right (reverses the last dimension).
 func FlipLR(x torch.Tensor) torch.Tensor { return call(opFlip, x, []int64{-1}) }
 
-// Detach returns x without its history: no gradient passes.
+// Detach returns the values of x without their history: no gradient flows back
+// through the result.
 func Detach(x torch.Tensor) torch.Tensor { return call(opDetach, x) }
 
 // Sum returns the sum of all elements.
@@ -97,13 +99,14 @@ func Sum(x torch.Tensor) torch.Tensor { return call(opSum, x) }
 // Mean returns the mean of all elements.
 func Mean(x torch.Tensor) torch.Tensor { return call(opMean, x) }
 
-// ResizeBilinear resizes images to h rows and w columns, with pixel areas aligned
-// (align_corners=False).
+// ResizeBilinear resizes images (N, C, H, W) to h rows and w columns by bilinear
+// interpolation, with the outer edges of the images aligned (align_corners=False).
 func ResizeBilinear(x torch.Tensor, h, w int64) torch.Tensor {
 	return call(opBilinear, x, []int64{h, w}, false)
 }
 
-// ResizeNearest resizes images to h rows and w columns by repeating pixels.
+// ResizeNearest resizes images (N, C, H, W) to h rows and w columns. Each pixel is a
+// copy of one input pixel.
 func ResizeNearest(x torch.Tensor, h, w int64) torch.Tensor {
 	return call(opNearest, x, []int64{h, w})
 }

@@ -17,64 +17,67 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// An Optimizer moves groups of parameters by their gradients. It is made by an
-// [OptimizerConfig].
+// An Optimizer updates groups of parameters by their gradients. [OptimizerConfig.New]
+// makes one.
 type Optimizer interface {
-	// Step moves the parameters of each group with that group's values. A parameter
-	// without a gradient, or that is frozen, stays, and does not count the step.
+	// Step updates the parameters of each group; hyper has one element for each group.
+	// A parameter that is frozen or has no gradient is not changed, and the step does
+	// not count for it; see OptimizerConfig.DecayFrozenBias for the exception.
 	Step(hyper []Hyper) error
 
-	// State returns a copy of everything that Step remembers. An optimizer with the same
-	// configuration and parameters that loads it makes the same steps, to the bit.
+	// State returns a copy of the optimizer's state: for each parameter the number of
+	// steps and Adam's moving averages or SGD's momentum buffer. An optimizer with the
+	// same configuration and parameters that loads this state makes exactly the same
+	// steps.
 	State() (*checkpoint.File, error)
 
-	// LoadState replaces what Step remembers. A state of another optimizer, or of
-	// other parameters, is one error that says all that does not fit, and changes
-	// nothing.
+	// LoadState replaces the optimizer's state by a copy of state. If state belongs to
+	// another optimizer or to other parameters, LoadState changes nothing and returns
+	// one error that lists the differences.
 	LoadState(state *checkpoint.File) error
 
-	// String says what the optimizer is: "adam(beta2=0.99, eps=1e-08)".
+	// String returns the kind and the settings: "adam(beta2=0.99, eps=1e-08)".
 	String() string
 }
 
-// Hyper are the values in force for one step of a group of parameters.
+// Hyper holds the hyperparameters of one step for one group of parameters.
 type Hyper struct {
 	Rate        float64 // learning rate
 	Momentum    float64 // Adam's beta1, SGD's momentum
 	WeightDecay float64 // see Decay
 }
 
-// OptimizerKind is the rule by which an optimizer moves parameters.
+// OptimizerKind is the update rule of an optimizer.
 type OptimizerKind int
 
 // The optimizers.
 const (
 	// Adam is the optimizer of Kingma and Ba 2014, https://arxiv.org/abs/1412.6980.
 	Adam OptimizerKind = iota
-	// SGD is gradient descent with momentum, as torch.optim.SGD of PyTorch 1.13 has it.
+	// SGD is gradient descent with momentum, as in torch.optim.SGD of PyTorch 1.13.
 	SGD
 )
 
-// Epsilon is where Adam adds its epsilon.
+// Epsilon says at which point Adam adds its eps.
 type Epsilon int
 
 const (
-	// EpsilonAfter adds it to the bias-corrected root: PyTorch 1.3 and later, and
-	// the paper.
+	// EpsilonAfter adds eps to the square root after its bias correction, as the paper
+	// and PyTorch 1.3 and later do.
 	EpsilonAfter Epsilon = iota
-	// EpsilonBefore adds it to the root before the bias correction: PyTorch 1.1,
-	// on which the notebook ran.
+	// EpsilonBefore adds eps to the square root before its bias correction, as PyTorch
+	// 1.1 does, on which the notebook ran.
 	EpsilonBefore
 )
 
-// Decay is what weight decay does.
+// Decay is the kind of weight decay.
 type Decay int
 
 const (
-	// DecayDecoupled first shrinks parameters by the factor 1 - Rate*WeightDecay:
-	// Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
+	// DecayDecoupled multiplies the parameters by 1 - Rate*WeightDecay before the
+	// update: Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101.
 	DecayDecoupled Decay = iota
-	// DecayL2 adds WeightDecay times the parameter to the gradient.
+	// DecayL2 adds WeightDecay times the parameter to its gradient.
 	DecayL2
 )
 
@@ -102,31 +105,31 @@ func (d Decay) MarshalText() ([]byte, error) { return decayWords.Marshal(d) }
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Decay) UnmarshalText(b []byte) (err error) { *d, err = decayWords.Parse(b); return err }
 
-// OptimizerConfig says which optimizer, and how. Rates, momentum and weight decay
-// are not part of it: they come with each step, as a schedule has them. It goes to
-// JSON, with the fields of its kind, and comes back equal.
+// OptimizerConfig describes an optimizer. Learning rate, momentum and weight decay are
+// not part of it, because a schedule may change them: they are arguments of each step.
+// In JSON it has only the fields of its kind; reading it back gives an equal value.
 type OptimizerConfig struct {
 	Kind OptimizerKind
 
-	// Of Adam.
-	Beta2   float64 // in [0, 1): decay of the mean square gradient
+	// For Adam only.
+	Beta2   float64 // in [0, 1): decay of the moving average of the squared gradient
 	Eps     float64 // above 0
 	Epsilon Epsilon
 
-	// Of SGD.
-	Nesterov  bool    // momentum that looks ahead; for Dampening 0
-	Dampening float64 // in [0, 1]: what the gradient loses before it joins the momentum
+	// For SGD only.
+	Nesterov  bool    // Nesterov momentum; requires Dampening 0
+	Dampening float64 // in [0, 1]: the momentum buffer adds 1 - Dampening times the gradient
 
-	// Of both.
+	// For both.
 	Decay Decay
-	// DecayFrozenBias shrinks biases that are frozen, too, as fastai 1.0.54 does:
-	// its list of parameters "without" weight decay is decayed by default, and
-	// holds the biases whether they are trained or not. They shrink as by
-	// DecayDecoupled.
+	// DecayFrozenBias applies weight decay also to frozen parameters whose name ends in
+	// ".bias": Step multiplies them by 1 - Rate*WeightDecay. fastai 1.0.54 does this: its
+	// group for parameters "without" weight decay holds the biases whether they are
+	// frozen or not, and by default is decayed all the same.
 	DecayFrozenBias bool
 }
 
-// DefaultAdam returns AdamW with fastai's beta2, 0.99.
+// DefaultAdam returns AdamW with fastai's beta2 of 0.99 and an eps of 1e-8.
 func DefaultAdam() OptimizerConfig { return OptimizerConfig{Kind: Adam, Beta2: 0.99, Eps: 1e-8} }
 
 // KernelAdam returns the notebook's Adam: fastai 1.0.54 on PyTorch 1.1.
@@ -137,10 +140,12 @@ func KernelAdam() OptimizerConfig {
 	return c
 }
 
-// DefaultSGD returns torch.optim.SGD.
+// DefaultSGD returns the defaults of torch.optim.SGD: L2 decay, no Nesterov momentum, no
+// dampening.
 func DefaultSGD() OptimizerConfig { return OptimizerConfig{Kind: SGD, Decay: DecayL2} }
 
-// Check returns what is wrong with c.
+// Check returns an error if a field has a value that it cannot have or that belongs to
+// the other kind.
 func (c OptimizerConfig) Check() error {
 	for _, choice := range []interface{ MarshalText() ([]byte, error) }{c.Kind, c.Epsilon, c.Decay} {
 		if _, err := choice.MarshalText(); err != nil {
@@ -164,7 +169,7 @@ func (c OptimizerConfig) Check() error {
 	return nil
 }
 
-// String returns the kind and what it is set to: "adam(beta2=0.99, eps=1e-08)".
+// String returns the kind and the settings: "adam(beta2=0.99, eps=1e-08)".
 func (c OptimizerConfig) String() string {
 	var parts []string
 	add := func(on bool, format string, args ...any) {
@@ -185,7 +190,7 @@ func (c OptimizerConfig) String() string {
 	return fmt.Sprintf("%s(%s)", kind, strings.Join(parts, ", "))
 }
 
-// The fields of each kind, as they stand in JSON.
+// The JSON form of each kind.
 type (
 	adamJSON struct {
 		Kind            OptimizerKind `json:"kind"`
@@ -212,8 +217,8 @@ func (c OptimizerConfig) sgd() sgdJSON {
 	return sgdJSON{c.Kind, c.Nesterov, c.Dampening, c.Decay, c.DecayFrozenBias}
 }
 
-// MarshalJSON implements json.Marshaler. What [OptimizerConfig.Check] refuses is an
-// error.
+// MarshalJSON implements json.Marshaler. It returns the error of
+// [OptimizerConfig.Check].
 func (c OptimizerConfig) MarshalJSON() ([]byte, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -224,9 +229,9 @@ func (c OptimizerConfig) MarshalJSON() ([]byte, error) {
 	return json.Marshal(c.adam())
 }
 
-// UnmarshalJSON implements json.Unmarshaler. A field that is missing has the value
-// of DefaultAdam or DefaultSGD, a missing kind is adam; an unknown field, or one of
-// the other kind, is an error that lists the known ones.
+// UnmarshalJSON implements json.Unmarshaler. A missing kind is adam; any other missing
+// field takes its value from DefaultAdam or DefaultSGD. An unknown field, or a field of
+// the other kind, is an error that lists the known fields.
 func (c *OptimizerConfig) UnmarshalJSON(b []byte) error {
 	var v struct {
 		Kind OptimizerKind `json:"kind"`
@@ -255,8 +260,9 @@ func (c *OptimizerConfig) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// New returns an optimizer of groups of parameters that has made no step. Names of
-// parameters must differ. Make it outside of a Scope.
+// New returns an optimizer of groups of parameters that has made no step yet. Each
+// parameter must have its own name. Call New outside of any Scope, because the scope
+// would free the optimizer's state.
 func (c OptimizerConfig) New(groups [][]Named) (Optimizer, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -288,16 +294,17 @@ func (c OptimizerConfig) New(groups [][]Named) (Optimizer, error) {
 	return o, nil
 }
 
-// A rule is what tells one kind of optimizer from another.
+// A rule is the part of an optimizer that depends on its kind.
 type rule struct {
-	state  []string           // what is remembered for each parameter, by PyTorch's names
-	counts func(h Hyper) bool // whether a step with these values counts
-	// update moves params by grads. All have made the same number of steps that
-	// count, this one included; state[i] is the rule's state[i] of each parameter.
+	state  []string           // PyTorch's names of the tensors that are kept for each parameter
+	counts func(h Hyper) bool // whether a step with these hyperparameters counts
+	// update changes params by grads. All params have made the same number of counted
+	// steps, this one included. state[i] holds, for each parameter, the tensor that
+	// rule.state[i] names.
 	update func(c *OptimizerConfig, h Hyper, steps int64, params, grads []torch.Tensor, state [][]torch.Tensor)
 }
 
-// A slot is a parameter and what is remembered for it.
+// A slot is a parameter and its part of the optimizer's state.
 type slot struct {
 	name  string
 	param torch.Tensor
@@ -342,8 +349,8 @@ func (o *optimizer) Step(hyper []Hyper) error {
 }
 
 func (o *optimizer) stepGroup(group []*slot, h Hyper) {
-	// Parameters of one group may have taken different numbers of steps, if one
-	// of them had no gradient at some time.
+	// Parameters of one group may have made different numbers of steps, because a step
+	// does not count for a parameter without a gradient.
 	bySteps := map[int64][]*slot{}
 	for _, s := range group {
 		if !RequiresGrad(s.param) {
@@ -388,8 +395,8 @@ func (o *optimizer) update(slots []*slot, steps int64, h Hyper) {
 	o.rule.update(&o.config, h, steps, params, grads, state)
 }
 
-// Names of a state's tensors: "adam.exp_avg.layers.0.weight" and, for the steps,
-// "adam.step.layers.0.weight".
+// key returns the name of a tensor of the state, such as "adam.exp_avg.layers.0.weight",
+// or "adam.step.layers.0.weight" for the number of steps.
 func (o *optimizer) key(what string, s *slot) string {
 	return kindWords.Word(o.config.Kind) + "." + what + "." + s.name
 }
@@ -439,7 +446,7 @@ func (o *optimizer) LoadState(state *checkpoint.File) error {
 	})
 }
 
-// fits returns an error that says all that keeps a state and o apart.
+// fits returns an error that lists every difference between a state and o's own.
 func (o *optimizer) fits(have map[string]checkpoint.Tensor) error {
 	wanted, err := o.State()
 	if err != nil {
@@ -480,5 +487,5 @@ func (o *optimizer) fits(have map[string]checkpoint.Tensor) error {
 	return nil
 }
 
-// stepsOf reads a number of steps of one int64.
+// stepsOf returns the number of steps in t, a tensor of one int64.
 func stepsOf(t checkpoint.Tensor) int64 { return int64(binary.LittleEndian.Uint64(t.Data)) }

@@ -8,7 +8,7 @@ import (
 	"github.com/hcunet/hcunet/nn"
 )
 
-// An optimizer stops after a step, and another goes on from its state.
+// The state of an optimizer is loaded into a second one, which continues from it.
 func ExampleOptimizer() {
 	p := nn.Full(nn.CPU, nn.Double, 1)
 	nn.SetRequiresGrad(p, true)
@@ -62,7 +62,7 @@ func ExampleOptimizer() {
 	// nn: a state of sgd for an optimizer of adam
 }
 
-// A configuration goes to JSON with the fields of its kind.
+// In JSON, a configuration has the fields of its kind.
 func ExampleOptimizerConfig() {
 	for _, config := range []nn.OptimizerConfig{
 		nn.KernelAdam(),
@@ -85,7 +85,7 @@ func ExampleOptimizerConfig() {
 	// nn: sgd: unknown field "eps", wanted kind, nesterov, dampening, decay, decay_frozen_bias
 }
 
-// An operator that this package has no function for.
+// This package has no function for libtorch's operator sort, so NewOp is used.
 func ExampleOp() {
 	sort := nn.NewOp("sort")
 	x, err := nn.FromSlice(nn.CPU, []float32{2, 3, 1}, 3)

@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// setGrads makes the values the gradients of params; a nil one is none.
+// setGrads gives params the values as gradients; a nil slice leaves a parameter without
+// one.
 func setGrads(t *testing.T, params []Named, values [][]float64) {
 	t.Helper()
 	require.NoError(t, DropGrad(params))
@@ -26,7 +27,7 @@ func setGrads(t *testing.T, params []Named, values [][]float64) {
 	}
 }
 
-// TestSGDGolden takes the steps of torch.optim.SGD: testdata/sgd.py.
+// TestSGDGolden compares six steps with those of torch.optim.SGD: testdata/sgd.py.
 func TestSGDGolden(t *testing.T) {
 	var want struct {
 		Start   [][]float64
@@ -66,7 +67,7 @@ func TestSGDGolden(t *testing.T) {
 			for i, p := range params {
 				got, err := Slice[float64](p.Tensor)
 				require.NoError(t, err)
-				require.InDeltaSlice(t, r.End[i], got, 1e-15) // six steps of a few roundings around 1
+				require.InDeltaSlice(t, r.End[i], got, 1e-15) // each of six steps rounds a few times; values are around 1
 			}
 		})
 	}
@@ -84,7 +85,8 @@ func parametersOf(t *testing.T, values [][]float64) []Named {
 	return params
 }
 
-// Decoupled decay shrinks the parameter first and leaves the gradient alone.
+// Decoupled decay shrinks the parameter before the update and does not change the
+// gradient.
 func TestSGDDecoupled(t *testing.T) {
 	c := DefaultSGD()
 	c.Decay = DecayDecoupled
@@ -107,8 +109,8 @@ var optimizerConfigs = map[string]OptimizerConfig{
 	"dampened": {Kind: SGD, Dampening: 0.5, DecayFrozenBias: true},
 }
 
-// An optimizer that loads the state of another goes on to the bit: also where
-// parameters have made different numbers of steps, and through a file's bytes.
+// An optimizer that loads the state of another one from a file makes exactly the same
+// further steps, also where parameters have made different numbers of steps.
 func TestOptimizerState(t *testing.T) {
 	for name, c := range optimizerConfigs {
 		for _, dtype := range []DType{Float, Double, BFloat16} {
@@ -177,7 +179,7 @@ func throughFile(t *testing.T, f *checkpoint.File) *checkpoint.File {
 	return read
 }
 
-// A state that does not fit is one error with all that is wrong, and changes nothing.
+// A state that does not fit changes nothing; the error lists all differences.
 func TestOptimizerStateMisfits(t *testing.T) {
 	make1 := func(c OptimizerConfig, params []Named) Optimizer {
 		o, err := c.New([][]Named{params})

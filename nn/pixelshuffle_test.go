@@ -10,8 +10,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// slowUpsample is PixelShuffle_ICNR as fastai 1.0.54 writes it: layer by layer, on
-// planes.
+// slowUpsample is PixelShuffle_ICNR as fastai 1.0.54 computes it: layer by layer, in
+// the default memory format.
 func slowUpsample(p *PixelShuffleICNR, x torch.Tensor) torch.Tensor {
 	x = NewOp("pixel_shuffle").Call(ReLU(p.conv.Forward(Train, x)), 2)
 	if p.noBlur {
@@ -21,7 +21,7 @@ func slowUpsample(p *PixelShuffleICNR, x torch.Tensor) torch.Tensor {
 	return NewOp("avg_pool2d").Call(x, []int64{2, 2}, []int64{1, 1})
 }
 
-// The upsampling is fastai's, with its gradients, to rounding.
+// The upsampling and its gradients are those of fastai, up to rounding.
 func TestPixelShuffleIsFastai(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	draw := func(n int) []float32 {
@@ -55,7 +55,8 @@ func TestPixelShuffleIsFastai(t *testing.T) {
 				require.NoError(t, err)
 			})
 		}
-		// Sums of four in another order, and of ten for a gradient: float32 has 24 bits.
+		// An output is a sum of four values in another order, a gradient a sum of ten;
+		// float32 rounds by up to 6e-8 of a value.
 		assert.InDeltaSlice(t, out[1], out[0], 1e-6)
 		assert.InDeltaSlice(t, grads[1], grads[0], 1e-5)
 		assert.Greater(t, slices.Max(out[0]), float32(0.5)) // there is something to compare

@@ -15,14 +15,16 @@ var (
 	opGELU              = shim.NewOp("gelu")
 )
 
-// A Resize multiplies height and width by a factor, rounding down; a half makes
-// a map smaller without averaging.
+// A Resize multiplies height and width by a factor and rounds them down. It does not
+// average over larger areas: a factor below 1 makes the nearest mode skip pixels, a
+// factor below 1/2 the bilinear mode as well.
 type Resize struct {
-	Factor   float64
-	Bilinear bool // as ResizeBilinear; otherwise as ResizeNearest
+	Factor   float64 // positive
+	Bilinear bool    // as ResizeBilinear; otherwise as ResizeNearest
 }
 
-// Forward resizes x.
+// Forward resizes x (N, C, H, W). It panics with an *InputError if x has another number
+// of dimensions or the factor is not positive.
 func (r Resize) Forward(_ Mode, x torch.Tensor) torch.Tensor {
 	size := Shape(x)
 	if len(size) != 4 || !(r.Factor > 0) {
@@ -46,13 +48,12 @@ func (r Resize) String() string {
 	return fmt.Sprintf("Upsample(scale_factor=%v, mode=%s)", r.Factor, mode)
 }
 
-// A GlobalPool makes one value of each channel's map: (N, C, H, W) to
-// (N, C, 1, 1).
+// A GlobalPool reduces each channel to one value: (N, C, H, W) to (N, C, 1, 1).
 type GlobalPool struct {
-	Max bool // the largest value; otherwise the mean
+	Max bool // take the largest value; otherwise the mean
 }
 
-// Forward pools x.
+// Forward returns the maximum or the mean of each channel of x.
 func (p GlobalPool) Forward(_ Mode, x torch.Tensor) torch.Tensor {
 	if p.Max {
 		return call(opAMax, x, []int64{2, 3}, true)
@@ -70,10 +71,10 @@ func (p GlobalPool) String() string {
 	return "AdaptiveAvgPool2d(output_size=1)"
 }
 
-// A LeakyReLU is max(x, Slope*x).
+// A LeakyReLU multiplies negative values by Slope.
 type LeakyReLU struct{ Slope float64 }
 
-// Forward returns max(x, Slope*x).
+// Forward returns x where x is positive, and Slope*x elsewhere.
 func (l LeakyReLU) Forward(_ Mode, x torch.Tensor) torch.Tensor { return call(opLeakyReLU, x, l.Slope) }
 
 // Walk shows nothing.
@@ -81,11 +82,12 @@ func (LeakyReLU) Walk(Walker) {}
 
 func (l LeakyReLU) String() string { return fmt.Sprintf("LeakyReLU(negative_slope=%v)", l.Slope) }
 
-// A GELU is x times the normal distribution's function of x: Hendrycks and Gimpel
-// 2016, https://arxiv.org/abs/1606.08415.
+// A GELU is the Gaussian error linear unit of Hendrycks and Gimpel 2016,
+// https://arxiv.org/abs/1606.08415.
 type GELU struct{}
 
-// Forward returns x*Phi(x).
+// Forward returns x*Phi(x), where Phi is the cumulative distribution function of the
+// standard normal distribution.
 func (GELU) Forward(_ Mode, x torch.Tensor) torch.Tensor { return call(opGELU, x) }
 
 // Walk shows nothing.

@@ -2,9 +2,9 @@ package nn
 
 import torch "github.com/wangkuiyi/gotorch"
 
-// sgdRule keeps a decaying sum of gradients, the momentum. As in PyTorch the sum
-// begins with the first gradient that comes while there is momentum, and rests in
-// steps without.
+// sgdRule keeps a decaying sum of gradients, the momentum buffer. As in PyTorch, the
+// buffer starts with the gradient of the first step with nonzero momentum, and steps
+// with momentum 0 do not change it.
 var sgdRule = rule{
 	state:  []string{"momentum_buffer"},
 	counts: func(h Hyper) bool { return h.Momentum != 0 },
@@ -15,7 +15,7 @@ func updateSGD(c *OptimizerConfig, h Hyper, steps int64, params, grads []torch.T
 	if h.Momentum != 0 {
 		sums := state[0]
 		if steps == 1 {
-			run(opForeachAdd_, sums, grads, 1.0) // to zeros, and without dampening
+			run(opForeachAdd_, sums, grads, 1.0) // the sums are zero; no dampening in the first step
 		} else {
 			run(opForeachMul_, sums, h.Momentum)
 			run(opForeachAdd_, sums, grads, 1-c.Dampening)

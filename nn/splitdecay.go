@@ -1,11 +1,12 @@
 package nn
 
-// SplitDecay halves each group of parameters for an optimizer that decays the
-// weights of layers otherwise than their offsets: first the weights, then the
-// batch norms' parameters and the convolutions' biases. Each half keeps the order
-// of its group and may be empty. What is frozen now is left out, except frozen
-// biases (see OptimizerConfig.DecayFrozenBias). OptimizerConfig.New takes the
-// result, Step then one Hyper for each half.
+// SplitDecay splits each group of parameters into two, so that an optimizer can give
+// them different weight decay. The second holds the parameters of BatchNorm2d layers
+// and the biases of Conv2d layers, the first all other parameters. Both keep the order
+// of the group and may be empty. Parameters that are frozen at the time of the call
+// are left out, except the biases of Conv2d layers (see
+// OptimizerConfig.DecayFrozenBias). The result has twice as many groups; it is meant
+// for OptimizerConfig.New.
 //
 // Source: fastai 1.0.54, torch_core.py, split_no_wd_params.
 func SplitDecay(groups [][]Named) [][]Named {

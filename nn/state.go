@@ -11,11 +11,14 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Mismatch reports every tensor that keeps a checkpoint and a module apart.
+// A Mismatch reports every difference between the tensors of a checkpoint and those of
+// a module. Error names at most five of each kind.
 type Mismatch struct {
-	Missing  []string // in the module, not in the checkpoint
-	Extra    []string // in the checkpoint, not in the module
-	Misshape []string // in both, of different shapes: "name: [64 3 7 7], wanted [64 1 7 7]"
+	Missing []string // names in the module that the checkpoint lacks
+	Extra   []string // names in the checkpoint that the module lacks
+	// Misshape lists tensors in both whose shapes differ, as "name: [64 3 7 7], wanted
+	// [64 1 7 7]", and tensors whose number of bytes does not fit their shape.
+	Misshape []string
 }
 
 func (m *Mismatch) Error() string {
@@ -37,10 +40,10 @@ func (m *Mismatch) Error() string {
 	return b.String()
 }
 
-// LoadState copies the values of a checkpoint into m's own tensors, by name,
-// converting element types. Both sides must fit exactly, or nothing is copied
-// and the error is a *[Mismatch]; a checkpoint without num_batches_tracked (from
-// before PyTorch 0.4.1) is accepted.
+// LoadState copies the values of a checkpoint into m's own tensors, by name, and
+// converts element types. Names and shapes must be the same on both sides. If they are
+// not, nothing is copied and the error is a *[Mismatch]. Only num_batches_tracked may
+// be missing, as it is in checkpoints from before PyTorch 0.4.1.
 func LoadState(m Module, f *checkpoint.File) error {
 	state := State(m)
 	have := make(map[string]checkpoint.Tensor, len(f.Tensors))
@@ -84,8 +87,9 @@ func LoadState(m Module, f *checkpoint.File) error {
 	})
 }
 
-// SaveState returns a copy of m's state as a checkpoint, in the order and under
-// the names of PyTorch's state dict.
+// SaveState returns a copy of m's state as a checkpoint, in the order and under the
+// names of PyTorch's state dict. float32, float64, int64 and uint8 are kept; tensors of
+// any other element type are saved as float32.
 func SaveState(m Module) (*checkpoint.File, error) {
 	f := &checkpoint.File{}
 	for _, n := range State(m) {
@@ -114,8 +118,8 @@ func intShape(shape []int64) []int {
 	return out
 }
 
-// fromCheckpoint makes a tensor on the CPU; types that Go's slices do not share
-// with libtorch go through float64, which holds their values exactly.
+// fromCheckpoint makes a tensor on the CPU. float32 and int64 are copied as they are;
+// the other types are converted to float64, which holds their values exactly.
 func fromCheckpoint(t checkpoint.Tensor) torch.Tensor {
 	shape := make([]int64, len(t.Shape))
 	for i, d := range t.Shape {

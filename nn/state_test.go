@@ -13,8 +13,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// chain returns a small network with every kind of tensor: kernels, biases,
-// running statistics, a count and singular vectors.
+// chain returns a small network with every kind of tensor: kernels, biases, running
+// statistics, a count of batches, and singular vectors.
 func chain(seed uint64) nn.Sequential {
 	in := nn.NewInit(nn.CPU, seed)
 	return nn.Sequential{
@@ -24,10 +24,11 @@ func chain(seed uint64) nn.Sequential {
 	}
 }
 
-// State leaves as safetensors and comes back into the tensors that are there.
+// A state is saved as safetensors and loaded into the existing tensors of another
+// network.
 func TestStateRoundTrip(t *testing.T) {
 	from, to := chain(1), chain(2)
-	from.Forward(nn.Train, nn.Full(nn.CPU, nn.Float, 0.5, 1, 2, 4, 5)) // moves statistics and count
+	from.Forward(nn.Train, nn.Full(nn.CPU, nn.Float, 0.5, 1, 2, 4, 5)) // changes the statistics and the count
 	f, err := nn.SaveState(from)
 	require.NoError(t, err)
 	var file bytes.Buffer
@@ -48,7 +49,7 @@ func TestStateRoundTrip(t *testing.T) {
 	}
 }
 
-// A checkpoint of another element type is converted.
+// A tensor of another element type is converted when it is loaded.
 func TestLoadConverts(t *testing.T) {
 	net := chain(1)
 	f, err := nn.SaveState(net)
@@ -63,8 +64,7 @@ func TestLoadConverts(t *testing.T) {
 	require.Equal(t, []float64{1.5}, values(t, nn.State(net)[len(nn.State(net))-1].Tensor))
 }
 
-// A checkpoint that does not fit is refused whole, and the error names every
-// difference.
+// A checkpoint that does not fit changes nothing, and the error names every difference.
 func TestLoadMismatch(t *testing.T) {
 	net := chain(1)
 	f, err := nn.SaveState(chain(2))
@@ -88,13 +88,13 @@ func TestLoadMismatch(t *testing.T) {
 	}
 }
 
-// A long list is cut in the text, not in the error.
+// The error's text shortens long lists; the error value holds them whole.
 func TestMismatchIsShort(t *testing.T) {
 	err := &nn.Mismatch{Missing: []string{"a", "b", "c", "d", "e", "f", "g"}, Extra: []string{"h", "i", "j", "k", "l"}}
 	require.EqualError(t, err, "nn: the checkpoint does not fit the model:\n7 missing: a, b, c, d, e and 2 more\n5 extra: h, i, j, k, l")
 }
 
-// Counts of batches are newer than some checkpoints.
+// Checkpoints of old PyTorch versions, which have no counts of batches, can be loaded.
 func TestLoadWithoutCount(t *testing.T) {
 	f, err := nn.SaveState(chain(2))
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestLoadWithoutCount(t *testing.T) {
 	require.NoError(t, nn.LoadState(chain(1), f))
 }
 
-// A tensor whose data is not what its shape says is an error, not a crash.
+// A tensor whose data does not fit its shape is an error, and nothing is loaded.
 func TestLoadBroken(t *testing.T) {
 	net := chain(1)
 	f, err := nn.SaveState(net)
@@ -115,7 +115,7 @@ func TestLoadBroken(t *testing.T) {
 	require.Equal(t, before, values(t, nn.State(net)[0].Tensor), "half of it was loaded")
 }
 
-// Names are those of the parts, and each tensor knows its layer.
+// The names of tensors begin with the names of the parts, and Owner is the layer.
 func TestState(t *testing.T) {
 	var names []string
 	for _, n := range nn.State(chain(1)) {
@@ -131,7 +131,7 @@ func TestState(t *testing.T) {
 	require.Len(t, nn.Parameters(chain(1)), 6)
 }
 
-// Try returns libtorch's complaints and lets everything else go on.
+// Try returns libtorch's errors and does not recover other panics.
 func TestTry(t *testing.T) {
 	require.NoError(t, nn.Try(func() {}))
 
@@ -147,7 +147,7 @@ func TestTry(t *testing.T) {
 	require.Panics(t, func() { _ = nn.Try(func() { _ = []int{}[len(t.Name())] }) })
 }
 
-// What gotorch functions without a result leave behind is an error, too.
+// Try also returns the errors that gotorch functions without a result store.
 func TestTryPending(t *testing.T) {
 	vector := nn.Full(nn.CPU, nn.Float, 1, 2)
 	nn.SetRequiresGrad(vector, true)
@@ -156,7 +156,7 @@ func TestTryPending(t *testing.T) {
 	require.NoError(t, nn.Try(func() {}))
 }
 
-// Impossible widths are the programmer's mistake.
+// A number of channels that cannot be is a panic.
 func TestWidths(t *testing.T) {
 	in := nn.NewInit(nn.CPU, 1)
 	require.Panics(t, func() { nn.NewConv2d(in, 0, 3, 3, nil) })
@@ -164,7 +164,7 @@ func TestWidths(t *testing.T) {
 	require.Panics(t, func() { nn.NewSelfAttention(in, 7) })
 }
 
-// Initial values depend on the seed alone.
+// Initial values depend only on the seed.
 func TestInit(t *testing.T) {
 	kernel := func(in *nn.Init) []float64 { return values(t, nn.NewConv2d(in, 2, 3, 3, nil).Weight(nn.Eval)) }
 	require.Equal(t, kernel(nn.NewInit(nn.CPU, 5)), kernel(nn.NewInit(nn.CPU, 5)))
@@ -185,7 +185,7 @@ func TestParseDevice(t *testing.T) {
 	}
 }
 
-// A batch norm's gain may start at zero, and its bias anywhere.
+// The initial weight of a batch norm may be zero, and its initial bias any number.
 func TestBatchNormOptions(t *testing.T) {
 	bn := nn.NewBatchNorm2d(&nn.Init{DType: nn.Double}, 2, &nn.BatchNormOptions{Bias: 0.25, Gain: nn.GainZero})
 	x := nn.Full(nn.CPU, nn.Double, 3, 1, 2, 2, 2)

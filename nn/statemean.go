@@ -5,17 +5,17 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A StateMean is a weighted mean of what a module's parameters and buffers have been.
-// Counters, which are whole numbers, are not averaged: the last counts.
+// A StateMean is a weighted mean over time of a module's parameters and buffers.
+// Integer tensors, which are counters, are not averaged: their last value is kept.
 type StateMean struct {
 	names  []string
-	values []torch.Tensor // of the module: those of floating point first
+	values []torch.Tensor // the module's own tensors, floating-point tensors first
 	means  []torch.Tensor // the mean of each
-	floats int            // how many are averaged
+	floats int            // number of floating-point tensors, which are averaged
 }
 
-// NewStateMean returns a mean of m's state that starts as m is now. Make it outside of
-// a Scope that ends before it does.
+// NewStateMean returns a mean that starts with a copy of m's state. It must not outlive
+// the Scope in which it was made.
 func NewStateMean(m Module) (*StateMean, error) {
 	mean := &StateMean{}
 	err := Try(func() {
@@ -44,8 +44,8 @@ func NewStateMean(m Module) (*StateMean, error) {
 	return mean, err
 }
 
-// Add moves the mean by weight towards the module's state as it is now; a weight
-// of 1 copies it.
+// Add sets the mean to (1-weight)*mean + weight*state, where state is the module's
+// state as it is now. weight is in [0, 1]; 1 copies the state.
 func (m *StateMean) Add(weight float64) error {
 	return Try(func() {
 		NoGrad(func() {
@@ -67,7 +67,7 @@ func (m *StateMean) Add(weight float64) error {
 	})
 }
 
-// Swap exchanges the mean and the module's state.
+// Swap exchanges the values of the mean and of the module's state.
 func (m *StateMean) Swap() error {
 	return Try(func() {
 		NoGrad(func() {
@@ -85,7 +85,7 @@ func (m *StateMean) Swap() error {
 // State returns a copy of the mean under the names of the module's tensors.
 func (m *StateMean) State() (*checkpoint.File, error) { return SaveState(m) }
 
-// SetState overwrites the mean with what State returned.
+// SetState overwrites the mean with f, which State returned before.
 func (m *StateMean) SetState(f *checkpoint.File) error { return LoadState(m, f) }
 
 // Walk shows the means under the names of the module's tensors.

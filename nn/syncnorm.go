@@ -10,10 +10,10 @@ var (
 	opRsqrt   = shim.NewOp("rsqrt")
 )
 
-// SyncBatchNorm makes every batch norm of m normalize, in [Train], by the
-// statistics of all processes' batches together. sum returns the sum of a tensor
-// over the processes, through which gradients pass, as dist.Group's
-// SumWithGradient does; nil goes back to the batch's own statistics.
+// SyncBatchNorm makes every batch norm of m normalize, in [Train], by the statistics
+// of the batches of all processes together. sum returns the sum of a tensor over the
+// processes and must pass gradients through, as dist.Group's SumWithGradient does. A
+// nil sum switches back to the statistics of the process's own batch.
 //
 // Source: torch.nn.SyncBatchNorm of PyTorch 1.13.
 func SyncBatchNorm(m Module, sum func(torch.Tensor) torch.Tensor) {
@@ -24,9 +24,10 @@ func SyncBatchNorm(m Module, sum func(torch.Tensor) torch.Tensor) {
 	})
 }
 
-// synchronized is Forward in Train over all processes. The variance is the mean
-// square of what the mean leaves, as squares of large values would cancel. It is
-// computed in the number type of the parameters.
+// synchronized is Forward in Train over all processes. The variance is the mean of the
+// squared deviations from the mean, because the difference of mean square and squared
+// mean loses its digits where the mean is large. It computes in the element type of
+// the parameters.
 func (b *BatchNorm2d) synchronized(x torch.Tensor) torch.Tensor {
 	device, dtype := DeviceOf(b.weight), DTypeOf(b.weight)
 	given := DTypeOf(x)

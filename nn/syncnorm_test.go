@@ -9,13 +9,14 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// For one process, whose sums are its own, a synchronized batch norm is a batch
-// norm: outputs, gradients and running statistics.
+// With one process, whose sums are its own, a synchronized batch norm gives the outputs,
+// gradients and running statistics of a plain batch norm.
 func TestSyncBatchNormAlone(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	pixels, weights := make([]float64, 2*3*4*5), make([]float64, 2*3*4*5)
 	for i := range pixels {
-		pixels[i], weights[i] = 100+r.NormFloat64(), r.NormFloat64() // a mean that squares would drown in
+		// With a mean this large, a variance from the mean of squares would lose digits.
+		pixels[i], weights[i] = 100+r.NormFloat64(), r.NormFloat64()
 	}
 	step := func(synchronize bool) (values [][]float64) {
 		in := nn.NewInit(nn.CPU, 1)
@@ -52,6 +53,6 @@ func TestSyncBatchNormAlone(t *testing.T) {
 	want, got := step(false), step(true)
 	require.Len(t, got, len(want))
 	for i := range want {
-		require.InDeltaSlice(t, want[i], got[i], 1e-11) // 40 values of 100, in another order
+		require.InDeltaSlice(t, want[i], got[i], 1e-11) // sums of 40 values around 100, in another order
 	}
 }

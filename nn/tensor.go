@@ -5,15 +5,17 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A Number is an element type that Go and libtorch share.
+// A Number is an element type that exists both in Go and in libtorch.
 type Number = shim.Number
 
-// FromSlice copies data, row-major, into a new tensor of the given shape.
+// FromSlice returns a new tensor of the given shape on d with the elements of data in
+// row-major order. It is an error if len(data) does not fit the shape.
 func FromSlice[N Number](d Device, data []N, shape ...int64) (torch.Tensor, error) {
 	return shim.FromSlice(data, d.arg(), shape...)
 }
 
-// Slice returns the elements of t, row-major and converted to N.
+// Slice returns a copy of the elements of t in row-major order, converted to N. The
+// tensor may be on any device that has values, so not on [Meta].
 func Slice[N Number](t torch.Tensor) ([]N, error) {
 	info, err := shim.Inspect(t)
 	if err != nil {
@@ -27,17 +29,18 @@ func Slice[N Number](t torch.Tensor) ([]N, error) {
 	return out, shim.ToSlice(t, out)
 }
 
-// Item returns the value of a tensor of one element.
+// Item returns the value of a tensor of one element. A tensor with more or fewer
+// elements is an error.
 func Item(t torch.Tensor) (float64, error) {
 	var v [1]float64
 	err := shim.ToSlice(t, v[:])
 	return v[0], err
 }
 
-// Shape returns the extents of t.
+// Shape returns the extent of each dimension of t.
 func Shape(t torch.Tensor) []int64 { return inspect(t).Shape }
 
-// DeviceOf returns where t lives.
+// DeviceOf returns the device of t.
 func DeviceOf(t torch.Tensor) Device {
 	d := inspect(t).Device
 	return Device{cuda: d.CUDA, index: d.Index, meta: d.Meta}
@@ -46,10 +49,11 @@ func DeviceOf(t torch.Tensor) Device {
 // DTypeOf returns the element type of t.
 func DTypeOf(t torch.Tensor) DType { return DType(inspect(t).DType) }
 
-// RequiresGrad says whether gradients are recorded for t.
+// RequiresGrad reports whether gradients are recorded for t.
 func RequiresGrad(t torch.Tensor) bool { return inspect(t).RequiresGrad }
 
-// SetRequiresGrad says whether gradients are recorded for a parameter.
+// SetRequiresGrad switches the recording of gradients for t on or off. t is a
+// parameter, not the result of a recorded operation.
 func SetRequiresGrad(t torch.Tensor, on bool) { must(shim.SetRequiresGrad(t, on)) }
 
 func inspect(t torch.Tensor) shim.Info {
@@ -58,11 +62,12 @@ func inspect(t torch.Tensor) shim.Info {
 	return info
 }
 
-// Backward adds the gradient of loss, a tensor of one element, to the gradient of
-// every parameter it depends on.
+// Backward computes the gradient of loss, a tensor of one element, with respect to
+// every parameter that loss depends on, and adds it to the parameter's gradient. The
+// recorded operations are freed, so it can be called once for each forward pass.
 func Backward(loss torch.Tensor) error { return shim.Backward(loss, false) }
 
-// Grad returns the gradient of t; ok is false where it has none.
+// Grad returns the gradient of t, not a copy; ok is false where t has none.
 func Grad(t torch.Tensor) (grad torch.Tensor, ok bool) {
 	g, ok, err := shim.Grad(t)
 	must(err)
@@ -79,13 +84,14 @@ func Full(d Device, dtype DType, v float64, shape ...int64) torch.Tensor {
 	return call(opFull, shape, v, int(dtype), shim.None{}, d.arg())
 }
 
-// To returns t on a device in an element type; t itself where nothing changes.
+// To returns t on device d with the element type dtype. The result shares its memory
+// with t where t already has both.
 func To(t torch.Tensor, d Device, dtype DType) torch.Tensor {
 	return call(opTo, t, d.arg(), int(dtype))
 }
 
-// CopyInto overwrites the values of dst with those of src, which is converted and
-// moved as needed. Gradients are not recorded.
+// CopyInto overwrites the values of dst with those of src, converted to the element
+// type and moved to the device of dst. It is not recorded for a backward pass.
 func CopyInto(dst, src torch.Tensor) {
 	NoGrad(func() { call(opCopy, dst, src) })
 }

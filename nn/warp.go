@@ -8,39 +8,39 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// WarpParams is what a [Warp] does to one image and its mask.
+// WarpParams describes how a [Warp] changes one image and its mask.
 type WarpParams struct {
-	// Sampling is a row-major 3x3 matrix S: the pixel of the result at (u, v) is
-	// the source at
+	// Sampling is a row-major 3x3 matrix S: the pixel of the result at (u, v) takes
+	// the value of the source at
 	//
 	//	x = (S[0]u + S[1]v + S[2]) / (S[6]u + S[7]v + S[8])
 	//	y = (S[3]u + S[4]v + S[5]) / (S[6]u + S[7]v + S[8])
 	//
-	// x and u to the right, y and v down; -1 is the centre of the first pixel of an
-	// axis and 1 that of the last.
+	// x and u point to the right, y and v down. On each axis, -1 is the centre of the
+	// first pixel and 1 the centre of the last.
 	Sampling [9]float64
 
 	// Lighting: a value p of an image, in [0, 1], becomes
-	// sigmoid((logit(p) + LogitShift) * LogitScale), where p is kept 1e-7 away
-	// from 0 and 1.
-	LogitShift float64 // 0 means none
-	LogitScale float64 // positive; 0 and 1 mean none
+	// sigmoid((logit(p) + LogitShift) * LogitScale), where p is first clamped to
+	// [1e-7, 1-1e-7]. A mask has no lighting.
+	LogitShift float64 // 0 means no change of brightness
+	LogitScale float64 // positive; 1 means no change of contrast, and so does 0
 }
 
-// A WarpPadding says what lies outside of an image.
+// A WarpPadding says which values lie outside of an image.
 type WarpPadding int
 
 const (
 	WarpReflection WarpPadding = iota // the image mirrored about its outermost pixel centres
 	WarpBorder                        // the outermost pixels, repeated
-	WarpZeros                         // 0
+	WarpZeros                         // zero
 )
 
-// A Warp moves and lights a batch of images, each in its own way, in one
-// grid sample on their device; and moves their masks alike. It computes in
-// float64, so that it agrees with a plain loop over the pixels to the last bit or
-// so of float32, and on which pixel of a mask is the nearest. It is meant for a
-// GPU; on the CPU that loop, in package augment, is the faster one.
+// A Warp applies a geometric transform and a change of lighting to each image of a
+// batch, with one grid sample on the images' device. The masks get the same geometric
+// transform. It computes in float64, so that images differ from those of package
+// augment, which loops over the pixels, only by float32 rounding, and masks choose the
+// same nearest pixel. A Warp is meant for a GPU; on the CPU package augment is faster.
 //
 // Source: fastai 1.0.54, vision/image.py; torch's grid_sample with
 // align_corners=True.
@@ -63,8 +63,9 @@ var (
 	opWhere       = shim.NewOp("where.self")
 )
 
-// NewWarp prepares the warp of len(params) images into images of h rows and w
-// columns. It lives on d and belongs in the scope of the batch.
+// NewWarp prepares the transforms of len(params) images into images of h rows and w
+// columns. Its tensors are on d. It should be made in the scope of the batch, which
+// then frees it. It panics if there are no params, or if h or w is below 1.
 func NewWarp(d Device, params []WarpParams, h, w int64, padding WarpPadding) *Warp {
 	if len(params) == 0 || h < 1 || w < 1 {
 		panic(fmt.Errorf("nn: NewWarp: %d images to %dx%d pixels, wanted at least one of each", len(params), h, w))
@@ -85,7 +86,7 @@ func NewWarp(d Device, params []WarpParams, h, w int64, padding WarpPadding) *Wa
 	return warp
 }
 
-// aim computes where each pixel of the result lies in the source.
+// aim computes the position in the source of each pixel of the result.
 func (p *Warp) aim(d Device, params []WarpParams) {
 	transposed := make([]float64, 0, 9*len(params))
 	for _, q := range params {
@@ -123,9 +124,9 @@ func vector[N Number](d Device, values []N, shape ...int64) torch.Tensor {
 	return t
 }
 
-// Images returns the images x (N, C, h, w), of any size and element type, with
-// values in [0, 1], as (N, C, H, W) float32; each pixel is interpolated between
-// the nearest four.
+// Images returns the transformed images, (N, C, H, W) in float32. The input x is
+// (N, C, h, w) with values in [0, 1]; h, w and the element type may be any. Each pixel
+// is interpolated between the nearest four.
 func (p *Warp) Images(x torch.Tensor) torch.Tensor {
 	x = p.sample(x, 0)
 	if p.lit.T != nil {
@@ -143,9 +144,9 @@ func (p *Warp) Images(x torch.Tensor) torch.Tensor {
 	return To(x, DeviceOf(x), Float)
 }
 
-// Masks returns the masks y (N, C, h, w) as (N, C, H, W) of their own element
-// type; each pixel is the nearest one, halves rounded to even. Lighting leaves
-// them alone.
+// Masks returns the transformed masks, (N, C, H, W) in the element type of the input y
+// (N, C, h, w). Each pixel is a copy of the nearest one; halves are rounded to even.
+// Lighting does not change masks.
 func (p *Warp) Masks(y torch.Tensor) torch.Tensor {
 	return To(p.sample(y, 1), DeviceOf(y), DTypeOf(y))
 }

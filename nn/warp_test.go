@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// warpOf are the numbers of a plan that does not average.
+// warpOf returns the parameters of a plan. The plan must not average pixels (AreaH 0).
 func warpOf(p augment.Plan) nn.WarpParams {
 	return nn.WarpParams{Sampling: p.Sampling(), LogitShift: p.LogitShift, LogitScale: p.LogitScale}
 }
@@ -21,8 +21,8 @@ var paddings = map[augment.Padding]nn.WarpPadding{
 	augment.Reflection: nn.WarpReflection, augment.Border: nn.WarpBorder, augment.Zeros: nn.WarpZeros,
 }
 
-// Many draws of every kind, a batch each, against the loop over pixels of package
-// augment.
+// TestWarp compares batches of random transforms with package augment, which loops over
+// the pixels, for each padding, with and without a change of size.
 func TestWarp(t *testing.T) {
 	const n, c, h, w = 12, 2, 23, 31
 	r := rand.New(rand.NewPCG(11, 0))
@@ -33,7 +33,7 @@ func TestWarp(t *testing.T) {
 	for i := range masks {
 		masks[i] = uint8(r.IntN(2) * 255)
 	}
-	images[0], images[1], images[h*w] = 0, 1, 1 // where the logit is kept finite
+	images[0], images[1], images[h*w] = 0, 1, 1 // values whose logit is infinite without the clamp
 	worst, wrong, pixels := 0.0, 0, 0
 	for padding, p := range paddings {
 		for _, size := range []int{0, 16, 40} {
@@ -51,8 +51,8 @@ func TestWarp(t *testing.T) {
 					wantMasks = append(wantMasks, augment.Mask(&plan, nil, masks[i*h*w:][:h*w])...)
 				}
 				got, gotMasks := applyWarp(t, params, plan.H, plan.W, p, images, masks, c, h, w)
-				// Float64 rounded to float32: half a unit of the last place, 6e-8; the
-				// loop interpolates in float32, at 1e-7 more.
+				// Rounding float64 to float32 is an error of up to 6e-8. The loop in
+				// package augment interpolates in float32: up to a few times 1e-7 more.
 				worst = max(worst, golden.Close(t, "images", got, want, 4e-7))
 				for i, v := range gotMasks {
 					if v != wantMasks[i] {
@@ -64,7 +64,8 @@ func TestWarp(t *testing.T) {
 		}
 	}
 	t.Logf("worst error %.2g; %d of %d mask pixels differ", worst, wrong, pixels)
-	// Only where the nearest pixel is a tie to the last bit of float64.
+	// A pixel could differ only where two pixels of the source are equally near to the
+	// last bit of float64, which these draws do not meet.
 	require.Zero(t, wrong)
 }
 
@@ -91,7 +92,7 @@ func applyWarp(t *testing.T, params []nn.WarpParams, toH, toW int, padding nn.Wa
 	return x, y
 }
 
-// A batch without lighting, and one that changes nothing.
+// A batch of two images without lighting: one is unchanged, one mirrored.
 func TestWarpIdentity(t *testing.T) {
 	images := golden.Unit("identity", 2*3*5*7)
 	for i, v := range images {
@@ -115,12 +116,13 @@ func TestWarpRefuses(t *testing.T) {
 	require.Panics(t, func() { nn.NewWarp(nn.CPU, nil, 4, 4, nn.WarpReflection) })
 	require.Panics(t, func() { nn.NewWarp(nn.CPU, same, 0, 4, nn.WarpReflection) })
 	require.Panics(t, func() { nn.NewWarp(nn.CPU, same, 4, 4, 7) })
-	require.Error(t, nn.Try(func() { // two images, one warp
+	require.Error(t, nn.Try(func() { // two images, but params for one
 		nn.NewWarp(nn.CPU, same, 4, 4, nn.WarpReflection).Images(nn.Zeros(nn.CPU, nn.Float, 2, 1, 4, 4))
 	}))
 }
 
-// The reference's own results, for each transform alone and all together.
+// TestWarpAgainstReference compares each transform alone, and all together, with the
+// results of fastai.
 func TestWarpAgainstReference(t *testing.T) {
 	warp := [4]float64{0.15, -0.1, 0.2, -0.05}
 	minus := [4]float64{-0.15, 0.1, -0.2, 0.05}
@@ -159,8 +161,9 @@ func TestWarpAgainstReference(t *testing.T) {
 			plan, err := p.Plan(h, w, 0)
 			require.NoError(t, err)
 			got, gotMask := applyWarp(t, []nn.WarpParams{warpOf(plan)}, h, w, paddings[p.Padding], image, bytes, 3, int64(h), int64(w))
-			// fastai computes its grid in float32: 6e-8 of a coordinate is 2e-6 of a
-			// pixel, and neighbours differ by up to 1; more at a frame of zeros.
+			// fastai computes its grid in float32. An error of 6e-8 in a coordinate is 2e-6
+			// of a pixel, and neighbouring pixels differ by up to 1; at the edge to a padding
+			// of zeros the error is larger.
 			worst = max(worst, golden.Close(t, size+" "+name, got, float32s(t, want, size+"."+name+".image"), 6e-6))
 			for i, v := range float32s(t, want, size+"."+name+".mask_px") {
 				if uint8(math.Round(float64(v)*255)) != gotMask[i] {
@@ -170,12 +173,12 @@ func TestWarpAgainstReference(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("worst error %.2g; %d mask pixels are ties decided otherwise", worst, ties)
+	t.Logf("worst error %.2g; %d mask pixels are ties that fastai decides differently", worst, ties)
 }
 
-// halfway says whether pixel i of the result lies so exactly between two of the
-// source that the rounding of the reference's float32 decides which is nearest.
-// Hardly any draw does that, but a zoom of 1.1 or 0.8 about such a point does.
+// halfway reports whether pixel i of the result lies so exactly between two pixels of
+// the source that fastai's float32 rounding decides which one is nearest. Random
+// transforms hardly ever meet this case, but zooms of 1.1 and 0.8 do.
 func halfway(p *augment.Plan, i int) bool {
 	u := -1 + 2*float64(i%p.W)/float64(p.W-1)
 	v := -1 + 2*float64(i/p.W)/float64(p.H-1)

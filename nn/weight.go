@@ -7,8 +7,9 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A weight is a kernel and the parameters behind it. walk shows them around the
-// bias in the order of PyTorch's state dict.
+// A weight is a kernel together with the parameters from which it is computed. value
+// returns the kernel. walk shows the parameters and calls bias, which shows the bias,
+// in the order of PyTorch's state dict.
 type weight interface {
 	value(mode Mode) torch.Tensor
 	walk(w Walker, bias func())
@@ -32,10 +33,11 @@ func (p plainWeight) walk(w Walker, bias func()) {
 	bias()
 }
 
-// weightNorm is g * v/|v| per output channel: Salimans and Kingma 2016,
-// https://arxiv.org/abs/1602.07868, as torch.nn.utils.weight_norm with dim=0.
+// weightNorm computes the kernel g * v/|v| for each output channel: Salimans and
+// Kingma 2016, https://arxiv.org/abs/1602.07868, as torch.nn.utils.weight_norm with
+// dim=0.
 type weightNorm struct {
-	g, v torch.Tensor // (Out, 1, ...) and the kernel's shape
+	g, v torch.Tensor // g is (Out, 1, ...), v has the kernel's shape
 }
 
 func newWeightNorm(in *Init, values []float32, shape []int64) *weightNorm {
@@ -65,9 +67,9 @@ func (n *weightNorm) walk(w Walker, bias func()) {
 	w.Param("weight_v", n.v)
 }
 
-// spectralNorm divides the kernel by its largest singular value: Miyato et al.
-// 2018, https://arxiv.org/abs/1802.05957, as torch.nn.utils.spectral_norm: one
-// power iteration a forward in training, none in evaluation.
+// spectralNorm divides the kernel by its largest singular value: Miyato et al. 2018,
+// https://arxiv.org/abs/1802.05957, as torch.nn.utils.spectral_norm. Each forward pass
+// in training makes one power iteration, one in evaluation makes none.
 type spectralNorm struct {
 	orig  torch.Tensor // the kernel
 	u, v  torch.Tensor // approximate singular vectors, (Out) and (In*kernel area)
@@ -83,7 +85,7 @@ func newSpectralNorm(in *Init, values []float32, shape []int64) *spectralNorm {
 		v:     in.buffer(unitVector(in.normal(row, 1)), row),
 		shape: shape,
 	}
-	// 15 iterations, as torch.nn.utils.spectral_norm starts with.
+	// torch.nn.utils.spectral_norm starts with 15 iterations as well.
 	NoGrad(func() {
 		for range 15 {
 			s.iterate(Reshape(s.orig, out, -1))
@@ -128,7 +130,7 @@ func (s *spectralNorm) value(mode Mode) torch.Tensor {
 	u, v := s.u, s.v
 	if mode == Train {
 		NoGrad(func() { s.iterate(matrix) })
-		// The graph must not see the next iteration's in-place update.
+		// The next iteration overwrites u and v, which the backward pass still needs.
 		u, v = call(opClone, u), call(opClone, v)
 	}
 	sigma := call(opDot, u, call(opMV, matrix, v))

@@ -7,7 +7,7 @@ import (
 	"github.com/hcunet/hcunet/resnet"
 )
 
-// Five maps of an image of one channel, 64 rows and 96 columns.
+// Features returns five maps of an image with one channel, 64 rows and 96 columns.
 func Example() {
 	encoder := resnet.New18(nn.NewInit(nn.CPU, 1), 1)
 	nn.Scope(func() {

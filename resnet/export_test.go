@@ -1,6 +1,6 @@
 package resnet
 
-// Open to the tests.
+// Exported for the tests.
 var (
 	TorchvisionName = torchvisionName
 	Architecture    = architecture

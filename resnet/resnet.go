@@ -1,6 +1,7 @@
-// Package resnet implements the ResNet-18 and ResNet-34 encoders of He et al.
-// 2015, https://arxiv.org/abs/1512.03385, without their classifier. A
-// segmentation network needs only this part of torchvision's models.
+// Package resnet implements the ResNet-18 and ResNet-34 encoders of He et al. 2015,
+// https://arxiv.org/abs/1512.03385: torchvision's models without the classifier, which a
+// segmentation network does not need. Importing the package registers them with package
+// encoder as "resnet18" and "resnet34".
 //
 // For a 1x3x64x64 input, Features returns
 //
@@ -46,15 +47,14 @@ func kind(name string, blocks [4]int) encoder.Kind {
 	for _, f := range slices.Backward(checkpoint.Generations(name)) {
 		k.Weights = append(k.Weights, encoder.Weights{
 			Name: f,
-			Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}, // of ImageNet
+			Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.229, 0.224, 0.225}, // torchvision's values for ImageNet
 		})
 	}
 	return k
 }
 
-// group returns the layer group of a tensor by its name in the state dict, such as
-// "6.0.conv1.weight". As in fastai, the last two stages are a group with a higher
-// learning rate than the layers before.
+// group returns the layer group of a tensor from its name in the state dict, such as
+// "6.0.conv1.weight": 1 for the last two stages, 0 for the layers before, as in fastai.
 func group(name string) int {
 	if len(name) > 0 && (name[0] == '6' || name[0] == '7') {
 		return 1
@@ -62,8 +62,8 @@ func group(name string) int {
 	return 0
 }
 
-// An Encoder is a ResNet without average pool and classifier. Its parts are
-// named "0" to "7": convolution, batch norm, ReLU, max pool, four stages.
+// An Encoder is a ResNet without average pool and classifier. Its parts are named "0" to
+// "7": convolution, batch norm, ReLU, max pool, and four stages.
 type Encoder struct {
 	name  string // name of its kind
 	inC   int64
@@ -78,7 +78,7 @@ func New18(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, "resnet
 // weights.
 func New34(in *nn.Init, inC int64) *Encoder { return newEncoder(in, inC, "resnet34", blocks34) }
 
-// Convolutions are initialized as in torchvision: Kaiming normal with the
+// newEncoder initializes convolutions as torchvision does: Kaiming normal with the
 // fan-out.
 func newEncoder(in *nn.Init, inC int64, name string, blocks [4]int) *Encoder {
 	e := &Encoder{name, inC, nn.Sequential{
@@ -115,7 +115,8 @@ func (e *Encoder) Kind() encoder.Kind {
 	return k
 }
 
-// Features returns five maps of x, from half its size down to 1/32.
+// Features returns five maps of x (N, InChannels, H, W), from half its height and width
+// down to 1/32; the package comment lists their shapes.
 func (e *Encoder) Features(mode nn.Mode, x torch.Tensor) []torch.Tensor {
 	features := make([]torch.Tensor, 0, 5)
 	for i, part := range e.parts {
@@ -127,7 +128,7 @@ func (e *Encoder) Features(mode nn.Mode, x torch.Tensor) []torch.Tensor {
 	return features
 }
 
-// Walk visits the parts.
+// Walk shows the parts.
 func (e *Encoder) Walk(w nn.Walker) { e.parts.Walk(w) }
 
 func (e *Encoder) String() string { return "Sequential" }

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// torchvision is testdata/features.json, made by features.py beside it.
+// torchvision is the content of testdata/features.json, which features.py writes.
 type torchvision struct {
 	ResNet18 [][2]any `json:"resnet18"` // names and shapes, in order
 	ResNet34 [][2]any `json:"resnet34"`
@@ -34,7 +34,7 @@ func reference(t *testing.T) (r torchvision) {
 	return r
 }
 
-// Every tensor has its place and name in torchvision's state dict, in its order.
+// The encoder's tensors have the names, shapes and order of torchvision's state dict.
 func TestTorchvisionName(t *testing.T) {
 	r := reference(t)
 	in := nn.NewInit(nn.CPU, 1)
@@ -61,7 +61,7 @@ func TestTorchvisionName(t *testing.T) {
 	}
 }
 
-// formula returns a checkpoint under torchvision's names, as features.py fills it.
+// formula returns a checkpoint with torchvision's names and the values of features.py.
 func formula(t *testing.T, names [][2]any) *checkpoint.File {
 	t.Helper()
 	f := &checkpoint.File{}
@@ -86,8 +86,9 @@ func formula(t *testing.T, names [][2]any) *checkpoint.File {
 	return f
 }
 
-// A checkpoint that lacks a tensor, has one too many or one of another shape is
-// refused with all three named; its classifier does not matter.
+// A checkpoint with missing tensors, extra tensors or tensors of another shape is an
+// error that names them. A classifier in it is ignored. Weights of another ResNet are an
+// error that names that ResNet.
 func TestLoadWeights(t *testing.T) {
 	f := formula(t, reference(t).ResNet18)
 	f.Tensors = append(f.Tensors, checkpoint.FromFloat32("fc.bias", []float32{1, 2}, 2))
@@ -107,8 +108,8 @@ func TestLoadWeights(t *testing.T) {
 		"resnet: these are weights of a resnet34, wanted resnet18")
 }
 
-// Deeper ResNets have three convolutions in a block, by which they are told from
-// those with as many blocks.
+// Deeper ResNets have three convolutions in a block. This distinguishes a ResNet-50 from
+// a ResNet-34, which has the same numbers of blocks.
 func TestArchitecture(t *testing.T) {
 	file := func(conv string, blocks ...int) *checkpoint.File {
 		f := &checkpoint.File{}
@@ -129,7 +130,7 @@ func TestArchitecture(t *testing.T) {
 	require.Empty(t, resnet.Architecture(f))
 }
 
-// The maps of an image against torchvision's, in float64.
+// TestFeatures compares the feature maps of an image with torchvision's, in float64.
 func TestFeatures(t *testing.T) {
 	r := reference(t)
 	in := nn.NewInit(nn.CPU, 1)
@@ -154,7 +155,7 @@ func TestFeatures(t *testing.T) {
 					sum += x
 					size += math.Abs(x)
 				}
-				require.InDelta(t, want.Sum, sum, 1e-13*size) // float64, some ten layers
+				require.InDelta(t, want.Sum, sum, 1e-13*size) // the rounding of float64 in up to twenty layers
 				for j := range 4 {
 					require.InDelta(t, want.First[j], v[j], 1e-13*size/float64(len(v))*10)
 					require.InDelta(t, want.Last[j], v[len(v)-4+j], 1e-13*size/float64(len(v))*10)
@@ -164,7 +165,7 @@ func TestFeatures(t *testing.T) {
 	})
 }
 
-// The second layer group begins with the last but one stage.
+// The second layer group holds the last two stages.
 func TestGroup(t *testing.T) {
 	e := resnet.New18(nn.NewInit(nn.CPU, 1), 1)
 	for _, n := range nn.State(e) {

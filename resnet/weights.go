@@ -10,11 +10,10 @@ import (
 )
 
 // LoadWeights copies torchvision's weights of the same ResNet, such as
-// resnet34-b627a593.pth, into e. The classifier ("fc.") is left out. For
-// weights of another ResNet it returns an error that names that ResNet. For any
-// other difference it returns an *[nn.Mismatch] that lists all differences,
-// with the names of e's tensors, or the names in the file for tensors that e
-// does not have.
+// resnet34-b627a593.pth, into e. The classifier ("fc.") is ignored. Weights of another
+// ResNet are an error that names that ResNet. Any other difference is an *[nn.Mismatch]
+// that lists all differences; it uses the names of e's tensors, and the file's names for
+// tensors that e does not have. After an error e is unchanged.
 func (e *Encoder) LoadWeights(f *checkpoint.File) error {
 	if name := architecture(f); name != "" && name != e.name {
 		return fmt.Errorf("resnet: these are weights of a %s, wanted %s", name, e.name)
@@ -40,8 +39,8 @@ func (e *Encoder) LoadWeights(f *checkpoint.File) error {
 	return nn.LoadState(e, renamed)
 }
 
-// architecture returns the name of the ResNet whose weights torchvision saved in
-// f, or "" if they are not of a known ResNet.
+// architecture returns the name of the ResNet whose torchvision weights f holds, or ""
+// if it does not hold those of a known ResNet.
 func architecture(f *checkpoint.File) string {
 	var blocks [4]int
 	bottleneck := false
@@ -63,8 +62,8 @@ func architecture(f *checkpoint.File) string {
 	return map[[4]int]string{blocks18: "resnet18", blocks34: "resnet34"}[blocks]
 }
 
-// torchvisionName returns torchvision's name for a tensor of the encoder's
-// state: "4.0.conv1.weight" is "layer1.0.conv1.weight" there.
+// torchvisionName returns torchvision's name for a tensor of the encoder's state:
+// "layer1.0.conv1.weight" for "4.0.conv1.weight".
 func torchvisionName(name string) (string, error) {
 	part, rest, ok := strings.Cut(name, ".")
 	theirs, known := map[string]string{

@@ -5,8 +5,9 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A block is one step up of the decoder: it doubles the map from below, joins it
-// with the encoder's map of that size, and convolves twice.
+// A block is one step of the decoder: it doubles the size of the previous, deeper map,
+// concatenates it with the encoder's map of that size (the skip), and applies two
+// convolutions.
 //
 // Source: fastai 1.0.54, vision/models/unet.py, UnetBlock.
 type block struct {
@@ -18,14 +19,14 @@ type block struct {
 
 // blockOptions are the optional settings of a block.
 type blockOptions struct {
-	final     bool // the last one, which leaves half of the joined channels
+	final     bool // the last block, whose output has half of the concatenated channels
 	noBlur    bool
 	attention bool
 	norm      nn.Norm
 }
 
-// newBlock returns a block for upC channels from below and skipC from the
-// encoder, and its output width.
+// newBlock returns a block for a deeper map of upC channels and a skip of skipC
+// channels, and the block's number of output channels.
 func newBlock(in *nn.Init, upC, skipC int64, opt blockOptions) (*block, int64) {
 	joined := upC/2 + skipC
 	outC := joined
@@ -40,15 +41,16 @@ func newBlock(in *nn.Init, upC, skipC int64, opt blockOptions) (*block, int64) {
 	}, outC
 }
 
-// Forward takes the map from below (N, upC, h, w) and the skip
-// (N, skipC, 2h, 2w); where an odd size was halved, the former is resized to the
-// latter.
+// Forward takes the deeper map x (N, upC, h, w) and the skip (N, skipC, 2h, 2w) and
+// returns (N, C, 2h, 2w). If the encoder halved an odd size, the skip is smaller than
+// 2h or 2w, and the upsampled map is resized to it.
 func (b *block) Forward(mode nn.Mode, x, skip torch.Tensor) torch.Tensor {
 	x = b.up.Forward(mode, x) // (N, upC/2, 2h, 2w), at least 0 everywhere
 	if have, want := nn.Shape(x), nn.Shape(skip); have[2] != want[2] || have[3] != want[3] {
 		x = nn.ResizeNearest(x, want[2], want[3])
 	}
-	// fastai's ReLU of the joined map changes only what the skip brings.
+	// fastai applies this ReLU to the concatenated map. The upsampled map is never
+	// negative, so only the skip needs it.
 	skip = b.relu.Forward(mode, b.bn.Forward(mode, skip))
 	x = nn.Result(func() torch.Tensor { return b.conv1.Forward(mode, nn.Cat(x, skip)) }) // (N, upC/2 + skipC, 2h, 2w) to (N, C, 2h, 2w)
 	return b.conv2.Forward(mode, x)

@@ -2,7 +2,8 @@ package unet
 
 import "github.com/hcunet/hcunet/network"
 
-// Config are the choices of a network; they live in a package that needs no libtorch.
+// Config holds the options of a network. It is defined in package network, which does
+// not need libtorch.
 type Config = network.Config
 
 // A Blur says which upsampling steps end in a 2x2 average.

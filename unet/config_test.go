@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every choice of the reference goes to JSON and comes back equal.
+// Each configuration of the reference is equal after it was written to JSON and read
+// back.
 func TestConfigJSON(t *testing.T) {
 	all := []unet.Config{{Encoder: "resnet34", Blur: unet.BlurInner, DetachSkips: true}, {Blur: unet.BlurNone}}
 	for _, cfg := range options {

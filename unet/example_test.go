@@ -9,7 +9,7 @@ import (
 	"github.com/hcunet/hcunet/unet"
 )
 
-// The notebook's network: scores of two classes for each pixel.
+// The notebook's network returns the scores of two classes for each pixel.
 func Example() {
 	in := nn.NewInit(nn.CPU, 1)
 	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
@@ -37,7 +37,7 @@ func Example() {
 	// 66 from layers.1.weight
 }
 
-// A size the network cannot take, and what to do.
+// CheckSize refuses an image size and names the next larger size that the network takes.
 func ExampleNet_CheckSize() {
 	in := nn.NewInit(nn.CPU, 1)
 	net := unet.New(in, resnet.New18(in, 1), 2, unet.Config{})

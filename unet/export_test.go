@@ -8,9 +8,10 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// Slow is Forward in nn.Eval without shortcuts: every layer by itself, in fastai's order,
-// and the hypercolumns at full width. record is shown each output under the name
-// of its layer; it must copy what it keeps, as a later step may overwrite it.
+// Slow computes Forward in nn.Eval without optimizations: every layer by itself, in
+// fastai's order, and the hypercolumns with all their channels. It calls record with
+// the name and the output of each layer. record must copy an output to keep it, because
+// a later step may overwrite it.
 func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) torch.Tensor {
 	x := image
 	var features, maps []torch.Tensor
@@ -26,7 +27,7 @@ func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) 
 		switch l := s.Module.(type) {
 		case *block:
 			if len(maps) == 0 {
-				maps = append(maps, x) // of the middle
+				maps = append(maps, x) // the output of the middle convolutions
 			}
 			skip := features[len(features)-1-len(maps)]
 			if n.cfg.DetachSkips {
@@ -34,7 +35,7 @@ func Slow(n *Net, image torch.Tensor, record func(name string, x torch.Tensor)) 
 			}
 			x = slowBlock(l, x, skip, name, record)
 			maps = append(maps, x)
-		case nn.Leaf: // the merge with the image
+		case nn.Leaf: // the concatenation with the image
 			x = nn.Cat(x, image)
 		case *hypercolumn.Columns:
 			for j, f := range children(children(l)[0]) {

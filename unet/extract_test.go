@@ -14,22 +14,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// extracts are the choices that stand for all.
+// extracts names the options that a short test run compares; a long one compares all.
 var extracts = []string{"default", "bottle", "last_cross_false", "no_hypercolumns", "norm_batch", "norm_weight"}
 
-// A few of the reference's numbers for each choice, for a clone that stands
-// alone; testdata/extract.py made them. Singular vectors have no formula, so that
-// spectral norm, and attention with it, has names here only.
+// TestExtract compares each network with a few numbers of the reference, which
+// testdata/extract.py chose, so that a clone without ../shared has a test as well. There
+// is no formula for singular vectors, so for networks with spectral norm or
+// self-attention, which uses it, only names and shapes are compared.
 func TestExtract(t *testing.T) {
 	var extract map[string]struct {
 		Tensors   int
-		Names     string // FNV-1a of a line "name [shape]" per tensor
+		Names     string // FNV-1a of all lines "name [shape]", one for each tensor
 		Index     []int
 		Scores    []float64 // at Index, of the 64x64 inputs
-		Largest   float64
+		Largest   float64   // the largest magnitude of all scores
 		Loss      float64
-		Norm      float64            // of all gradients
-		Gradients map[string]float64 // norms
+		Norm      float64            // norm of all gradients
+		Gradients map[string]float64 // norms of a few gradients
 	}
 	readJSON(t, "testdata/extract.json", &extract)
 	names := slices.Sorted(maps.Keys(extract))

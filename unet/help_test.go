@@ -18,8 +18,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// options are the choices of golden/b1_forward, by file name. BlurAll is right
-// for all of them: fastai 1.0.54 blurs whatever it is asked for.
+// options are the configurations of golden/b1_forward, by file name. All of them have
+// BlurAll, because fastai 1.0.54 always blurs, whatever its options say.
 var options = map[string]unet.Config{
 	"default":                     {},
 	"blur":                        {},
@@ -37,7 +37,8 @@ var options = map[string]unet.Config{
 	"nohc_batch_sa_bottle_noblur": {NoHypercolumns: true, Norm: nn.NormBatch, SelfAttention: true, Bottle: true},
 }
 
-// optionNames are the keys of options in order, or some that use every part.
+// optionNames returns the sorted keys of options, or in a short run three that together
+// use every part of the network.
 func optionNames() []string {
 	if !golden.Long() {
 		return []string{"default", "nohc_batch_sa_bottle_noblur", "norm_weight"}
@@ -45,20 +46,22 @@ func optionNames() []string {
 	return slices.Sorted(maps.Keys(options))
 }
 
-// kernelNet returns the notebook's network, on a ResNet-34, with weights that
-// formula sets.
+// kernelNet returns the notebook's network, on a ResNet-34, without initial weights;
+// formula sets them.
 func kernelNet(cfg unet.Config, dtype nn.DType) *unet.Net {
 	in := &nn.Init{DType: dtype, Blank: true}
 	return unet.New(in, resnet.New34(in, 3), 2, cfg)
 }
 
-// newKernelNet returns the notebook's network as training begins with it.
+// newKernelNet returns the notebook's network with the random weights with which
+// training starts.
 func newKernelNet() *unet.Net {
 	in := nn.NewInit(nn.CPU, 1)
 	return unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 }
 
-// shapesOfKernelNet returns the notebook's network without values.
+// shapesOfKernelNet returns the notebook's network on the meta device: shapes without
+// values.
 func shapesOfKernelNet(cfg unet.Config) *unet.Net {
 	in := nn.NewInit(nn.Meta, 1)
 	return unet.New(in, resnet.New34(in, 3), 2, cfg)
@@ -71,8 +74,8 @@ type netKey struct {
 
 var formulaNets = map[netKey]*unet.Net{}
 
-// formulaNet returns the notebook's network of one of the options with formula
-// weights, for tests that only look at it. The few of a short run are made once.
+// formulaNet returns the notebook's network with one of the options and formula
+// weights, for tests that do not change it. A short test run shares the networks.
 func formulaNet(t testing.TB, name string, dtype nn.DType, shipped map[string]checkpoint.Tensor) *unet.Net {
 	key := netKey{name, dtype}
 	if net := formulaNets[key]; net != nil {
@@ -86,7 +89,7 @@ func formulaNet(t testing.TB, name string, dtype nn.DType, shipped map[string]ch
 	return net
 }
 
-// fills are the formula weights of large tensors, which most networks here share.
+// fills caches the formula weights of large tensors, which most networks share.
 var fills = map[string][]float32{}
 
 func fill(name string, n int, center, scale float64) []float32 {
@@ -100,8 +103,8 @@ func fill(name string, n int, center, scale float64) []float32 {
 	return fills[key]
 }
 
-// formula overwrites net's state with the reference's formula weights; shipped
-// holds those that have no formula.
+// formula overwrites net's state with the reference's formula weights. shipped holds
+// the tensors for which there is no formula.
 func formula(t testing.TB, net nn.Module, shipped map[string]checkpoint.Tensor) {
 	t.Helper()
 	state := nn.State(net)
@@ -140,7 +143,7 @@ func tensor(t testing.TB, dtype nn.DType, values []float32, shape ...int64) torc
 	return nn.To(x, nn.CPU, dtype)
 }
 
-// image returns the reference's input of that name, values within ±2.
+// image returns the reference's input of that name, with values in [-2, 2].
 func image(t testing.TB, dtype nn.DType, name string, shape ...int64) torch.Tensor {
 	t.Helper()
 	n := int64(1)
@@ -157,7 +160,7 @@ func values(t testing.TB, x torch.Tensor) []float64 {
 	return v
 }
 
-// scoped runs f in a scope and turns libtorch's complaints into failures.
+// scoped runs f in a scope and fails the test on an error of libtorch.
 func scoped(t testing.TB, f func()) {
 	t.Helper()
 	require.NoError(t, nn.Try(func() { nn.Scope(f) }))
@@ -173,7 +176,7 @@ func forward(t testing.TB, net *unet.Net, dtype nn.DType, name string, shape ...
 	return out
 }
 
-// readJSON decodes a file of this package's testdata.
+// readJSON decodes the file at path into v.
 func readJSON(t testing.TB, path string, v any) {
 	t.Helper()
 	b, err := os.ReadFile(path)

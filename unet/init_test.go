@@ -11,9 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// New networks start by fastai's laws, the encoder by torchvision's: weights of
-// convolutions normal with mean 0 and variance 2/fan, biases 0, batch norms 1
-// and 0, or 1 and 1e-3 in the decoder.
+// The initial values of the decoder have fastai's distribution, those of the encoder
+// torchvision's: weights of convolutions are normal with mean 0 and variance 2/fan,
+// biases are 0, weights of batch norms are 1, and their biases 0, or 1e-3 in the
+// decoder.
 func TestInitialization(t *testing.T) {
 	for _, n := range nn.State(newKernelNet()) {
 		v := values(t, n.Tensor)
@@ -59,8 +60,9 @@ func TestInitialization(t *testing.T) {
 	}
 }
 
-// checkNormal fails if the draws are not from a normal law of that deviation, by
-// five standard errors of their mean, deviation and kurtosis.
+// checkNormal fails if mean, standard deviation or kurtosis of the draws is more than
+// five standard errors away from that of a normal distribution with mean 0 and standard
+// deviation std.
 func checkNormal(t *testing.T, name string, draws []float64, std float64) {
 	t.Helper()
 	m := momentsOf(draws)
@@ -74,8 +76,8 @@ func checkNormal(t *testing.T, name string, draws []float64, std float64) {
 	require.InDelta(t, 3, fourth/n, 5*math.Sqrt(24/n), name)
 }
 
-// The deviations that the reference's own network started with are of the same
-// laws.
+// TestInitializationAgainstReference compares mean and standard deviation of each
+// parameter with those of fastai's new network.
 func TestInitializationAgainstReference(t *testing.T) {
 	var facts struct {
 		Init map[string]struct {
@@ -101,7 +103,7 @@ func TestInitializationAgainstReference(t *testing.T) {
 			require.InDelta(t, 0, m.std, 1e-12, p.Name)
 			continue
 		}
-		n /= 4 // where groups of four are equal
+		n /= 4 // ICNR kernels have groups of four equal values
 		require.InDelta(t, 1, m.std/want.Std, 5/math.Sqrt(n), p.Name)
 		require.InDelta(t, want.Mean/want.Std, m.mean/want.Std, 7/math.Sqrt(n), p.Name)
 	}

@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/gonum/floats"
 )
 
-// A tinyEncoder halves its input five times, by one convolution each.
+// A tinyEncoder has five convolutions with ReLU, each of which halves its input.
 type tinyEncoder struct{ nn.Sequential }
 
 var tinyWidths = []int64{3, 4, 5, 6, 8}
@@ -57,7 +57,7 @@ func tinyNet(cfg unet.Config, dtype nn.DType) *unet.Net {
 	return unet.New(in, newTinyEncoder(in, 1), 2, cfg)
 }
 
-// batch returns two images of 64x32 and their masks: a bright ellipse, off
+// batch returns two images of 64x32 and their masks: a bright ellipse, not at the
 // centre, on noise.
 func batch(t testing.TB, dtype nn.DType) (x, y torch.Tensor) {
 	const n, h, w = 2, 64, 32
@@ -78,8 +78,9 @@ func batch(t testing.TB, dtype nn.DType) (x, y torch.Tensor) {
 	return x, y
 }
 
-// The gradient of each parameter along a random direction is what the loss does
-// along it; with detached skips it is not, in the encoder.
+// TestGradient compares the gradient of each parameter in a random direction with the
+// change of the loss in that direction. With detached skips they differ for the
+// encoder's parameters.
 func TestGradient(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -93,13 +94,13 @@ func TestGradient(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			net := tinyNet(test.cfg, nn.Double)
-			formula(t, net, nil) // new networks have ReLUs of exactly 0, whose slope is anyone's choice
+			formula(t, net, nil) // in a new network, inputs of ReLUs are exactly 0, where there is no slope
 			x, y := batch(t, nn.Double)
 			loss := func() torch.Tensor { return crossEntropy.Forward(net.Forward(nn.Train, x), y) }
 			scoped(t, func() { require.NoError(t, nn.Backward(loss())) })
 			r := rand.New(rand.NewPCG(9, 0))
 			worst := 0.0
-			const tolerance = 1e-6 // of the parameter's gradient, or of a thousandth of the whole
+			const tolerance = 1e-6 // relative to the norm of the parameter's gradient, or to 1e-3 of the norm of all
 			whole, err := nn.GradNorm(nn.Parameters(net))
 			require.NoError(t, err)
 			for _, p := range nn.Parameters(net) {
@@ -128,8 +129,9 @@ func TestGradient(t *testing.T) {
 					scoped(t, func() { nn.NoGrad(func() { l = values(t, loss())[0] }) })
 					return l
 				}
-				// A step across which a ReLU turns has another slope; a shorter one
-				// does not meet it, until rounding shows, at 1e-16 of the loss.
+				// If the input of a ReLU changes its sign within the step, the slope
+				// differs. A shorter step avoids this, until the rounding of the loss,
+				// 1e-16 of it, dominates.
 				err := math.Inf(1)
 				for h := 1e-6; h > 1e-9 && err > tolerance; h /= 10 {
 					change := (lossAt(h) - lossAt(-h)) / (2 * h)
@@ -152,7 +154,7 @@ func TestGradient(t *testing.T) {
 	}
 }
 
-// Every choice of blur is its own network.
+// Networks with different Blur give different scores.
 func TestBlur(t *testing.T) {
 	var outs [][]float64
 	for _, blur := range []unet.Blur{unet.BlurAll, unet.BlurInner, unet.BlurNone} {
@@ -164,9 +166,9 @@ func TestBlur(t *testing.T) {
 	require.NotEqual(t, outs[1], outs[2])
 }
 
-// In bfloat16, eight bits of precision, the network with its folded head gives the
-// scores of float32 to bfloat16's precision through some twenty layers, and float32
-// gradients of all parameters, in about the direction of float32's.
+// In bfloat16, which has eight bits of precision, the scores are those of float32 up to
+// bfloat16's rounding in some twenty layers. The gradients of all parameters are
+// float32, with about the direction of those computed in float32.
 func TestBFloat16(t *testing.T) {
 	net := tinyNet(unet.Config{}, nn.Float)
 	x, y := batch(t, nn.Float)
@@ -199,7 +201,7 @@ func TestBFloat16(t *testing.T) {
 	require.Greater(t, cos, 0.95)
 }
 
-// One batch is learned by heart.
+// Thirty steps on one batch reduce its loss to less than a tenth.
 func TestOverfit(t *testing.T) {
 	net := tinyNet(unet.Config{}, nn.Float)
 	x, y := batch(t, nn.Float)
@@ -222,7 +224,7 @@ func TestOverfit(t *testing.T) {
 	require.Less(t, last, first/10)
 }
 
-// Two runs from one seed are one run.
+// Two runs from the same seed give the same gradients.
 func TestRepeatable(t *testing.T) {
 	x, y := batch(t, nn.Float)
 	run := func() (out []float64) {
@@ -240,8 +242,8 @@ func TestRepeatable(t *testing.T) {
 	require.Equal(t, run(), run())
 }
 
-// Steps in a scope leave nothing behind, and a forward pass leaves the scope little: of
-// some hundred tensors, what its stages hand on.
+// Each training step leaves the same small number of tensors to its scope: of the
+// hundred or so that a forward pass makes, only the results of the stages and the skips.
 func TestMemory(t *testing.T) {
 	net := tinyNet(unet.Config{}, nn.Float)
 	x, y := batch(t, nn.Float)

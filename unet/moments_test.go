@@ -2,7 +2,8 @@ package unet_test
 
 import "math"
 
-// moments describe a list of numbers.
+// moments holds the mean, the standard deviation, the largest magnitude, the sum, and
+// the sum of magnitudes of a list of numbers.
 type moments struct{ mean, std, absMax, sum, sumAbs float64 }
 
 func momentsOf(v []float64) moments {

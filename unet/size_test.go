@@ -12,16 +12,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// smallNet returns a network on a ResNet-18 for images of one channel, whose weights
-// do not matter.
+// smallNet returns a network on a ResNet-18 for images of one channel, without initial
+// weights.
 func smallNet(cfg unet.Config) *unet.Net {
 	in := &nn.Init{Blank: true}
 	return unet.New(in, resnet.New18(in, 1), 2, cfg)
 }
 
-// The reference takes what CheckSize takes. It also makes 34x34 scores of a
-// 33x33 image where neither the image nor hypercolumns are joined at the end;
-// scores of another size than the image are refused here.
+// CheckSize accepts exactly the sizes for which the reference returns scores of the
+// size of the image. A network without hypercolumns and last cross returns 34x34 scores
+// for a 33x33 image in the reference; CheckSize refuses such images.
 func TestCheckSizeAgainstReference(t *testing.T) {
 	var facts struct {
 		SizeTable map[string]map[string]string `json:"size_table"`
@@ -57,7 +57,7 @@ func TestCheckSize(t *testing.T) {
 	for _, test := range []struct {
 		net  *unet.Net
 		h, w int
-		says string // "" where the size is right
+		says string // part of the error; "" if there is none
 	}{
 		{columns, 64, 96, ""},
 		{columns, 250, 64, "pad them to 256x64"},
@@ -77,7 +77,7 @@ func TestCheckSize(t *testing.T) {
 	}
 }
 
-// What CheckSize takes, Forward takes, and returns scores of the image's size.
+// For each size that CheckSize accepts, Forward returns scores of the image's size.
 func TestSizes(t *testing.T) {
 	for _, cfg := range []unet.Config{{}, {NoHypercolumns: true}, {NoLastCross: true}, {NoHypercolumns: true, NoLastCross: true}} {
 		net := smallNet(cfg)

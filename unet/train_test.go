@@ -17,15 +17,15 @@ import (
 	"gonum.org/v1/gonum/floats"
 )
 
-// A gradient is one parameter's in golden/b2_train/report.json.
+// A gradient describes the gradient of one parameter in golden/b2_train/report.json.
 type gradient struct {
 	Norm, Sum float64
-	Proj      float64   // sum of gradient times unit(name + "#proj")
+	Proj      float64   // sum of the gradient times Unit(name + "#proj")
 	Index     []int     `json:"idx"`
 	Value     []float64 `json:"val"` // at Index
 }
 
-// A step is one training step there.
+// A step describes one training step in golden/b2_train/report.json.
 type step struct {
 	Loss    float64
 	Norm    float64 `json:"total_grad_norm"`
@@ -36,9 +36,8 @@ type step struct {
 // crossEntropy is the notebook's loss.
 var crossEntropy = loss.Must(loss.CrossEntropy{}.New(data.Softmax, 2))
 
-// trainStep runs one training step's forward and backward pass as the reference
-// did, leaves gradients and running statistics in net, and returns scores and
-// loss.
+// trainStep runs the forward and backward pass of the reference's training step. It
+// returns scores and loss; gradients and running statistics stay in net.
 func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss float64) {
 	t.Helper()
 	nn.SetBatchNormMomentum(net, 0.025) // 0.1*16/64
@@ -61,22 +60,25 @@ func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss
 	return out, loss
 }
 
-// stepTolerances are what rounding allows of a training step on any CPU and BLAS:
-// of scores, loss and statistics in units of their largest element; of a gradient's
-// norm, sum and projection in units of its norm; of its elements in units of their
-// largest.
+// stepTolerances returns the tolerances of a training step, which allow for the
+// rounding of any CPU and BLAS. That of scores, loss and statistics is relative to
+// their largest element; that of a gradient's norm, sum and projection to its norm;
+// that of its elements to the largest of them.
 //
-// Float64 rounds at 1.1e-16, and some hundred layers of sums of some thousands of
-// products, in any order, made up to 9e-14 of it where norm_batch divides by
-// deviations of 16 elements; 5e-13 is six times that. A gradient crosses all layers
-// twice: 6e-14 was seen, and 4e-12 with norm_batch; ten times that is allowed.
+// Float64 rounds by up to 1.1e-16 of a value. In about a hundred layers that sum
+// thousands of products in any order, errors up to 9e-14 were seen with norm_batch,
+// which divides by standard deviations of 16 elements; 5e-13 is about six times that.
+// A gradient passes all layers twice: 6e-14 was seen, and 4e-12 with norm_batch; the
+// tolerances are at least ten times that.
 //
-// In float32 the forward pass is PyTorch's to 6e-6, or 5e-5 with norm_batch. The
-// backward pass agrees to 1e-5 down to the first ReLU whose input is 0 to rounding,
-// where the CPU decides whether that element's gradient passes. The deep maps of
-// these inputs have 2x2 and 4x4 pixels, so one such element moved all gradients
-// below it by 1.5e-2 of their norm as vectors, their norms by up to 4e-3, on a CPU
-// where another met none. TestFloat32Gradients is strict where no element decides.
+// In float32 the forward pass differs from PyTorch's by up to 6e-6, or 5e-5 with
+// norm_batch. The backward pass differs by up to 1e-5 until it reaches a ReLU with an
+// input so close to 0 that rounding decides its sign, and with it whether the element's
+// gradient passes. That depends on the CPU. The deepest maps of these inputs have only
+// 2x2 and 4x4 pixels: on one CPU, one such element changed all gradients before it by
+// 1.5e-2 of their norm as vectors and their norms by up to 4e-3, on another CPU there
+// was no such element. TestFloat32Gradients has the strict tolerance, for networks
+// without such elements.
 func stepTolerances(dtype nn.DType, name string) (scores, whole, elements float64) {
 	switch {
 	case dtype == nn.Double && name == "norm_batch":
@@ -89,7 +91,8 @@ func stepTolerances(dtype nn.DType, name string) (scores, whole, elements float6
 	return 3e-5, 2e-2, 1e-1
 }
 
-// trainOptions are the files of golden/b2_train.
+// trainOptions returns the names of the files of golden/b2_train, or of two of them in a
+// short test run.
 func trainOptions() []string {
 	if !golden.Long() {
 		return []string{"default", "norm_batch"}
@@ -97,8 +100,8 @@ func trainOptions() []string {
 	return []string{"default", "self_attention", "last_cross_false", "bottle", "no_hypercolumns", "norm_batch", "norm_weight", "norm_spectral"}
 }
 
-// The step of the recipe that detaches the skips: scores, loss, gradients and
-// running statistics, in float64 and in float32.
+// TestTrainingStep compares scores, loss, gradients and running statistics of a training
+// step with detached skips, in float64 and in float32.
 func TestTrainingStep(t *testing.T) {
 	var report map[string]struct{ F32, F64 step }
 	golden.JSON(t, "b2_train/report.json", &report)
@@ -109,7 +112,7 @@ func TestTrainingStep(t *testing.T) {
 			cfg.DetachSkips = true
 			for _, dtype := range []nn.DType{nn.Double, nn.Float} {
 				if dtype == nn.Float && name != "default" && name != "norm_batch" {
-					continue // float64 says more of the other choices, in the same code
+					continue // the same code runs in float64, where the tolerance is smaller
 				}
 				scores, whole, elements := stepTolerances(dtype, name)
 				net := kernelNet(cfg, dtype)
@@ -127,12 +130,13 @@ func TestTrainingStep(t *testing.T) {
 	}
 }
 
-// The gradients of float32 are those of float64 to rounding, unless rounding has
-// decided a ReLU or a maximum: most of these weights and images are free of that, a
-// fault of float32 would be in all of them. Batch norms go by their running
-// statistics here, as those of a few pixels make rounding large.
+// The gradients in float32 are those in float64 up to rounding, for at least one of
+// eight networks. In some networks rounding decides the sign of a ReLU's input or the
+// place of a maximum, which changes gradients; an error in the float32 code would show
+// in all of them. Batch norms use their running statistics here, because statistics of a
+// few pixels make rounding errors large.
 func TestFloat32Gradients(t *testing.T) {
-	const tries, tolerance = 8, 1e-5 // 100 roundings of 6e-8, there and back; 1e-6 to 4e-6 were seen
+	const tries, tolerance = 8, 1e-5 // about 100 roundings of 6e-8, forward and backward; 1e-6 to 4e-6 were seen
 	best := math.Inf(1)
 	for seed := range tries {
 		var grads [2][][]float64
@@ -164,9 +168,9 @@ func TestFloat32Gradients(t *testing.T) {
 	t.Fatalf("of %d networks the best float32 gradient differs by %.2g of its norm", tries, best)
 }
 
-// worstDifference returns the largest distance of two vectors in units of the norm
-// of the first, or of a millionth of the largest norm where that is more: a bias
-// before a batch norm has no gradient but rounding.
+// worstDifference returns the largest of the distances between a[i] and b[i], each
+// divided by the norm of a[i], or by 1e-6 of the largest norm if that is more: the
+// gradient of a bias before a batch norm is nothing but rounding.
 func worstDifference(a, b [][]float64) (worst float64) {
 	norms := make([]float64, len(a))
 	for i := range a {
@@ -179,8 +183,8 @@ func worstDifference(a, b [][]float64) (worst float64) {
 	return worst
 }
 
-// compareGradients returns the worst error of norms, sums and projections, and of
-// single elements.
+// compareGradients compares net's gradients with the reference. It returns the largest
+// error of norms, sums and projections, and the largest error of single elements.
 func compareGradients(t *testing.T, net *unet.Net, ref step, want map[string]checkpoint.Tensor, whole, elements float64) (worst [2]float64) {
 	t.Helper()
 	parameters := nn.Parameters(net)
@@ -202,8 +206,9 @@ func compareGradients(t *testing.T, net *unet.Net, ref step, want map[string]che
 		}
 		total += norm
 		norm = math.Sqrt(norm)
-		// Biases before a batch norm have no gradient but rounding: judge those by
-		// what the others have. A sum of n elements may be sqrt(n) norms.
+		// The gradient of a bias before a batch norm is nothing but rounding; its error
+		// is taken relative to the norm of all gradients. A sum of n elements may be
+		// sqrt(n) times their norm.
 		scale := max(r.Norm, 1e-6*ref.Norm)
 		root := math.Sqrt(float64(len(g)))
 		for _, e := range []float64{(norm - r.Norm) / scale, (sum - r.Sum) / scale / root, (proj - r.Proj) / scale / root} {
@@ -223,14 +228,15 @@ func compareGradients(t *testing.T, net *unet.Net, ref step, want map[string]che
 		if w, ok := want["grad."+p.Name]; ok && r.Norm > 1e-6*ref.Norm {
 			v, err := w.Float64s()
 			require.NoError(t, err)
-			golden.Close(t, p.Name, g, v, max(elements, 1e-7)) // shipped as float32
+			golden.Close(t, p.Name, g, v, max(elements, 1e-7)) // the reference file is in float32
 		}
 	}
 	golden.Close(t, "norm of all gradients", []float64{math.Sqrt(total)}, []float64{ref.Norm}, whole)
 	return worst
 }
 
-// compareBuffers checks running statistics, counts and singular vectors.
+// compareBuffers compares running statistics, counts and singular vectors with the
+// reference and returns the largest error of a norm.
 func compareBuffers(t *testing.T, net *unet.Net, ref step, want map[string]checkpoint.Tensor, tolerance float64) (worst float64) {
 	t.Helper()
 	n := 0
@@ -247,13 +253,14 @@ func compareBuffers(t *testing.T, net *unet.Net, ref step, want map[string]check
 			norm += x * x
 		}
 		worst = max(worst, golden.Close(t, b.Name+" norm", []float64{math.Sqrt(norm)}, []float64{r.Norm}, tolerance))
-		golden.Close(t, b.Name, v, golden.Float64s(t, want, "buf."+b.Name), max(tolerance, 1e-7)) // shipped as float32
+		golden.Close(t, b.Name, v, golden.Float64s(t, want, "buf."+b.Name), max(tolerance, 1e-7)) // the reference file is in float32
 	}
 	require.Equal(t, len(ref.Running), n)
 	return worst
 }
 
-// With the encoder frozen but for its batch norms.
+// TestFrozenStep compares a training step in which the encoder is frozen, except for its
+// batch norms.
 func TestFrozenStep(t *testing.T) {
 	if !golden.Long() {
 		t.Skip("takes half a minute; make test-long")
@@ -310,7 +317,8 @@ func TestFrozenStep(t *testing.T) {
 	t.Logf("worst error of a norm %.2g", worst)
 }
 
-// Each layer group's parameters, in order, and their numbers.
+// TestLayerGroups compares the names and the numbers of the parameters of each layer
+// group.
 func TestLayerGroups(t *testing.T) {
 	var schedule struct {
 		Groups [][]string `json:"layer_groups"`

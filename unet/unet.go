@@ -2,9 +2,10 @@
 // https://arxiv.org/abs/1505.04597) that fastai 1.0.54 builds on an encoder, with
 // pixel-shuffle upsampling and a hypercolumn head.
 //
-// On a ResNet-34 with its defaults a [Net] is the network of the notebook
-// "Hypercolumns pneumothorax fastai": the same 43,232,353 parameters under the
-// same names, and the same outputs for the same weights.
+// With a ResNet-34 for images of 3 channels, two classes and the zero [Config], a [Net]
+// is the network of the notebook "Hypercolumns pneumothorax fastai": it has the same
+// 43,232,353 parameters under the same names, and gives the same outputs for the same
+// weights.
 package unet
 
 import (
@@ -33,21 +34,23 @@ type stage struct {
 	run func(nn.Mode, *pass)
 }
 
-// A pass is what the stages of one forward pass work on.
+// A pass holds the tensors of one forward pass, which its stages read and write.
 type pass struct {
 	image torch.Tensor   // (N, C, H, W)
-	skips []torch.Tensor // the encoder's maps that are still to be joined, the deepest last
-	maps  []torch.Tensor // the middle's map, and each block's
-	x     torch.Tensor   // the last stage's result
+	skips []torch.Tensor // the encoder's maps that no block has used yet, the deepest last
+	maps  []torch.Tensor // the outputs of the middle convolutions and of each block so far
+	x     torch.Tensor   // the output of the last stage
 }
 
-// layer is the stage of a layer that maps x.
+// layer returns a stage that applies l to x.
 func layer(l nn.Layer) stage {
 	return stage{l, func(mode nn.Mode, p *pass) { p.x = l.Forward(mode, p.x) }}
 }
 
-// Build returns a network on the encoder that cfg names, for images of some
-// channels, with random weights. The package of the encoder must be imported.
+// Build returns a network with random weights, on the encoder that cfg names, for images
+// with the given number of channels. The program must import the package that registers
+// the encoder, such as resnet. Build returns an error if the encoder is not registered,
+// if cfg does not pass Check, or if channels or classes is below 1.
 func Build(in *nn.Init, channels, classes int64, cfg Config) (*Net, error) {
 	kind, err := encoder.Find(cfg.Encoder)
 	if err != nil {
@@ -64,9 +67,9 @@ func Build(in *nn.Init, channels, classes int64, cfg Config) (*Net, error) {
 	return net, err
 }
 
-// New returns a network on an encoder for so many maps of scores, with random
-// weights. cfg's own name of an encoder does not matter. It panics if the encoder
-// does not halve its input with each map, or cfg does not pass Check.
+// New returns a network with random weights on the encoder e, with one map of scores for
+// each class. It ignores cfg.Encoder. It panics if the strides of the encoder's maps are
+// not 2, 4, 8, ..., or if cfg does not pass Check.
 func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 	kind := e.Kind()
 	for i, s := range kind.Strides {
@@ -124,8 +127,8 @@ func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 	} else {
 		columns := hypercolumn.New(in, maps, c)
 		final := newHead(in, columns.Width(), classes, cfg.Norm)
-		// Columns and the 1x1 convolution behind them are computed as one, see
-		// hypercolumn; what follows the convolution is the next stage.
+		// This stage computes the hypercolumns and the head's 1x1 convolution together,
+		// see package hypercolumn. The next stage computes the head's other layers.
 		add(stage{columns, func(mode nn.Mode, p *pass) {
 			p.x = columns.Project(mode, p.maps, p.x, final.Conv.Weight(mode), final.Conv.Bias)
 		}})
@@ -137,12 +140,12 @@ func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 	return net
 }
 
-// newHead is the 1x1 convolution to class scores.
+// newHead returns the 1x1 convolution that computes the class scores.
 func newHead(in *nn.Init, c, classes int64, norm nn.Norm) *nn.ConvLayer {
 	return nn.NewConvLayer(in, c, classes, 1, nn.ConvLayerOptions{Norm: norm, NoActivation: true})
 }
 
-// pop returns the deepest map that is still to be joined.
+// pop removes the deepest of p.skips and returns it.
 func (p *pass) pop() torch.Tensor {
 	last := len(p.skips) - 1
 	x := p.skips[last]
@@ -150,16 +153,17 @@ func (p *pass) pop() torch.Tensor {
 	return x
 }
 
-// A relu overwrites its input, which nothing else needs, where fastai copies.
+// A relu overwrites its input, which nothing else needs here. fastai's makes a copy.
 type relu struct{}
 
 func (relu) Forward(_ nn.Mode, x torch.Tensor) torch.Tensor { return nn.ReLUInPlace(x) }
 func (relu) Walk(nn.Walker)                                 {}
 func (relu) String() string                                 { return "ReLU()" }
 
-// Forward returns the class scores (N, classes, H, W) of images (N, C, H, W); see
-// [Net.CheckSize]. It panics with an *[nn.InputError] on images it cannot take,
-// and where libtorch refuses; [nn.Try] makes both an error.
+// Forward returns the class scores (N, classes, H, W) of images (N, C, H, W): logits, or
+// values in cfg.YRange if it is set. It panics with an *[nn.InputError] if C is not
+// InChannels or [Net.CheckSize] refuses the size, and with an *[nn.Error] where libtorch
+// refuses an operation; [nn.Try] turns both into errors.
 func (n *Net) Forward(mode nn.Mode, image torch.Tensor) torch.Tensor {
 	n.checkImages(image)
 	p := &pass{image: image}
@@ -169,7 +173,7 @@ func (n *Net) Forward(mode nn.Mode, image torch.Tensor) torch.Tensor {
 	return p.x
 }
 
-// run takes a stage's step and frees what no later one can need.
+// run runs a stage and frees the tensors that no later stage needs.
 func (p *pass) run(mode nn.Mode, s stage) {
 	nn.Scope(func() {
 		s.run(mode, p)
@@ -189,9 +193,9 @@ func (n *Net) checkImages(image torch.Tensor) {
 	}
 }
 
-// CheckSize says whether the network takes images of h rows and w columns. With
-// hypercolumns both must be multiples of the encoder's largest stride, otherwise
-// of its smallest.
+// CheckSize returns an error if the network cannot take images of h rows and w columns.
+// With hypercolumns both must be multiples of the encoder's largest stride, without them
+// multiples of its smallest. The error names the next larger size.
 func (n *Net) CheckSize(h, w int) error {
 	strides := n.encoder.Kind().Strides
 	multiple := int(strides[0])
@@ -206,8 +210,7 @@ func (n *Net) CheckSize(h, w int) error {
 	return nil
 }
 
-// Config returns the choices that the network was made with, and its encoder's
-// name.
+// Config returns the configuration of the network, with the name of its encoder.
 func (n *Net) Config() Config { return n.cfg }
 
 // Encoder returns the network's encoder.
@@ -216,8 +219,9 @@ func (n *Net) Encoder() encoder.Encoder { return n.encoder }
 // InChannels returns the number of channels of an image.
 func (n *Net) InChannels() int64 { return n.encoder.InChannels() }
 
-// LayerGroups returns the trained tensors in groups with learning rates of their
-// own: the encoder's, from its earliest on, and then the rest.
+// LayerGroups returns the parameters in groups that may have different learning rates:
+// first the groups of the encoder, from its earliest layers on, and then one group with
+// all other parameters.
 func (n *Net) LayerGroups() [][]nn.Named {
 	kind := n.encoder.Kind()
 	groups := make([][]nn.Named, kind.Groups+1)

@@ -35,7 +35,8 @@ func TestStateDict(t *testing.T) {
 	require.Equal(t, 174, tensors)
 }
 
-// Names, shapes and their order, for each choice.
+// TestStateDictOfOptions compares names, shapes and order of all tensors for each of the
+// options.
 func TestStateDictOfOptions(t *testing.T) {
 	var all map[string][][]any // name, shape
 	golden.JSON(t, "b1_forward/state_dict_keys.json", &all)
@@ -62,16 +63,16 @@ func TestSummary(t *testing.T) {
 	require.Equal(t, strings.TrimSpace(string(want)), nn.Summary(shapesOfKernelNet(unet.Config{})))
 }
 
-// Errors are in units of the largest logit.
+// Tolerances relative to the largest logit.
 const (
-	// PyTorch's own float32 run is up to 9e-7 away from its float64 run. Sums are
-	// taken in another order here: by vectors, or one by one as a plain BLAS does,
-	// which made up to 2.5e-6.
+	// PyTorch's own float32 result differs from its float64 result by up to 9e-7. Here
+	// sums are computed in another order, by vectors or one by one as a plain BLAS does;
+	// errors up to 2.5e-6 were seen.
 	tolerance32 = 1e-5
-	// Float64 rounds at 1.1e-16; some hundred layers of sums of some thousands of
-	// products, in any order, made 1e-14 of it.
+	// Float64 rounds by up to 1.1e-16 of a value. In about a hundred layers that sum
+	// thousands of products in any order, errors of 1e-14 were seen.
 	tolerance64 = 1e-13
-	// Plain sums of up to a million numbers, against PyTorch's pairwise ones.
+	// Here up to a million numbers are added one by one, in PyTorch pairwise.
 	toleranceSums = 5e-12
 )
 
@@ -84,7 +85,7 @@ func TestForward(t *testing.T) {
 				tolerance float64
 			}{{nn.Float, tolerance32}, {nn.Double, tolerance64}} {
 				if run.dtype == nn.Float && name != "default" && name != "norm_batch" {
-					continue // float64 says more of the other choices, in the same code
+					continue // the same code runs in float64, where the tolerance is smaller
 				}
 				net := formulaNet(t, name, run.dtype, want)
 				small, large := golden.Float64s(t, want, "logits.64.f64"), golden.Float64s(t, want, "logits.128.f64")
@@ -97,7 +98,7 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// A stage is one layer's output in golden/b1_forward/stages.json.
+// A stage describes the output of one layer in golden/b1_forward/stages.json.
 type stage struct {
 	Shape                  []int64
 	Mean, Std, AbsMax, Sum float64
@@ -105,7 +106,8 @@ type stage struct {
 	Sample                 []float64 // at Index
 }
 
-// Every layer's output by itself, and the slow forward against Forward.
+// TestStages compares the output of every layer with the reference, and Slow with
+// Forward.
 func TestStages(t *testing.T) {
 	var all map[string]struct {
 		Sizes map[string]struct{ Stages map[string]stage }
@@ -146,8 +148,8 @@ func TestStages(t *testing.T) {
 	}
 }
 
-// compare checks a few elements and the moments, and returns the worst error of
-// the former.
+// compare checks a few elements and the moments of y, and returns the largest error of
+// the elements.
 func (s stage) compare(t *testing.T, layer string, y torch.Tensor) float64 {
 	t.Helper()
 	require.Equal(t, s.Shape, nn.Shape(y), layer)
@@ -160,12 +162,12 @@ func (s stage) compare(t *testing.T, layer string, y torch.Tensor) float64 {
 	worst := golden.Close(t, layer, sample, s.Sample, tolerance64)
 	golden.Close(t, layer+" mean, deviation, largest", []float64{m.mean, m.std, m.absMax},
 		[]float64{s.Mean, s.Std, s.AbsMax}, toleranceSums)
-	// The sum of signed values is judged against that of their magnitudes.
+	// The tolerance of the sum is relative to the sum of the magnitudes.
 	require.InDelta(t, s.Sum, m.sum, toleranceSums*m.sumAbs, layer)
 	return worst
 }
 
-// All of each layer's output, against PyTorch's float32.
+// TestStagesInFull compares all elements of 29 outputs with PyTorch's, in float32.
 func TestStagesInFull(t *testing.T) {
 	want := golden.Tensors(t, "b1_forward/default.safetensors")
 	net := formulaNet(t, "default", nn.Float, nil)

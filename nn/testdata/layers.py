@@ -1,10 +1,11 @@
-"""Writes layers.json: small outputs and gradients of PyTorch 1.13.1's own layers.
+"""Writes layers.json: outputs and gradients of PyTorch 1.13.1's layers on small inputs.
 
     /usr/bin/python3 layers.py > layers.json
 
-Inputs and weights are values of a name, 24 bits of a splitmix64 stream seeded
-with its FNV-1a hash (internal/golden, Unit), so that only results need a file.
-All in float64.
+Inputs and weights are pseudorandom numbers that depend only on a name: 24 bits of a
+splitmix64 stream seeded with the FNV-1a hash of the name. The Go test computes the
+same numbers (internal/golden, Unit), so the file holds only the results.
+All numbers are float64.
 """
 import json, sys
 import torch, torch.nn as nn, torch.nn.functional as F

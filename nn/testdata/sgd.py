@@ -3,9 +3,9 @@
     apt-get install python3-torch   # 1.13.1
     python3 sgd.py >sgd.json
 
-Each run takes six steps with the rates and momenta given, which change as a
-schedule's do. The second parameter has no gradient in the first step; the third
-has momentum only from the third step on, as its whole group has.
+Each run makes six steps with the rates and momenta below, which change from step to
+step as in a schedule. The second parameter has no gradient in the first step. The
+third parameter is a group of its own, with momentum only from the third step on.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""Writes features.json: the state dict of torchvision 0.14.1's resnet18 and
-resnet34 without classifier, and a few features of resnet18 for an image.
+"""Writes features.json: names and shapes of the state dicts of torchvision 0.14.1's
+resnet18 and resnet34 without classifier, and a few features of resnet18 for an image.
 
     /usr/bin/python3 features.py > features.json
 
-Weights and image are values of a name by the formula of internal/golden (Rule,
-Fill), under torchvision's names.
+Weights and image are computed from their names, those of torchvision, by the formulas
+Rule and Fill of internal/golden.
 """
 import json, math
 import numpy as np, torch, torchvision

@@ -1,5 +1,5 @@
-"""Writes extract.json: a few numbers of the reference (fastai 1.0.54, torch 1.13.1,
-float64) from its files stages.json, state_dict_keys.json and report.json.
+"""Writes extract.json: a few numbers from the reference's files stages.json,
+state_dict_keys.json and report.json (fastai 1.0.54, torch 1.13.1, float64).
 
     python3 extract.py ../../../shared/golden > extract.json
 """
