@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"io"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,7 +79,8 @@ func Open(path string, b Backend, opt *Options) (*Predictor, error) {
 }
 
 // New opens an artifact with a backend. Close the Predictor to free its memory; of
-// the artifact it keeps the Model alone.
+// the artifact it keeps the Model alone. What the caller keeps no longer either, such
+// as the weights, goes back to the system at once.
 func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 	p := &Predictor{closing: make(chan struct{}), closed: make(chan struct{})}
 	if opt != nil {
@@ -119,6 +121,7 @@ func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 	if err != nil {
 		return nil, err
 	}
+	debug.FreeOSMemory() // the weights that were read, which an engine copies
 	if b, ok := engine.(Batcher); ok && p.opt.Batch == 0 {
 		p.opt.Batch = b.Batch()
 	}

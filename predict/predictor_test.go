@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/dicom"
 	"github.com/hcunet/hcunet/data/picture"
@@ -105,6 +107,26 @@ func TestResult(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(b), `"width":5,"height":3,"positive":false,"findings":[{"class":"lung"`)
 	require.Contains(t, string(b), `"notices":["research use, not for diagnosis"]`)
+}
+
+// The weights that were read do not stay in memory beside the engine's.
+func TestWeightsAreFreed(t *testing.T) {
+	const size = 256 << 20
+	held := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapSys - m.HeapReleased
+	}
+	debug.FreeOSMemory()
+	before := held()
+	a := mirror()
+	a.Folds = 1
+	a.Weights = []*checkpoint.File{{Tensors: []checkpoint.Tensor{{Name: "w", DType: checkpoint.U8, Shape: []int{size}, Data: make([]byte, size)}}}}
+	require.Greater(t, held(), before+size/2)
+	p, err := New(a, &identity{}, nil)
+	require.NoError(t, err)
+	require.Less(t, held(), before+size/2)
+	require.NoError(t, p.Close())
 }
 
 // The same picture as a file, a reader, an image and a film gives the same mask.

@@ -180,7 +180,8 @@ func (w *writer) version() string {
 // Source: PNG, third edition, 11.3.3.2.
 func PNG(img image.Image, notices []string) ([]byte, error) {
 	var b bytes.Buffer
-	if err := png.Encode(&b, img); err != nil {
+	e := png.Encoder{CompressionLevel: png.BestSpeed} // a third larger, in a third of the time or less
+	if err := e.Encode(&b, img); err != nil {
 		return nil, err
 	}
 	const header = 8 + 12 + 13 // signature and IHDR
