@@ -16,23 +16,24 @@ import (
 type Artifact struct {
 	Model
 
-	// Weights has the state of each fold's network under the names that a backend
-	// knows. An artifact for a backend that has the weights elsewhere has none.
+	// Weights has the state of the network of each fold, with the tensor names of its
+	// state dict. It is empty if the backend takes the weights from another file, as
+	// package onnx can.
 	Weights []*checkpoint.File
 }
 
-// Members of the metadata of an artifact's file, and the names of its tensors:
-// fold0.NAME, fold1.NAME, ...
+// The metadata of an artifact's file. Its tensors are called fold0.NAME, fold1.NAME, ...
 const (
 	formatKey  = "format"
 	format     = "hcunet model"
 	versionKey = "format_version"
 	version    = 1
 	modelKey   = "model"  // the Model as JSON
-	noticeKey  = "notice" // for people
+	noticeKey  = "notice" // the notices, for people who look into the file
 )
 
-// Check returns an error for the first thing that is missing or cannot be.
+// Check returns an error if the model does not pass its Check, or if the number of
+// weights is neither 0 nor Folds.
 func (a *Artifact) Check() error {
 	if err := a.Model.Check(); err != nil {
 		return err
@@ -48,7 +49,8 @@ func (a *Artifact) Check() error {
 	return nil
 }
 
-// Choose returns the artifact with these folds alone, in this order.
+// Choose returns an artifact with only the given folds, in the given order. A fold that
+// does not exist, a fold given twice, and no fold at all are errors.
 func (a *Artifact) Choose(folds []int) (*Artifact, error) {
 	chosen := &Artifact{Model: a.Model}
 	chosen.Folds = len(folds)
@@ -64,8 +66,9 @@ func (a *Artifact) Choose(folds []int) (*Artifact, error) {
 	return chosen, chosen.Check()
 }
 
-// WriteArtifact writes an artifact to path, in full or not at all: a safetensors file
-// with a digest of itself. Equal artifacts give equal bytes.
+// WriteArtifact writes an artifact to path as a safetensors file that contains its own
+// digest. After an error there is no incomplete file at path. Equal artifacts give equal
+// bytes.
 func WriteArtifact(path string, a *Artifact) error {
 	if err := a.Check(); err != nil {
 		return err
@@ -90,8 +93,8 @@ func WriteArtifact(path string, a *Artifact) error {
 	return checkpoint.SaveSafetensors(path, f)
 }
 
-// ReadArtifact reads the artifact at path. A file that is damaged, of another kind or
-// version, or lacks something is an error that says so.
+// ReadArtifact reads the artifact at path. It returns an error for a file that is
+// damaged, incomplete, of another kind or of another version.
 func ReadArtifact(path string) (*Artifact, error) {
 	f, err := checkpoint.OpenSafetensors(path)
 	var broken *checkpoint.FormatError
@@ -146,7 +149,7 @@ func artifact(f *checkpoint.File) (*Artifact, error) {
 	return a, a.Check()
 }
 
-// foldOf splits the name of a tensor.
+// foldOf splits the name of a tensor, "fold0.layers.0.weight", into fold and name.
 func foldOf(tensor string) (fold int, name string, err error) {
 	prefix, name, dot := strings.Cut(tensor, ".")
 	number, named := strings.CutPrefix(prefix, "fold")
@@ -157,8 +160,8 @@ func foldOf(tensor string) (fold int, name string, err error) {
 	return fold, name, nil
 }
 
-// ParseModel reads a Model from its JSON. A member that is missing, unknown or
-// impossible is an error.
+// ParseModel reads a Model from its JSON and checks it. A missing field, an unknown
+// field and an impossible value are errors.
 func ParseModel(text []byte, m *Model) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(text, &members); err != nil {

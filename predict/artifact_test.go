@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// small returns an artifact for grey images of 8x8 pixels, of two folds.
+// small returns an artifact of two folds for grey images of 8x8 pixels.
 func small() *Artifact {
 	p := data.KernelPreparation()
 	p.Size, p.CLAHE = 8, false
@@ -58,7 +58,8 @@ func TestArtifactRoundTrip(t *testing.T) {
 	require.ErrorContains(t, err, "0 folds; wanted 1")
 }
 
-// What a file on its way through disks, networks and versions can become.
+// ReadArtifact refuses files that are damaged, incomplete, of another kind or of another
+// version.
 func TestArtifactErrors(t *testing.T) {
 	dir := t.TempDir()
 	whole := filepath.Join(dir, "model.safetensors")
@@ -132,7 +133,8 @@ func TestNamesDigest(t *testing.T) {
 	require.NotEqual(t, NamesDigest([]string{"a", "bc"}), NamesDigest([]string{"ab", "c"}))
 }
 
-// Whatever a description says, it is refused or can be worked with.
+// A description that ParseModel accepts can be used: it has a Preparer and a card, and
+// is read again from its own JSON.
 func FuzzParseModel(f *testing.F) {
 	b, err := json.Marshal(&small().Model)
 	require.NoError(f, err)

@@ -10,7 +10,8 @@ import (
 	"github.com/hcunet/hcunet/internal/words"
 )
 
-// Card returns what is to be known of a model, as a page of text.
+// Card returns a description of the model for people, as a page of text: notices, task,
+// preparation, network, operating point, training data, versions and scores.
 func (m *Model) Card() string {
 	var b strings.Builder
 	for _, n := range m.Notices() {

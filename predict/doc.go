@@ -1,20 +1,22 @@
-// Package predict takes a film to an answer with a trained model: probabilities, a
-// mask of the film's own size, how large and where it is.
+// Package predict computes the masks of a film with a trained model. A film is a DICOM,
+// PNG or JPEG image; a [Result] has the probabilities, a mask of the film's size for
+// each class, and the mask's area and position.
 //
 //	p, err := predict.Open("model.safetensors", libtorch.Backend{}, nil)
 //	defer p.Close()
 //	r, err := p.File(ctx, "film.dcm")
 //
 // A model is one file, an [Artifact]: the weights of all folds, and a [Model] that
-// says how films are prepared, what the network is, and which operating point was
-// chosen. A [Backend] computes with the weights; those are packages of their own, so
-// that this one needs neither libtorch nor a C++ compiler.
+// describes the preparation of films, the network and the operating point. A [Backend]
+// computes with the weights. Backends are in packages of their own, so this package
+// needs neither libtorch nor a C++ compiler.
 //
 // Predictions are for research use, not for diagnosis.
 package predict
 
-// Notice stands wherever a result is shown.
+// Notice must be shown with every result.
 const Notice = "research use, not for diagnosis"
 
-// PhantomNotice stands beside it for a model that was trained on phantoms.
+// PhantomNotice must be shown as well if the model was trained on phantoms, which are
+// drawings of a program.
 const PhantomNotice = "trained on drawn phantoms, not on patients"

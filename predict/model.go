@@ -17,47 +17,48 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// A Model is what is to be known of a trained model apart from its weights. It goes
-// to JSON and back.
+// A Model describes a trained model, without its weights. It can be written to JSON and
+// read back.
 type Model struct {
 	Name        string           `json:"name"` // for people; may be empty
 	Task        data.Task        `json:"task"`
 	Preparation data.Preparation `json:"preparation"`
 
-	// Network describes the network to the backends: the JSON of a network.Config. Here
-	// nobody looks into it.
+	// Network describes the network to the backends: a network.Config as JSON. This
+	// package does not read it.
 	Network json.RawMessage `json:"network"`
 
-	Folds     int            `json:"folds"` // networks whose probabilities are averaged
+	Folds     int            `json:"folds"` // number of networks whose probabilities are averaged, 1 to 1000
 	Inference Inference      `json:"inference"`
 	Point     OperatingPoint `json:"operating_point"`
 
-	Scores   []Score  `json:"scores"` // on held-out images, one a class
+	Scores   []Score  `json:"scores"` // on held-out images, one for each class but the background
 	Training Training `json:"training"`
 
-	Versions map[string]string `json:"versions"` // of the programs that made it
+	Versions map[string]string `json:"versions"` // of the programs that made the model, by name
 
-	Digest string `json:"-"` // of the file that it was read from, SHA-256 in 64 hexadecimal digits; "" for none
+	Digest string `json:"-"` // SHA-256 of the file that the model was read from, in 64 hexadecimal digits; "" for none
 }
 
 // An Inference says how probabilities are computed for a prepared image.
 type Inference struct {
 	Input Input `json:"input"`
 
-	// Size is the width and height of the network's images, to which prepared ones are
-	// brought as a feed.Loader does it; 0 means Preparation.Size.
+	// Size is the width and height of the network's images in pixels, 8 to 8192.
+	// Prepared images are resized to it as feed.Loader does; 0 means Preparation.Size.
 	Size int `json:"size,omitempty"`
 
 	// Precision is the number type in which the scores were measured, such as bfloat16;
-	// "" means float32. It is for people: a backend has its own choice.
+	// "" means float32. It is only for people to read: the backend chooses its own.
 	Precision string `json:"precision,omitempty"`
 
-	// Flip takes the mean over an image and its mirror image, turned back. Where
-	// classes mirror into one another, as a left and a right lung do, it is wrong.
+	// Flip takes the mean over the probabilities of an image and of its mirror image,
+	// mirrored back. It must be false if mirroring changes the classes, such as a left
+	// and a right lung (Task.NoMirror).
 	Flip bool `json:"flip"`
 }
 
-// Size returns the width and height of the network's images.
+// Size returns the width and height of the network's images in pixels.
 func (m *Model) Size() int {
 	if m.Inference.Size != 0 {
 		return m.Inference.Size
@@ -65,15 +66,16 @@ func (m *Model) Size() int {
 	return m.Preparation.Size
 }
 
-// An Input is what a network is given for values in [0, 1]: (x - Mean)/Std for each
-// channel. An image of one channel is spread over as many as Mean has. The zero
-// Input changes nothing.
+// An Input is the normalization of a network's input: for values x in [0, 1] of an image,
+// the network gets (x - Mean)/Std for each channel. The single channel of a grey image is
+// repeated for each element of Mean. The zero Input changes nothing.
 type Input struct {
 	Mean data.Values `json:"mean,omitempty"`
 	Std  data.Values `json:"std,omitempty"`
 }
 
-// Channels returns the network's channels for images of a number of them.
+// Channels returns the number of the network's input channels for images with the given
+// number of channels.
 func (in Input) Channels(image int) int {
 	if len(in.Mean) == 0 {
 		return image
@@ -81,28 +83,31 @@ func (in Input) Channels(image int) int {
 	return len(in.Mean)
 }
 
-// A Score is what a model is worth for a class on images that its networks had not
-// learned from.
+// A Score is the quality of a model for a class, measured on images that its networks
+// were not trained on.
 type Score struct {
 	Class string `json:"class"`
 
-	// Chosen says in words on which images the operating point was chosen: only on
-	// others is the score an honest estimate.
+	// Chosen says in words on which images the operating point was chosen. Only a score
+	// on other images is an unbiased estimate.
 	Chosen string `json:"chosen"`
 
-	Dice  float64 `json:"dice"` // mean over all images; an image without the class scores 1 if nothing is found, otherwise 0
-	Low   float64 `json:"low"`  // bounds of the mean Dice of as many other such images,
+	Dice float64 `json:"dice"` // mean over all images; an image without the class scores 1 if nothing is found, otherwise 0
+
+	// Low and High are the bounds of a confidence interval of the mean Dice, whose level
+	// is Level, such as 0.95; Level 0 means that the interval was not computed.
+	Low   float64 `json:"low"`
 	High  float64 `json:"high"`
-	Level float64 `json:"level"` // with this probability; 0 means that they were not computed
+	Level float64 `json:"level"`
 
 	Images       int     `json:"images"`
-	Positives    int     `json:"positives"` // images with the class
-	DicePositive float64 `json:"dice_positive"`
-	Sensitivity  float64 `json:"sensitivity"` // share of the positives on which anything is found
-	Specificity  float64 `json:"specificity"` // share of the others on which nothing is
+	Positives    int     `json:"positives"`     // number of images with the class
+	DicePositive float64 `json:"dice_positive"` // mean Dice over the positives
+	Sensitivity  float64 `json:"sensitivity"`   // share of the positives on which anything is found
+	Specificity  float64 `json:"specificity"`   // share of the other images on which nothing is found
 }
 
-// NewScore returns the score that a report holds.
+// NewScore returns the score of a class from its report.
 func NewScore(class string, r metric.Report) Score {
 	return Score{
 		Class: class, Chosen: r.Chosen.String(), Dice: r.Dice,
@@ -112,18 +117,18 @@ func NewScore(class string, r metric.Report) Score {
 	}
 }
 
-// Training says what a model has learned from.
+// Training describes the images that a model was trained on.
 type Training struct {
 	Data      string `json:"data"` // for people, such as a folder's name; may be empty
 	Images    int    `json:"images"`
-	Positives []int  `json:"positives"` // images with each class but the background
-	Patients  int    `json:"patients"`  // 0 where they are not known
-	Names     string `json:"names"`     // NamesDigest of the images
-	Phantoms  bool   `json:"phantoms"`  // drawings of a program, not films
+	Positives []int  `json:"positives"` // number of images with each class but the background
+	Patients  int    `json:"patients"`  // 0 if it is not known
+	Names     string `json:"names"`     // NamesDigest of the images' names
+	Phantoms  bool   `json:"phantoms"`  // whether the images are drawings of a program, not films
 }
 
-// NamesDigest returns a SHA-256, as 64 hexadecimal digits, that is the same for the
-// same names in any order.
+// NamesDigest returns a SHA-256 of names, as 64 hexadecimal digits. It does not depend on
+// their order.
 func NamesDigest(names []string) string {
 	h := sha256.New()
 	for _, n := range slices.Sorted(slices.Values(names)) {
@@ -132,8 +137,8 @@ func NamesDigest(names []string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Versions returns those of this library and of Go in this program; others may be
-// added.
+// Versions returns the versions of Go ("go") and, where it is known, of this library
+// ("hcunet") in this program. The caller may add others to the map.
 func Versions() map[string]string {
 	v := map[string]string{"go": strings.TrimPrefix(runtime.Version(), "go")}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -146,7 +151,7 @@ func Versions() map[string]string {
 	return v
 }
 
-// Notices returns what must stand beside every result of the model.
+// Notices returns the notices that must be shown with every result of the model.
 func (m *Model) Notices() []string {
 	if m.Training.Phantoms {
 		return []string{Notice, PhantomNotice}
@@ -154,7 +159,8 @@ func (m *Model) Notices() []string {
 	return []string{Notice}
 }
 
-// Check returns an error for the first thing that is missing or cannot be.
+// Check returns an error if a part of the description is missing or impossible, or if two
+// parts do not fit together.
 func (m *Model) Check() error {
 	if err := m.Task.Check(); err != nil {
 		return fmt.Errorf("predict: task: %w", err)

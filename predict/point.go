@@ -8,16 +8,16 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// An OperatingPoint makes masks of probabilities.
+// An OperatingPoint holds the rules that turn probabilities into masks.
 type OperatingPoint struct {
 	Rules []metric.Rule `json:"rules"` // one for each class but the background
 
-	// Argmax leaves a pixel to a class only where no other class, the background
-	// included, is more probable. It is for softmax.
+	// Argmax takes a pixel out of a class's mask if another class, such as the
+	// background, is more probable there. It is only for tasks with softmax.
 	Argmax bool `json:"argmax,omitempty"`
 }
 
-// Check returns an error that says what does not fit a task.
+// Check returns an error if p does not fit the task t or has an impossible rule.
 func (p OperatingPoint) Check(t data.Task) error {
 	if n := len(t.Classes) - 1; len(p.Rules) != n {
 		return fmt.Errorf("predict: operating point: %d rules; wanted %d, one for each class but %s", len(p.Rules), n, t.Classes[0])
@@ -41,10 +41,10 @@ func (p OperatingPoint) Check(t data.Task) error {
 // Masks returns a mask, of zeros and ones, for each class but the background, from
 // the probabilities (K, H, W) of an image as an Engine returns them.
 //
-// Where the task has softmax, a pixel is in one mask at most: of the classes that
-// claim it, that of the highest probability has it, and of equals the first. With
-// sigmoids the masks do not know of each other. It panics if prob does not consist
-// of Task.Outputs equal parts.
+// With softmax, a pixel is in at most one mask: if the rules of several classes select
+// it, it belongs to the most probable of these classes, and of equally probable ones to
+// the first. With sigmoids the masks are independent and may overlap. Masks panics if
+// len(prob) is not a multiple of Task.Outputs.
 func (p OperatingPoint) Masks(prob []float32, t data.Task) [][]uint8 {
 	outputs, first := t.Outputs(), 0
 	if t.Output == data.Softmax {
@@ -64,7 +64,7 @@ func (p OperatingPoint) Masks(prob []float32, t data.Task) [][]uint8 {
 		return masks
 	}
 	for j := range area {
-		best := -1 // mask that has the pixel
+		best := -1 // index of the mask that gets the pixel
 		for i := range masks {
 			if masks[i][j] != 0 && (best < 0 || of(first + i)[j] > of(first + best)[j]) {
 				best = i
@@ -82,8 +82,7 @@ func (p OperatingPoint) Masks(prob []float32, t data.Task) [][]uint8 {
 	return masks
 }
 
-// argmax returns the class of the highest probability at pixel j, the first one of
-// several.
+// argmax returns the most probable class at pixel j, or the first of several.
 func argmax(prob []float32, area, j int) (class int) {
 	for c := 1; c*area < len(prob); c++ {
 		if prob[c*area+j] > prob[class*area+j] {
@@ -93,19 +92,19 @@ func argmax(prob []float32, area, j int) (class int) {
 	return class
 }
 
-// A Mean is the mean of the probabilities of several networks for the same images:
-// the sum in float32, in the order in which they come, over their number. The zero
-// Mean is empty.
+// A Mean computes the mean of the probabilities of several networks for the same images:
+// their sum in float32, in the order of the calls of Add, divided by their number. The
+// zero Mean is empty.
 type Mean struct {
 	sum []float32
 	n   int
 }
 
-// Reset forgets everything but the memory.
+// Reset makes m empty and keeps its memory for the next Add.
 func (m *Mean) Reset() { m.n = 0 }
 
-// Add takes the probabilities of one more network, and does not keep them. It panics
-// if they are not as many as the ones before.
+// Add adds the probabilities of one more network and does not keep prob. It panics if
+// len(prob) differs from that of the calls before.
 func (m *Mean) Add(prob []float32) {
 	if m.n == 0 {
 		m.sum = append(m.sum[:0], prob...)
@@ -121,8 +120,8 @@ func (m *Mean) Add(prob []float32) {
 	m.n++
 }
 
-// Take returns the mean, nil if there was nothing, and is then empty. The result is
-// valid until the next Add.
+// Take returns the mean and makes m empty. It returns nil if m was empty already. The
+// result is valid until the next Add.
 func (m *Mean) Take() []float32 {
 	if m.n == 0 {
 		return nil

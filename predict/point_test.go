@@ -55,7 +55,7 @@ func TestPointErrors(t *testing.T) {
 	}
 }
 
-// The mean over folds as the ensemble has always taken it.
+// The mean is the float32 sum in the order of Add, divided by the number.
 func TestMean(t *testing.T) {
 	var m Mean
 	require.Nil(t, m.Take())

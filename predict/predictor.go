@@ -17,59 +17,62 @@ import (
 	"github.com/hcunet/hcunet/feed"
 )
 
-// Options change what a model says of itself, and how calls share an engine; nil
-// means all defaults.
+// Options replace settings of the model and say how calls share the engine; nil means
+// all defaults.
 type Options struct {
-	Folds []int           // networks to use; nil means all
-	Flip  *bool           // nil means as the model says
-	Point *OperatingPoint // nil means as the model says
-	Tiles *Tiles          // predicts films in tiles of the network's size; nil means whole
+	Folds []int           // folds to use, counted from 0; nil means all
+	Flip  *bool           // replaces Inference.Flip; nil means the model's
+	Point *OperatingPoint // replaces the operating point; nil means the model's
+	Tiles *Tiles          // predicts films in tiles of the network's size; nil means each film as one image
 
-	// MaxPixels bounds width times height of the films that File and Read read; 0 means
-	// 1<<27. A service that strangers send films to wants less: each call at work needs
-	// some bytes a pixel.
+	// MaxPixels is the largest width times height of a film that File and Read accept; 0
+	// means 1<<27. A service that anyone can send films to should set it lower, because
+	// each call that is being worked on needs several bytes of memory for each pixel.
 	MaxPixels int
 
-	Batch int           // images computed at once, at most; 0 means as the engine likes it, or 8
-	Wait  time.Duration // for which an image waits for others on their way, at most; 0 means 5 ms
-	Queue int           // calls at work or waiting, at most; 0 means 64
+	Batch int           // largest number of images computed at once; 0 means the engine's own number, or 8
+	Wait  time.Duration // longest time that an image waits for others to join its batch; 0 means 5 ms
+	Queue int           // largest number of calls that are worked on or wait; 0 means 64
 
-	// Refuse makes a call that finds the queue full return ErrBusy. Otherwise it waits
+	// Refuse makes a call return ErrBusy if the queue is full. Otherwise the call waits
 	// for a place.
 	Refuse bool
 }
 
 var (
-	ErrBusy   = errors.New("predict: the queue is full; try again later")
+	// ErrBusy is the error of a call that finds the queue full; see Options.Refuse.
+	ErrBusy = errors.New("predict: the queue is full; try again later")
+	// ErrClosed is the error of calls after, or interrupted by, Predictor.Close.
 	ErrClosed = errors.New("predict: the predictor is closed")
 )
 
-// A FilmError is about the film that was to be predicted: it cannot be read, is of a
-// kind that the model does not take, or is too large. Any other error is about the
-// predictor or the call.
+// A FilmError is an error of the film: it cannot be read, is too large, or is of a kind
+// that the model does not take. Any other error of a call is one of the predictor, the
+// engine or the context.
 type FilmError struct{ Err error }
 
 func (e *FilmError) Error() string { return e.Err.Error() }
 func (e *FilmError) Unwrap() error { return e.Err }
 
-// A Predictor predicts films with a model. Any number of goroutines may use it: their
-// calls queue, and images that wait at the same time are computed together.
+// A Predictor predicts films with a model. Any number of goroutines may use it at the
+// same time. Their calls wait in a queue, and images that wait at the same time are
+// computed together.
 type Predictor struct {
 	model Model
 	opt   Options
 
 	preparers sync.Pool     // of *data.Preparer
-	places    chan struct{} // one is taken by each call
+	places    chan struct{} // each call in the queue holds one element
 	jobs      chan *job
-	coming    atomic.Int64 // images that no batch has yet, of calls that have a place
+	coming    atomic.Int64 // number of images that calls in the queue have announced and no batch has yet
 
 	closing   chan struct{} // closed by Close
 	closeOnce sync.Once
-	closed    chan struct{} // closed when the engine is, after err was set
-	err       error         // of closing the engine
+	closed    chan struct{} // closed after the engine was closed and err was set
+	err       error         // the error of closing the engine
 }
 
-// Open reads the artifact at path and opens it with a backend.
+// Open reads the artifact at path and calls New.
 func Open(path string, b Backend, opt *Options) (*Predictor, error) {
 	a, err := ReadArtifact(path)
 	if err != nil {
@@ -78,9 +81,9 @@ func Open(path string, b Backend, opt *Options) (*Predictor, error) {
 	return New(a, b, opt)
 }
 
-// New opens an artifact with a backend. Close the Predictor to free its memory; of
-// the artifact it keeps the Model alone. What the caller keeps no longer either, such
-// as the weights, goes back to the system at once.
+// New returns a Predictor that computes with an artifact on a backend. The caller must
+// close it to free its memory. The Predictor keeps the artifact's Model, not its Weights.
+// If the caller does not keep the weights either, New returns their memory to the system.
 func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 	p := &Predictor{closing: make(chan struct{}), closed: make(chan struct{})}
 	if opt != nil {
@@ -109,7 +112,7 @@ func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 	p.model = used.Model
 	p.preparers.New = func() any {
 		prep, err := data.NewPreparer(p.model.Preparation, p.model.Task)
-		if err != nil { // Check has looked
+		if err != nil { // impossible after Check
 			panic(err)
 		}
 		prep.MaxPixels = p.opt.MaxPixels
@@ -121,7 +124,7 @@ func New(a *Artifact, b Backend, opt *Options) (*Predictor, error) {
 	if err != nil {
 		return nil, err
 	}
-	debug.FreeOSMemory() // the weights that were read, which an engine copies
+	debug.FreeOSMemory() // frees the weights that were read; the engine has its own copy
 	if b, ok := engine.(Batcher); ok && p.opt.Batch == 0 {
 		p.opt.Batch = b.Batch()
 	}
@@ -148,30 +151,33 @@ func (o *Options) fill() error {
 	return nil
 }
 
-// Model returns what the predictor works with: the artifact's model, with the
-// options applied.
+// Model returns a copy of the model that the predictor uses: the artifact's model with
+// Options.Folds, Flip and Point applied.
 func (p *Predictor) Model() *Model { m := p.model; return &m }
 
-// Close lets the batch that is being computed end, makes every other call fail with
-// ErrClosed, frees everything, and returns the engine's error.
+// Close waits for the batch that is being computed and frees everything. All other calls
+// return ErrClosed. Close returns the error of closing the engine, and may be called
+// more than once.
 func (p *Predictor) Close() error {
 	p.closeOnce.Do(func() { close(p.closing) })
 	<-p.closed
 	return p.err
 }
 
-// File predicts the DICOM, PNG or JPEG file at path.
+// File predicts the DICOM, PNG or JPEG file at path. Like the other methods that predict,
+// it returns a *FilmError, ErrBusy, ErrClosed, the cause of ctx, or an error of the
+// engine.
 func (p *Predictor) File(ctx context.Context, path string) (*Result, error) {
 	return p.predict(ctx, func(prep *data.Preparer) (*data.Film, error) { return prep.Open(path) })
 }
 
-// Read predicts a DICOM, PNG or JPEG file from a reader. While a reader is slow, it
-// keeps its place in the queue: read what comes over a network first.
+// Read predicts a DICOM, PNG or JPEG file from a reader. The call holds its place in the
+// queue while it reads, so data from a network should be read into memory first.
 func (p *Predictor) Read(ctx context.Context, r io.Reader) (*Result, error) {
 	return p.predict(ctx, func(prep *data.Preparer) (*data.Film, error) { return prep.Read(r) })
 }
 
-// Image predicts a picture.
+// Image predicts img.
 func (p *Predictor) Image(ctx context.Context, img image.Image) (*Result, error) {
 	return p.predict(ctx, func(prep *data.Preparer) (*data.Film, error) { return prep.Film(img) })
 }
@@ -181,8 +187,8 @@ func (p *Predictor) DICOM(ctx context.Context, film *dicom.Film) (*Result, error
 	return p.predict(ctx, func(prep *data.Preparer) (*data.Film, error) { return prep.DICOM(film) })
 }
 
-// Film predicts a film that a data.Preparer of the model's Preparation and Task has
-// read.
+// Film predicts a film that a data.Preparer has read with the model's Preparation and
+// Task.
 func (p *Predictor) Film(ctx context.Context, film *data.Film) (*Result, error) {
 	return p.predict(ctx, func(*data.Preparer) (*data.Film, error) { return film, nil })
 }
@@ -228,7 +234,7 @@ func (p *Predictor) predict(ctx context.Context, open func(*data.Preparer) (*dat
 	return r, nil
 }
 
-// enter takes a place in the queue.
+// enter takes a place in the queue or returns an error.
 func (p *Predictor) enter(ctx context.Context) error {
 	select {
 	case <-p.closing:
@@ -256,26 +262,26 @@ func (p *Predictor) enter(ctx context.Context) error {
 	}
 }
 
-// work is what one call does.
+// work is the state of one call.
 type work struct {
 	p       *Predictor
 	prep    *data.Preparer
-	coming  int64 // of the predictor's, those that this call has announced
+	coming  int64 // this call's share of Predictor.coming
 	began   time.Time
 	timings Timings
 }
 
-// expect says how many more images will come of this call.
+// expect announces how many more images this call will send to the engine.
 func (w *work) expect(images int) {
 	d := int64(images) - w.coming
 	w.coming += d
 	w.p.coming.Add(d)
 }
 
-// leave takes back what was announced and will not come.
+// leave withdraws the announced images that were not sent.
 func (w *work) leave() { w.expect(0) }
 
-// prepare returns a film as the values that an engine takes.
+// prepare returns the values of a film that an engine takes, (C, H, W).
 func (w *work) prepare(film *data.Film) ([]float32, *data.Prepared, error) {
 	began := time.Now()
 	prepared, err := w.prep.Image(film)
@@ -297,7 +303,7 @@ func (w *work) prepare(film *data.Film) ([]float32, *data.Prepared, error) {
 	return values, prepared, nil
 }
 
-// compute returns the probabilities of images.
+// compute sends images to the engine and returns their probabilities.
 func (w *work) compute(ctx context.Context, images ...[]float32) ([][]float32, error) {
 	began := time.Now()
 	jobs := make([]*job, len(images))
@@ -305,7 +311,7 @@ func (w *work) compute(ctx context.Context, images ...[]float32) ([][]float32, e
 		jobs[i] = &job{ctx: ctx, image: img, done: make(chan struct{})}
 		select {
 		case w.p.jobs <- jobs[i]:
-			w.coming-- // serve takes it off the predictor's
+			w.coming-- // gather subtracts it from Predictor.coming
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-w.p.closing:
@@ -320,7 +326,7 @@ func (w *work) compute(ctx context.Context, images ...[]float32) ([][]float32, e
 			return nil, context.Cause(ctx)
 		case <-w.p.closed:
 			select {
-			case <-j.done: // by the last batch
+			case <-j.done: // the last batch before Close
 			default:
 				return nil, ErrClosed
 			}
@@ -336,12 +342,12 @@ func (w *work) compute(ctx context.Context, images ...[]float32) ([][]float32, e
 	return probs, nil
 }
 
-// A job is an image on its way through the engine.
+// A job is one image for the engine, and its result.
 type job struct {
 	ctx   context.Context
 	image []float32
 
-	done    chan struct{} // closed when the rest is set
+	done    chan struct{} // closed when the fields below are set
 	prob    []float32
 	err     error
 	batch   int
@@ -364,8 +370,9 @@ func (p *Predictor) serve(engine Engine) {
 	}
 }
 
-// gather waits for an image, and then for as many more as there are on their way,
-// within the limits of Options. It returns none when the predictor is closing.
+// gather returns the next batch: it waits for one image, and then for the other images
+// that calls have announced, up to Options.Batch images and Options.Wait. It returns none
+// when the predictor is closing.
 func (p *Predictor) gather(batch []*job) []*job {
 	var timeout <-chan time.Time
 	for len(batch) < p.opt.Batch {
@@ -383,7 +390,7 @@ func (p *Predictor) gather(batch []*job) []*job {
 		select {
 		case j := <-p.jobs:
 			p.coming.Add(-1)
-			if j.ctx.Err() == nil { // otherwise nobody waits for it
+			if j.ctx.Err() == nil { // otherwise its caller no longer waits
 				batch = append(batch, j)
 			}
 			if len(batch) > 0 && p.coming.Load() <= 0 {
@@ -398,8 +405,8 @@ func (p *Predictor) gather(batch []*job) []*job {
 	return batch
 }
 
-// compute answers a batch. Where it fails, each image is tried alone, so that none
-// suffers from another one.
+// compute computes a batch and sets the results of its jobs. If the engine fails, each
+// image is computed alone, so that only the images that cause the error fail.
 func (p *Predictor) compute(engine Engine, batch []*job, images []float32) []float32 {
 	for _, j := range batch {
 		images = append(images, j.image...)
@@ -425,7 +432,7 @@ func (p *Predictor) compute(engine Engine, batch []*job, images []float32) []flo
 	return images
 }
 
-// probabilities calls the engine and holds it to its word.
+// probabilities calls the engine and checks the length of its result.
 func probabilities(e Engine, images []float32, n int, m *Model) ([]float32, error) {
 	prob, err := e.Probabilities(images, n)
 	if err != nil {
@@ -438,11 +445,11 @@ func probabilities(e Engine, images []float32, n int, m *Model) ([]float32, erro
 	return prob, nil
 }
 
-// check returns an error if a value is not a probability. Its mask would be empty, as
-// if nothing had been found.
+// check returns an error if a value is not a probability. Without this check the mask of
+// NaNs would be empty, as if the film were negative.
 func check(prob []float32) error {
 	for i, v := range prob {
-		if !(v >= 0 && v <= 1+1e-5) { // NaN neither
+		if !(v >= 0 && v <= 1+1e-5) { // also true for NaN
 			return fmt.Errorf("predict: the network gave %v as probability %d; the weights are damaged, or the number type is too small for them", v, i)
 		}
 	}

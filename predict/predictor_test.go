@@ -25,9 +25,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// identity is a network of one output whose probabilities are the image itself.
+// identity is a backend and engine of one output that returns the image itself as its
+// probabilities.
 type identity struct {
-	hold    chan struct{} // if there is one, each call takes one of it first
+	hold    chan struct{} // unless nil, each call first receives from it
 	busy    atomic.Int32
 	batches []int
 	out     []float32
@@ -57,7 +58,7 @@ func (e *identity) Probabilities(images []float32, n int) ([]float32, error) {
 
 func (e *identity) Close() error { e.closed++; return nil }
 
-// mirror returns the model of an identity: sigmoid of one class, 8x8 pixels.
+// mirror returns an artifact for identity: one class with sigmoid, 8x8 pixels.
 func mirror() *Artifact {
 	a := small()
 	a.Weights = nil
@@ -109,7 +110,7 @@ func TestResult(t *testing.T) {
 	require.Contains(t, string(b), `"notices":["research use, not for diagnosis"]`)
 }
 
-// The weights that were read do not stay in memory beside the engine's.
+// New frees the weights that were read, so that they are not in memory twice.
 func TestWeightsAreFreed(t *testing.T) {
 	const size = 256 << 20
 	held := func() uint64 {
@@ -216,7 +217,7 @@ func TestOptions(t *testing.T) {
 	require.False(t, r.Positive, "0.8 is not above the 0.9 of the options")
 }
 
-// While the engine is at work calls gather, and go to it together.
+// Calls that come while the engine computes are computed together afterwards.
 func TestBatches(t *testing.T) {
 	e := &identity{hold: make(chan struct{})}
 	p := open(t, e, &Options{Batch: 4, Wait: time.Hour})
@@ -232,7 +233,7 @@ func TestBatches(t *testing.T) {
 		}
 	}
 	start(1)
-	e.hold <- struct{}{} // it did not wait for others, of which there were none
+	e.hold <- struct{}{} // the engine was called at once, because no other image was announced
 	all.Wait()
 	start(1)
 	require.Eventually(t, func() bool { return e.busy.Load() == 1 }, 10*time.Second, time.Millisecond)
@@ -246,7 +247,7 @@ func TestBatches(t *testing.T) {
 	require.Zero(t, p.coming.Load())
 }
 
-// single is an identity that wants one image at a time.
+// single is an identity that recommends batches of one image.
 type single struct{ *identity }
 
 func (s single) Open(*Artifact) (Engine, error) { return s, nil }
@@ -261,11 +262,11 @@ func TestBatcher(t *testing.T) {
 	}
 }
 
-// An image that others were expected to join goes alone when they are late.
+// An image waits for announced images no longer than Options.Wait.
 func TestWait(t *testing.T) {
 	e := &identity{}
 	p := open(t, e, &Options{Wait: 20 * time.Millisecond})
-	p.coming.Add(1) // someone who never comes
+	p.coming.Add(1) // an announced image that never comes
 	start := time.Now()
 	_, err := p.Image(t.Context(), spot(8, 8, image.Rect(0, 0, 4, 4), 255))
 	require.NoError(t, err)
@@ -344,7 +345,7 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 }
 
-// A film that the engine refuses does not harm those that came with it.
+// If the engine refuses one film, the other films of its batch are predicted.
 func TestFailure(t *testing.T) {
 	refused := errors.New("too bright")
 	e := &identity{hold: make(chan struct{}, 100)}
@@ -382,7 +383,7 @@ func TestNoProbability(t *testing.T) {
 	require.ErrorContains(t, err, "the network gave NaN as probability 63")
 }
 
-// broken returns one NaN.
+// broken is an engine whose last probability is NaN.
 type broken struct{}
 
 func (broken) Open(*Artifact) (Engine, error) { return broken{}, nil }
@@ -393,7 +394,7 @@ func (broken) Probabilities(images []float32, n int) ([]float32, error) {
 	return out, nil
 }
 
-// Memory does not grow, however many films were predicted.
+// 10,000 further predictions leave no memory and no goroutines behind.
 func TestMemoryIsFlat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("10,000 predictions")

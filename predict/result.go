@@ -12,46 +12,48 @@ import (
 	"github.com/hcunet/hcunet/metric"
 )
 
-// A Result is what a model finds on a film. Its JSON has everything but the pixels.
+// A Result is the prediction for a film. Its JSON has everything but pixels and
+// probabilities.
 type Result struct {
 	Width    int  `json:"width"` // of the film, in pixels
 	Height   int  `json:"height"`
-	Positive bool `json:"positive"` // anything was found
+	Positive bool `json:"positive"` // whether any finding is positive
 
 	Findings []Finding `json:"findings"` // one for each class but the background
 
-	// Prob are the probabilities (K, ProbHeight, ProbWidth), K as Task.Outputs says,
-	// before any mask is made of them: of the prepared image, or with Tiles of the film.
+	// Prob are the probabilities (K, ProbHeight, ProbWidth) from which the masks were
+	// made; K is Task.Outputs. They belong to the prepared image, of Model.Size pixels a
+	// side, or with Options.Tiles to the film itself.
 	Prob       []float32 `json:"-"`
 	ProbWidth  int       `json:"probability_width"`
 	ProbHeight int       `json:"probability_height"`
 
 	Timings  Timings  `json:"timings"`
-	Warnings []string `json:"warnings"`
-	Notices  []string `json:"notices"` // to be shown wherever the result is
+	Warnings []string `json:"warnings"` // about the film and the measures of the findings
+	Notices  []string `json:"notices"`  // must be shown with the result
 
 	Film *data.Film `json:"-"`
 }
 
-// A Finding is what there is of one class.
+// A Finding is the prediction for one class.
 type Finding struct {
 	Class    string      `json:"class"`
-	Positive bool        `json:"positive"` // there is a mask
-	Mask     *image.Gray `json:"-"`        // of the film's size, 0 and 255
+	Positive bool        `json:"positive"` // whether the mask has a pixel
+	Mask     *image.Gray `json:"-"`        // of the film's size, with values 0 and 255
 
-	Pixels int     `json:"pixels"`             // of the film
-	Area   float64 `json:"area_mm2,omitempty"` // 0 where the size of a pixel is not known
-	Box    Box     `json:"box"`                // around the mask
+	Pixels int     `json:"pixels"`             // number of the film's pixels in the mask
+	Area   float64 `json:"area_mm2,omitempty"` // area of the mask; 0 if the size of a pixel is not known
+	Box    Box     `json:"box"`                // the smallest box around the mask
 
-	// Of the probabilities: the highest one, their sum, and the mean of those in the
-	// mask, which is 0 without one.
+	// The highest probability of the class on the image of Result.Prob, the sum of its
+	// probabilities there, and their mean inside the mask, 0 if the mask is empty.
 	Highest float64 `json:"highest_probability"`
 	Sum     float64 `json:"sum_of_probabilities"`
 	Mean    float64 `json:"mean_probability_in_mask"`
 }
 
-// A Box is a rectangle of a film's pixels, its corner counted from 0 at the top left.
-// The zero Box is empty.
+// A Box is a rectangle of a film's pixels. X and Y are the column and row of its top left
+// pixel, counted from 0. The zero Box is empty.
 type Box struct {
 	X      int `json:"x"`
 	Y      int `json:"y"`
@@ -59,19 +61,23 @@ type Box struct {
 	Height int `json:"height"`
 }
 
-// Timings say what a prediction took. Films that are computed together all have the
-// time of their batch.
+// Timings are the durations of the parts of a prediction.
 type Timings struct {
-	Queued  time.Duration // for a place
-	Read    time.Duration
-	Prepare time.Duration
-	Waited  time.Duration // for the engine, Compute included
-	Compute time.Duration // by the engine
-	Total   time.Duration
-	Batch   int // images computed together
+	Queued  time.Duration // waiting for a place in the queue
+	Read    time.Duration // reading and decoding the film
+	Prepare time.Duration // preparing the image, or all tiles
+	Waited  time.Duration // from sending images to the engine until their results were there
+
+	// Compute is the time that the engine computed the film's batch, together with any
+	// other films in it. With Options.Tiles it is the sum over the tiles, in which tiles
+	// of the same batch each count the whole time of the batch.
+	Compute time.Duration
+
+	Total time.Duration // the whole call
+	Batch int           // number of images in the film's batch; with tiles, in the largest of its batches
 }
 
-// MarshalJSON writes milliseconds.
+// MarshalJSON writes the durations in milliseconds.
 func (t Timings) MarshalJSON() ([]byte, error) {
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	return json.Marshal(struct {
@@ -85,10 +91,10 @@ func (t Timings) MarshalJSON() ([]byte, error) {
 	}{ms(t.Queued), ms(t.Read), ms(t.Prepare), ms(t.Waited), ms(t.Compute), ms(t.Total), t.Batch})
 }
 
-// Masks returns the masks of a film, 0 and 255, one for each class but the
-// background: the operating point on the probabilities (K, Height, Width) of its
-// image, and the way back to the film. Where the image is the film itself, g has the
-// same sizes twice.
+// Masks returns the masks of a film, with values 0 and 255, one for each class but the
+// background. It applies the operating point to the probabilities (K, g.Height, g.Width)
+// of the film's image and resizes the masks to the size of the film. If the probabilities
+// are those of the film itself, g has the film's size as that of the image as well.
 func (m *Model) Masks(prob []float32, g resize.Geometry) ([]*image.Gray, error) {
 	if n := m.Task.Outputs() * g.Width * g.Height; len(prob) != n {
 		return nil, fmt.Errorf("predict: %d probabilities for an image of %dx%d pixels with %d outputs; wanted %d", len(prob), g.Width, g.Height, m.Task.Outputs(), n)
@@ -96,7 +102,8 @@ func (m *Model) Masks(prob []float32, g resize.Geometry) ([]*image.Gray, error) 
 	return back(m.Point.Masks(prob, m.Task), g)
 }
 
-// back brings masks of zeros and ones from an image to its film.
+// back resizes masks of zeros and ones from an image to its film; the results have values
+// 0 and 255.
 func back(masks [][]uint8, g resize.Geometry) (films []*image.Gray, err error) {
 	for _, mask := range masks {
 		img := image.NewGray(image.Rect(0, 0, g.Width, g.Height))
@@ -112,7 +119,7 @@ func back(masks [][]uint8, g resize.Geometry) (films []*image.Gray, err error) {
 	return films, nil
 }
 
-// result makes the result of a film's probabilities.
+// result returns the result for a film with the given probabilities.
 func (m *Model) result(film *data.Film, prob []float32, g resize.Geometry) (*Result, error) {
 	small := m.Point.Masks(prob, m.Task)
 	masks, err := back(small, g)
@@ -146,8 +153,8 @@ func (m *Model) result(film *data.Film, prob []float32, g resize.Geometry) (*Res
 	return r, nil
 }
 
-// measure sets what follows from the mask of the film, the probabilities, and the
-// mask of these.
+// measure sets the fields of f that follow from f.Mask, the probabilities of the class,
+// and small, the mask of the image of these probabilities.
 func (f *Finding) measure(prob []float32, small []uint8) {
 	box := image.Rectangle{}
 	for y := range f.Mask.Rect.Dy() {
@@ -183,9 +190,9 @@ func (f *Finding) measure(prob []float32, small []uint8) {
 	}
 }
 
-// Mask returns all masks as one, with the values of a mask file: 0 and 255 for a task
-// of two classes, otherwise the numbers of the classes. Where masks overlap, the
-// later class is seen.
+// Mask returns one mask for all classes, with the values of a mask file: 0 and 255 if
+// there is one class besides the background, otherwise the number of the class. Where
+// masks overlap, the class with the higher number is kept.
 func (r *Result) Mask() *image.Gray {
 	all := image.NewGray(image.Rect(0, 0, r.Width, r.Height))
 	for i, f := range r.Findings {

@@ -12,21 +12,22 @@ import (
 )
 
 // Tiles predicts a film at its own resolution, in overlapping tiles of the network's
-// size: each is prepared as a film is, and where tiles overlap, their probabilities
-// are averaged with weights that fall from a tile's centre like a Gaussian. It is for
-// films much larger than the network's size, and for networks that have learned from
-// such tiles. A film with a side shorter than a tile's is padded with black.
+// size. Each tile is prepared like a film. Where tiles overlap, their probabilities are
+// averaged with Gaussian weights, which are highest at the centre of a tile. Tiles are
+// meant for films much larger than the network's size, and for networks that were trained
+// on such tiles. A film with a side shorter than a tile is padded with black.
 //
-// Areas and sums of the operating point are counted in pixels of the film.
+// The areas and sums in the rules of the operating point then count pixels of the film.
 //
 // Source: nnU-Net 2.5, nnunetv2/inference/sliding_window_prediction.py.
 type Tiles struct {
-	// Overlap is the part of a tile that its neighbour covers as well, at least; 0
-	// means 0.5, as in nnU-Net.
+	// Overlap is the smallest part of a tile's side that the next tile covers as well, up
+	// to 0.9; 0 means 0.5, as in nnU-Net.
 	Overlap float64
 }
 
-// maxTiled bounds the probabilities of a film that are added up, 8 bytes each.
+// maxTiled bounds the number of float64 values that the mean over tiles needs: outputs + 1
+// for each pixel of the padded film. It makes 1 GiB.
 const maxTiled = 1 << 27
 
 func (t *Tiles) check() error {
@@ -36,7 +37,7 @@ func (t *Tiles) check() error {
 	return nil
 }
 
-// step is the part of a tile's side from one to the next, at most.
+// step returns the largest distance from one tile to the next, as a part of a tile's side.
 func (t *Tiles) step() float64 {
 	if t.Overlap == 0 {
 		return 0.5
@@ -45,8 +46,8 @@ func (t *Tiles) step() float64 {
 }
 
 // starts returns the positions at which tiles begin along a side, which must be at least
-// as long as a tile. There are as few tiles as the step allows, at even distances; the
-// last one ends where the side ends.
+// as long as a tile. There are as few tiles as the step allows, at equal distances up to
+// rounding; the last one ends where the side ends.
 func starts(side, tile int, step float64) []int {
 	n := int(math.Ceil(float64(side-tile)/(float64(tile)*step))) + 1
 	at := make([]int, n)
@@ -56,9 +57,9 @@ func starts(side, tile int, step float64) []int {
 	return at
 }
 
-// gaussian returns the weights of a tile's pixels along one side, 1 at the centre,
-// with a standard deviation of an eighth of the side. The weight of a pixel is the
-// product of both sides'.
+// gaussian returns the weights of a tile's pixels along one side: 1 at the centre, with a
+// standard deviation of an eighth of the side. The weight of a pixel is the product of
+// the weights of its row and its column.
 func gaussian(tile int) []float64 {
 	sigma := float64(tile) / 8
 	w := make([]float64, tile)
@@ -82,7 +83,7 @@ func (w *work) whole(ctx context.Context, film *data.Film) ([]float32, resize.Ge
 	return probs[0], prepared.Geometry, nil
 }
 
-// tiles predicts a film in tiles, as many at a time as a batch has.
+// tiles predicts a film in tiles, Options.Batch of them at a time.
 func (w *work) tiles(ctx context.Context, film *data.Film) ([]float32, resize.Geometry, error) {
 	m := film.Image
 	g := resize.Geometry{FilmWidth: m.Width, FilmHeight: m.Height, Width: m.Width, Height: m.Height}
@@ -121,8 +122,8 @@ func (w *work) tiles(ctx context.Context, film *data.Film) ([]float32, resize.Ge
 	return blend.mean(), g, nil
 }
 
-// crop returns size x size pixels of an image whose corner is at x, y; what lies
-// outside is black.
+// crop returns the size x size pixels of m whose top left one is at column x and row y;
+// pixels outside of m are black.
 func crop(m *picture.Image, x, y, size int) *picture.Image {
 	to := &picture.Image{Width: size, Height: size, Channels: m.Channels}
 	if m.Pix16 != nil {
@@ -144,14 +145,14 @@ func cut[T uint8 | uint16](to, from []T, m *picture.Image, x, y, size int) {
 	}
 }
 
-// A blend is a film's weighted mean of tiles, in float64: where all tiles agree, the
-// mean is exactly what they say.
+// A blend computes the weighted mean of the tiles of a film, in float64. Where all tiles
+// have the same float32 probability, the mean is exactly that probability.
 type blend struct {
 	film      resize.Geometry
-	left, top int // of the film in what the tiles cover
-	tile      int
+	left, top int // columns and rows of padding before the film
+	tile      int // side of a tile in pixels
 	outputs   int
-	weights   []float64 // along a tile's side
+	weights   []float64 // of the pixels along a tile's side
 	sums      []float64 // (outputs, height, width)
 	total     []float64 // (height, width)
 }
@@ -164,7 +165,8 @@ func newBlend(film resize.Geometry, left, top, tile, outputs int) *blend {
 	}
 }
 
-// add takes the probabilities of the tile whose corner is at x, y, padding included.
+// add adds the probabilities of the tile whose top left pixel is at column x and row y of
+// the padded film.
 func (b *blend) add(prob []float32, x, y int) {
 	x, y = x-b.left, y-b.top
 	w, h := b.film.FilmWidth, b.film.FilmHeight

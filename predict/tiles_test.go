@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Where all tiles agree, as those of the identity do, no pixel changes by a bit: in
-// films of any shape, larger or smaller than a tile.
+// The tiles of an identity agree wherever they overlap, so the mean is exactly the film,
+// for films of any shape, larger or smaller than a tile.
 func TestTilesOfIdentity(t *testing.T) {
 	for _, size := range []image.Point{{64, 64}, {61, 19}, {8, 33}, {9, 8}, {8, 8}, {5, 30}, {3, 2}, {100, 1}} {
 		for _, overlap := range []float64{0, 0.2, 0.8} {
@@ -36,7 +36,7 @@ func TestTilesOfIdentity(t *testing.T) {
 	}
 }
 
-// Films of several channels and 16 bits are cut as others are.
+// Films with several channels and 16 bits are cropped correctly, also over the edge.
 func TestCrop(t *testing.T) {
 	m := &picture.Image{Width: 3, Height: 2, Channels: 2, Pix16: []uint16{1, 2, 3, 4, 5, 6, 10, 20, 30, 40, 50, 60}}
 	require.Equal(t, []uint16{2, 3, 5, 6, 20, 30, 50, 60}, crop(m, 1, 0, 2).Pix16)
@@ -51,7 +51,7 @@ func TestStarts(t *testing.T) {
 	require.Equal(t, []int{0, 1}, starts(65, 64, 0.5))
 }
 
-// The numbers are scipy's, as nnU-Net makes its weights:
+// The expected numbers are from scipy, with which nnU-Net computes its weights:
 //
 //	t = np.zeros((64, 64)); t[32, 32] = 1
 //	g = scipy.ndimage.gaussian_filter(t, [8, 8], 0, mode='constant', cval=0); g /= g.max()

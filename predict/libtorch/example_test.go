@@ -19,10 +19,10 @@ import (
 	"github.com/hcunet/hcunet/unet"
 )
 
-// A service opens a model once. Its handlers ask it from as many goroutines as they
-// like, each with the context of its request.
+// A service opens a model once. Its handlers use it from any number of goroutines, each
+// with the context of its request.
 func Example() {
-	model, film, remove := modelAndFilm() // what a training and a clinic would bring
+	model, film, remove := modelAndFilm()
 	defer remove()
 	p, err := predict.Open(model, libtorch.Backend{Threads: 1}, &predict.Options{Queue: 16})
 	if err != nil {
@@ -55,7 +55,7 @@ func Example() {
 	// research use, not for diagnosis
 }
 
-// modelAndFilm writes a model that has learned nothing, and a picture.
+// modelAndFilm writes a model with random weights, and a black image.
 func modelAndFilm() (model, film string, remove func()) {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {

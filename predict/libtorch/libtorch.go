@@ -1,5 +1,5 @@
-// Package libtorch is the backend of package predict that computes with libtorch, by
-// the same code that predicts during training.
+// Package libtorch is the backend of package predict that computes with libtorch. It uses
+// the same code as the predictions during training.
 //
 //	p, err := predict.Open("model.safetensors", libtorch.Backend{}, nil)
 package libtorch
@@ -19,22 +19,22 @@ import (
 	"github.com/hcunet/hcunet/unet"
 )
 
-// A Backend computes on a device. The zero Backend takes the CPU and float32, with
-// as many threads as libtorch thinks best.
+// A Backend computes on a device. The zero Backend computes on the CPU in float32.
 type Backend struct {
 	Device    nn.Device
-	Precision train.Precision // of convolutions and matrix products, whatever the model says
-	Threads   int             // on the CPU; 0 leaves libtorch's choice
+	Precision train.Precision // of convolutions and matrix products; the model's Inference.Precision is ignored
+	Threads   int             // threads on the CPU for the whole process (nn.SetThreads); 0 does not change their number
 
-	// Together computes the images of a batch together on the CPU too, as it always does
-	// on CUDA. It may be a little faster, but then the last bits of a film's
-	// probabilities depend on the films that came with it: libtorch adds up in another
-	// order for another size of a batch.
+	// Together computes the images of a batch together on the CPU as well; on CUDA they
+	// always are. It may be a little faster, but then the last bits of a film's
+	// probabilities depend on the other films in its batch, because libtorch sums in
+	// another order if the batch size differs.
 	Together bool
 }
 
-// Open implements predict.Backend. Encoders other than those of package resnet must
-// be registered by then.
+// Open implements predict.Backend. Encoders other than those of package resnet must be
+// registered before. It returns an error if the network cannot be built from a.Network,
+// if the weights do not fit it, or if it cannot take images of a.Size.
 func (b Backend) Open(a *predict.Artifact) (predict.Engine, error) {
 	if len(a.Weights) == 0 {
 		return nil, fmt.Errorf("libtorch: the artifact has no weights")
@@ -57,7 +57,7 @@ func (b Backend) Open(a *predict.Artifact) (predict.Engine, error) {
 	return e, nil
 }
 
-// load makes the networks of all folds.
+// load builds the networks of all folds.
 func (b Backend) load(e *engine, a *predict.Artifact, cfg unet.Config) error {
 	if b.Threads != 0 {
 		if err := nn.SetThreads(b.Threads); err != nil {
@@ -87,21 +87,22 @@ func (b Backend) load(e *engine, a *predict.Artifact, cfg unet.Config) error {
 	return nil
 }
 
-// An engine's tensors live on a goroutine of its own, in a scope that ends with it.
+// An engine has a goroutine of its own, on which all its tensors are made. They live in a
+// scope that ends when the engine is closed.
 type engine struct {
 	size, channels int
 	flip           train.Flip
 	together       bool
 
 	folds []*train.Learner
-	prob  []float32 // of one fold
+	prob  []float32 // the probabilities of one fold
 	mean  predict.Mean
 
 	calls chan func()
 	done  chan struct{}
 }
 
-// run opens the engine and makes its calls until there are no more.
+// run opens the engine and runs the functions in e.calls until it is closed.
 func (e *engine) run(open func() error, opened chan<- error) {
 	defer close(e.done)
 	nn.Scope(func() {
@@ -166,7 +167,7 @@ func (e *engine) Close() error {
 	return nil
 }
 
-// A batch is a source of one batch.
+// A batch is a feed.Source of one batch.
 type batch struct{ *feed.Batch }
 
 func (b batch) Len() int          { return b.N }
@@ -177,7 +178,8 @@ func (b batch) Epoch(int, int) iter.Seq2[*feed.Batch, error] {
 }
 
 // NewArtifact returns the artifact of trained networks, one for each fold. It copies
-// their weights. m holds everything else; NewArtifact sets its Network and Folds.
+// their weights. m describes everything else; NewArtifact sets its Network and Folds.
+// Networks with different configurations are an error.
 func NewArtifact(m predict.Model, nets ...*unet.Net) (*predict.Artifact, error) {
 	a := &predict.Artifact{Model: m}
 	a.Folds = len(nets)

@@ -30,7 +30,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A few is an encoder of five convolutions.
+// few is an encoder of five convolutions.
 type few struct{ nn.Sequential }
 
 var kind = encoder.Kind{
@@ -69,8 +69,8 @@ func network(t *testing.T, seed uint64) *unet.Net {
 	return net
 }
 
-// model is a model of two folds with random weights, whose masks are a part of
-// each image.
+// model returns an artifact of two folds with random weights, and its networks. With the
+// images of films, its masks cover a part of each image.
 func model(t *testing.T) (*predict.Artifact, []*unet.Net) {
 	p := data.DefaultPreparation()
 	p.Size, p.Fit = size, resize.Pad
@@ -87,7 +87,7 @@ func model(t *testing.T) (*predict.Artifact, []*unet.Net) {
 	return a, nets
 }
 
-// films writes pictures of several sizes into a folder.
+// films writes images of several sizes into a folder.
 func films(t *testing.T) (dir string, names []string) {
 	dir = t.TempDir()
 	r := rand.New(rand.NewPCG(3, 4))
@@ -106,10 +106,10 @@ func films(t *testing.T) (dir string, names []string) {
 	return dir, names
 }
 
-// A film has the same mask and the same probabilities, bit for bit, by the way of
-// training (a prepared folder, a loader of one image a batch, a learner for each fold,
-// the mean) and by a Predictor that reads the film itself, alone or in company.
-// Images that libtorch computed together differ in the last bits.
+// A film gets exactly the same mask and probabilities from the code of training (a
+// prepared folder, a loader with batches of one image, a learner for each fold, the mean)
+// and from a Predictor that reads the film itself, alone or at the same time as others.
+// If libtorch computes images together, only the last bits differ.
 func TestSameAsTraining(t *testing.T) {
 	a, nets := model(t)
 	dir, names := films(t)
@@ -148,7 +148,8 @@ type answer struct {
 	mask *image.Gray
 }
 
-// byTraining predicts as a run does: prepare, load, learn.Predict, sum, divide.
+// byTraining predicts the images as a training run does: it prepares a folder, loads it in
+// batches of together images, calls Learner.Predict for each fold, and takes the mean.
 func byTraining(t *testing.T, a *predict.Artifact, nets []*unet.Net, dir string, together int) (answers []answer) {
 	out := filepath.Join(t.TempDir(), "prepared")
 	masks := t.TempDir()
@@ -186,8 +187,7 @@ func byTraining(t *testing.T, a *predict.Artifact, nets []*unet.Net, dir string,
 	return answers
 }
 
-// After some predictions there are as many tensors as before, and after Close those
-// that were there before Open.
+// Further predictions leave no tensors behind, and Close frees all tensors of the engine.
 func TestMemory(t *testing.T) {
 	a, nets := model(t)
 	dir, names := films(t)
@@ -210,14 +210,15 @@ func TestMemory(t *testing.T) {
 	opened := settledHandles()
 	require.Greater(t, opened, before)
 	some(200)
-	require.LessOrEqual(t, settledHandles(), opened+1, "one may be of the last call itself")
+	require.LessOrEqual(t, settledHandles(), opened+1, "one may belong to the last call of settledHandles")
 	require.NoError(t, p.Close())
 	require.Eventually(t, func() bool { return settledHandles() <= before+1 }, 30*time.Second, time.Millisecond)
 	runtime.KeepAlive(nets)
 }
 
-// settledHandles returns the handles that live. One is counted until Go's collector
-// has found it and a later call has buried it.
+// settledHandles returns the number of tensor handles in use. A dropped handle is counted
+// until Go's garbage collector has found it and a later call of libtorch has freed it, so
+// settledHandles waits until the number no longer changes.
 func settledHandles() int64 {
 	n, same := int64(-1), 0
 	for same < 8 { // longer than a dropped handle waits

@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A network sees a tile as it sees a film that is no more than this tile: where one
-// tile alone covers a pixel, its probability is that of the tile by itself, to the bit,
-// and where two overlap it lies between theirs.
+// Where only one tile covers a pixel, its probability is exactly that of the tile
+// predicted as a film of its own. Where two tiles overlap, the probability lies between
+// theirs.
 func TestTiles(t *testing.T) {
 	a, _ := model(t)
 	whole, err := predict.New(a, Backend{Threads: 1}, nil)
@@ -21,7 +21,7 @@ func TestTiles(t *testing.T) {
 	require.NoError(t, err)
 	defer tiled.Close()
 
-	const width, second = 112, 48 // tiles of 64 pixels, three quarters of one apart: at 0 and at 48
+	const width, second = 112, 48 // tiles of 64 pixels, 48 pixels apart: at columns 0 and 48
 	film := image.NewGray(image.Rect(0, 0, width, size))
 	r := rand.New(rand.NewPCG(5, 6))
 	for i := range film.Pix {

@@ -1,12 +1,15 @@
-// Package onnx is the backend of package predict that computes with ONNX Runtime, and so
-// without libtorch: a program that imports it loads ONNX Runtime's shared library when
-// it opens a model. To compile it takes cgo with a C compiler, but no header or library
-// of ONNX Runtime, and no C++ compiler.
+// Package onnx is the backend of package predict that computes with ONNX Runtime instead
+// of libtorch. A program that imports it loads ONNX Runtime's shared library when it
+// opens a model. Compiling needs cgo and a C compiler, but no C++ compiler and no header
+// or library of ONNX Runtime.
 //
 //	p, err := onnx.Open("model.safetensors", onnx.Backend{}, nil)
 //
-// The library is that of version 1.24 or newer that $ONNXRUNTIME names, the one of a
-// Python package onnxruntime, onnxruntime-openvino or onnxruntime-gpu, or the system's.
+// ONNX Runtime must be version 1.24 or newer. Unless Backend.Library names the library,
+// it is the one that $ONNXRUNTIME names (the file or its folder), or else the first one
+// found in LD_LIBRARY_PATH, in the Python packages onnxruntime, onnxruntime-openvino or
+// onnxruntime-gpu of the active environment, the user and the system, and in the
+// system's library folders.
 package onnx
 
 import (
@@ -26,14 +29,14 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 )
 
-// Provider is the part of ONNX Runtime that computes. The library must have been built
-// with it.
+// Provider is the execution provider: the part of ONNX Runtime that computes. The library
+// must have been built with it.
 type Provider int
 
 const (
-	CPU      Provider = iota // ONNX Runtime's own
-	OpenVINO                 // Intel's, on the CPU: of pip install onnxruntime-openvino
-	CUDA                     // of pip install onnxruntime-gpu
+	CPU      Provider = iota // ONNX Runtime's own provider, in every library
+	OpenVINO                 // Intel's OpenVINO on the CPU: pip install onnxruntime-openvino
+	CUDA                     // NVIDIA's CUDA: pip install onnxruntime-gpu
 )
 
 var providers = words.Choice[Provider]{What: "provider", Words: []string{"cpu", "openvino", "cuda"}}
@@ -49,33 +52,32 @@ func (p *Provider) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// A Backend computes with ONNX Runtime. The zero Backend takes the CPU and float32,
-// with as many threads as there are cores.
+// A Backend computes with ONNX Runtime. The zero Backend computes on the CPU in float32.
 type Backend struct {
 	Provider Provider
-	Threads  int // on the CPU; 0 leaves the library's choice
+	Threads  int // threads on the CPU; 0 means ONNX Runtime's default, for OpenVINO runtime.NumCPU
 
-	// BFloat16 has OpenVINO compute in bfloat16 where the processor has instructions for
-	// it.
+	// BFloat16 makes OpenVINO compute in bfloat16 if the processor has instructions for
+	// it. It is an error with other providers.
 	BFloat16 bool
 
-	// Together computes the images of a batch together. Otherwise each is computed alone,
-	// so that a film's probabilities do not depend by a bit on the films that came with
-	// it.
+	// Together computes the images of a batch together. Otherwise each image is computed
+	// alone, so that a film's probabilities do not depend on the other films in its
+	// batch, not even in their last bits.
 	Together bool
 
-	// Library is the path of ONNX Runtime's shared library; "" looks for it. All backends
-	// of a process share one.
+	// Library is the path of ONNX Runtime's shared library; "" searches for it as the
+	// package comment says. A process can load only one library.
 	Library string
 
-	// File is an ONNX file that package onnxfile has written, from which the network is
-	// taken instead of the artifact.
+	// File is the path of an ONNX file that package onnxfile has written. If it is not "",
+	// the network is read from it and not from the artifact.
 	File string
 }
 
-// Open opens the model at path: an artifact, or an ONNX file that package onnxfile has
-// written, which ends in .onnx. Of the latter, options cannot choose folds or change
-// whether mirror images are averaged.
+// Open opens the model at path: an ONNX file that package onnxfile has written, if path
+// ends in .onnx, otherwise an artifact. For an ONNX file, opt.Folds must be nil, and
+// opt.Flip must be nil or the value with which the file was written.
 func Open(path string, b Backend, opt *predict.Options) (*predict.Predictor, error) {
 	if !IsFile(path) {
 		return predict.Open(path, b, opt)
@@ -91,10 +93,10 @@ func Open(path string, b Backend, opt *predict.Options) (*predict.Predictor, err
 	return predict.New(&predict.Artifact{Model: *m}, b, opt)
 }
 
-// IsFile says whether a path is that of an ONNX file, by its ending.
+// IsFile reports whether path ends in .onnx, in any case.
 func IsFile(path string) bool { return strings.EqualFold(filepath.Ext(path), ".onnx") }
 
-// Open implements predict.Backend.
+// Open implements predict.Backend. It loads ONNX Runtime's library if no earlier call has.
 func (b Backend) Open(a *predict.Artifact) (predict.Engine, error) {
 	e := &engine{size: a.Size(), channels: a.Task.Channels, outputs: a.Task.Outputs(), together: b.Together}
 	var model []byte
@@ -131,7 +133,8 @@ func (b Backend) Open(a *predict.Artifact) (predict.Engine, error) {
 	return e, nil
 }
 
-// fits says whether a file computes what a model promises.
+// fits returns an error if file does not compute what the model of a says. It sets
+// e.bytes.
 func (e *engine) fits(a *predict.Artifact, file string) error {
 	m, takesBytes, err := onnxfile.ReadModel(file)
 	if err != nil {
@@ -153,7 +156,8 @@ var (
 	loaded  string // the path of the library in use
 )
 
-// load loads the library, once a process.
+// load loads the library at path, or with "" the one that is found. Later calls do
+// nothing, or return an error if they name another library.
 func load(path string) error {
 	loading.Lock()
 	defer loading.Unlock()
@@ -180,7 +184,7 @@ func load(path string) error {
 	return nil
 }
 
-// Version returns the version and the path of the library, which it loads.
+// Version loads the library, if no call has yet, and returns its version and path.
 func Version() (version, path string, err error) {
 	if err := load(""); err != nil {
 		return "", "", err
@@ -188,7 +192,7 @@ func Version() (version, path string, err error) {
 	return ort.GetVersion(), loaded, nil
 }
 
-// options are those of a session.
+// options returns the options of a session. The caller must destroy them.
 func (b Backend) options() (o *ort.SessionOptions, err error) {
 	if b.Threads < 0 {
 		return nil, fmt.Errorf("onnx: %d threads; wanted 0 for the library's choice, or more", b.Threads)
@@ -201,7 +205,7 @@ func (b Backend) options() (o *ort.SessionOptions, err error) {
 	}
 	err = errors.Join(
 		o.SetIntraOpNumThreads(b.Threads),
-		// Threads that have nothing to do sleep, and leave the cores to others.
+		// Idle threads sleep at once instead of spinning, so that others can use the cores.
 		o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 		b.provider(o),
 	)
@@ -243,7 +247,7 @@ type engine struct {
 	size, channels, outputs int
 	together, bytes         bool
 
-	whole []byte // images of 8 bits, where the file takes these
+	whole []byte // the images with 8 bits, if the file takes them so
 	prob  []float32
 }
 
@@ -269,8 +273,8 @@ func (e *engine) Probabilities(images []float32, n int) ([]float32, error) {
 	return e.prob, nil
 }
 
-// run computes the probabilities of some images together. The library reads and writes
-// the memory of Go's slices, which stays where it is meanwhile.
+// run computes the probabilities of n images together. The library reads and writes the
+// memory of Go's slices, which is pinned while it runs.
 func (e *engine) run(images, prob []float32, n int) error {
 	var pinned runtime.Pinner
 	defer pinned.Unpin()

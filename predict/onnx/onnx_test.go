@@ -29,7 +29,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// A few is an encoder of five convolutions.
+// few is an encoder of five convolutions.
 type few struct{ nn.Sequential }
 
 var kind = encoder.Kind{
@@ -67,7 +67,8 @@ func (e few) Features(mode nn.Mode, x torch.Tensor) (maps []torch.Tensor) {
 	return maps
 }
 
-// Without a library, and with one that is none.
+// A library that is missing, that is no library, or that is too old is an error that says
+// how to get one.
 func TestNoLibrary(t *testing.T) {
 	a := artifact(t, network.Config{Encoder: "few"}, data.Binary("lung"), 1, 64)
 	t.Setenv(library.Variable, t.TempDir())
@@ -81,8 +82,8 @@ func TestNoLibrary(t *testing.T) {
 	require.ErrorContains(t, err, "is too old; wanted version 1.24 or newer")
 }
 
-// needLibrary skips a test where ONNX Runtime is not; where the environment says that
-// it should be, it fails instead.
+// needLibrary skips a test if ONNX Runtime is not installed. If the environment names a
+// library, it fails the test instead.
 func needLibrary(t *testing.T) {
 	_, err := library.Find()
 	if err != nil && os.Getenv(library.Variable) != "" {
@@ -93,8 +94,8 @@ func needLibrary(t *testing.T) {
 	}
 }
 
-// artifact returns a model whose numbers are as after a training: no statistics of 0,
-// no gain of 1.
+// artifact returns a model with random weights, statistics, biases and gains, so that none
+// of them is exactly 0 or 1 as in a new network.
 func artifact(t *testing.T, cfg network.Config, task data.Task, folds, size int) *predict.Artifact {
 	p := data.DefaultPreparation()
 	p.Size, p.MaskScaling = size, resize.MaskNearest
@@ -130,7 +131,7 @@ func artifact(t *testing.T, cfg network.Config, task data.Task, folds, size int)
 	return a
 }
 
-// images are some that differ in each pixel, of 8 bits.
+// images returns n random images with values of 8 bits, divided by 255.
 func images(n, size int) []float32 {
 	r := rand.New(rand.NewPCG(3, 4))
 	v := make([]float32, n*size*size)
@@ -149,7 +150,7 @@ func probabilities(t *testing.T, b predict.Backend, a *predict.Artifact, images 
 	return slices.Clone(p)
 }
 
-// Every choice of a network gives libtorch's probabilities.
+// Networks with each of the options give libtorch's probabilities.
 func TestSameAsLibtorch(t *testing.T) {
 	needLibrary(t)
 	three := data.Task{Classes: []string{"background", "lung", "heart"}, Channels: 1, Output: data.Sigmoid}
@@ -186,8 +187,8 @@ func TestResNet(t *testing.T) {
 	require.InDeltaSlice(t, probabilities(t, libtorch.Backend{}, a, x, 1), probabilities(t, onnx.Backend{}, a, x, 1), 1e-5)
 }
 
-// A film has the same probabilities, bit for bit, alone and in company, from the
-// artifact and from an exported file.
+// A film gets exactly the same probabilities alone and at the same time as others, from
+// the artifact and from an exported file that takes float32.
 func TestPredictor(t *testing.T) {
 	needLibrary(t)
 	a := artifact(t, network.Config{Encoder: "few"}, data.Binary("lung"), 2, 64)
@@ -214,7 +215,7 @@ func TestPredictor(t *testing.T) {
 			if exact {
 				assert.True(t, slices.Equal(want[i], r.Prob))
 			} else {
-				assert.InDeltaSlice(t, want[i], r.Prob, 1e-6) // the bytes are divided again
+				assert.InDeltaSlice(t, want[i], r.Prob, 1e-6) // the file divides the bytes by 255 itself, with other rounding
 			}
 		}
 		if want[0] == nil {

@@ -9,23 +9,25 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// A Value is a tensor of a Graph, by its name.
+// A Value is the name of a tensor in a Graph.
 type Value string
 
-// A Graph is what an ONNX file computes, while it is written. Its methods add nodes
-// and return what these compute: maps (N, C, H, W).
+// A Graph is the graph of an ONNX file that is being built. Its methods add nodes and
+// return the nodes' outputs, which are maps (N, C, H, W) unless something else is said. A
+// map with an unexpected number of channels makes them panic; Write and Bytes return
+// this as an error.
 type Graph struct {
 	nodes     []message
 	constants []*constant
 	names     int
-	shared    map[string]Value // small constants by their content
-	channels  map[Value]int    // of maps
+	shared    map[string]Value // tensors of integers by their content
+	channels  map[Value]int    // number of channels of each map
 }
 
 func newGraph() *Graph { return &Graph{shared: map[string]Value{}, channels: map[Value]int{}} }
 
-// Node adds an operator of operator set 17 with one output. Its result counts as a map
-// of as many channels as the first input has.
+// Node adds a node for an operator of ONNX's operator set 17 and returns its only output.
+// The Graph assumes that the output has as many channels as the first input.
 func (g *Graph) Node(op string, inputs []Value, attributes ...Attr) Value {
 	return g.add(op, inputs, 1, attributes)[0]
 }
@@ -55,7 +57,7 @@ func (g *Graph) name(of string) Value {
 	return Value(of + "_" + strconv.Itoa(g.names))
 }
 
-// Floats adds a tensor of numbers, which it keeps.
+// Floats adds a constant tensor and returns it. It keeps v.
 func (g *Graph) Floats(v []float32, shape ...int) Value {
 	g.check(len(v), shape)
 	c := &constant{name: string(g.name("weight")), shape: shape, floats: v}
@@ -63,7 +65,7 @@ func (g *Graph) Floats(v []float32, shape ...int) Value {
 	return Value(c.name)
 }
 
-// Ints adds a tensor of one dimension.
+// Ints adds a constant tensor of one dimension, or returns an equal one that exists.
 func (g *Graph) Ints(v ...int64) Value {
 	key := fmt.Sprint(v)
 	if have, ok := g.shared[key]; ok {
@@ -85,7 +87,8 @@ func (g *Graph) check(n int, shape []int) {
 	}
 }
 
-// Conv convolves x, with zeros around it.
+// Conv convolves x, with padding pixels of zeros on each side, and adds the bias of k if it
+// has one.
 func (g *Graph) Conv(x Value, k *Kernel, stride, padding int) Value {
 	if c := g.channels[x]; c != k.In {
 		failf("a convolution %sof %d channels for a map of %d", k.name(), k.In, c)
@@ -101,7 +104,7 @@ func (g *Graph) Conv(x Value, k *Kernel, stride, padding int) Value {
 	return y
 }
 
-// Scale multiplies each channel and adds to it.
+// Scale applies a to each channel of x.
 func (g *Graph) Scale(x Value, a *Affine) Value {
 	c := len(a.Scale)
 	if have := g.channels[x]; c != have {
@@ -117,7 +120,7 @@ func (g *Graph) ReLU(x Value) Value { return g.Node("Relu", []Value{x}) }
 // Sigmoid returns 1/(1 + exp(-x)).
 func (g *Graph) Sigmoid(x Value) Value { return g.Node("Sigmoid", []Value{x}) }
 
-// Softmax normalizes along an axis.
+// Softmax returns exp(x), normalized so that the sum along axis is 1.
 func (g *Graph) Softmax(x Value, axis int) Value {
 	return g.Node("Softmax", []Value{x}, Attr{"axis", axis})
 }
@@ -130,12 +133,12 @@ func (g *Graph) Add(a, b Value) Value {
 	return g.Node("Add", []Value{a, b})
 }
 
-// Times multiplies everything by one number.
+// Times multiplies all elements of x by one number.
 func (g *Graph) Times(x Value, by float64) Value {
 	return g.Node("Mul", []Value{x, g.Floats([]float32{float32(by)})})
 }
 
-// Cat joins maps along an axis.
+// Cat concatenates maps along an axis.
 func (g *Graph) Cat(axis int, maps ...Value) Value {
 	y := g.Node("Concat", maps, Attr{"axis", axis})
 	if axis == 1 {
@@ -146,14 +149,14 @@ func (g *Graph) Cat(axis int, maps ...Value) Value {
 	return y
 }
 
-// MaxPool takes the maximum over square windows; what is around the map counts less
-// than anything.
+// MaxPool takes the maximum over square windows. Pixels of the padding are never the
+// maximum.
 func (g *Graph) MaxPool(x Value, kernel, stride, padding int) Value {
 	return g.Node("MaxPool", []Value{x}, Attr{"kernel_shape", []int{kernel, kernel}}, Attr{"strides", []int{stride, stride}},
 		Attr{"pads", []int{padding, padding, padding, padding}})
 }
 
-// Widen adds channels of zeros up to a number of them.
+// Widen adds channels of zeros to x until it has the given number of channels.
 func (g *Graph) Widen(x Value, channels int) Value {
 	more := channels - g.channels[x]
 	if more == 0 {
@@ -164,7 +167,7 @@ func (g *Graph) Widen(x Value, channels int) Value {
 	return y
 }
 
-// PixelShuffle makes (N, C, 2H, 2W) of (N, 4C, H, W), as torch.pixel_shuffle does.
+// PixelShuffle rearranges (N, 4C, H, W) to (N, C, 2H, 2W), as torch.pixel_shuffle does.
 func (g *Graph) PixelShuffle(x Value) Value {
 	y := g.Node("DepthToSpace", []Value{x}, Attr{"blocksize", 2}, Attr{"mode", "CRD"})
 	if g.channels[x]%4 != 0 {
@@ -174,27 +177,28 @@ func (g *Graph) PixelShuffle(x Value) Value {
 	return y
 }
 
-// Blur averages each pixel with those to its left and above; what is missing at the
-// border repeats the border.
+// Blur averages each pixel with its neighbours to the left, above, and left above. At the
+// border, the first column and row are repeated.
 func (g *Graph) Blur(x Value) Value {
 	x = g.Node("Pad", []Value{x, g.Ints(0, 0, 1, 1, 0, 0, 0, 0)}, Attr{"mode", "edge"})
 	return g.Node("AveragePool", []Value{x}, Attr{"kernel_shape", []int{2, 2}}, Attr{"strides", []int{1, 1}})
 }
 
-// Mirror exchanges left and right.
+// Mirror mirrors maps left to right.
 func (g *Graph) Mirror(x Value) Value {
 	return g.Node("Slice", []Value{x, g.Ints(-1), g.Ints(math.MinInt64), g.Ints(3), g.Ints(-1)})
 }
 
-// Grow resizes maps to a whole multiple of their size, bilinearly, with the corners of
-// the pictures and not of the pixels aligned, as torch does without align_corners.
+// Grow multiplies height and width by an integer, with bilinear interpolation. The outer
+// edges of the maps are aligned, not the centres of the corner pixels, as in torch with
+// align_corners=False.
 func (g *Graph) Grow(x Value, by int) Value {
 	scales := g.Floats([]float32{1, 1, float32(by), float32(by)}, 4)
 	return g.Node("Resize", []Value{x, "", scales}, Attr{"mode", "linear"}, Attr{"coordinate_transformation_mode", "half_pixel"})
 }
 
-// Fit resizes x to the height and width of another map, each pixel from the one that
-// torch calls nearest.
+// Fit resizes x to the height and width of another map. Each pixel is a copy of the one
+// that torch's mode "nearest" takes.
 func (g *Graph) Fit(x, to Value) Value {
 	sides := func(of Value, from, end int64) Value {
 		shape := g.Node("Shape", []Value{of})
@@ -205,19 +209,19 @@ func (g *Graph) Fit(x, to Value) Value {
 		Attr{"coordinate_transformation_mode", "asymmetric"}, Attr{"nearest_mode", "floor"})
 }
 
-// reshape keeps the sides for which shape says 0, and works one out for -1.
+// reshape returns x with another shape. A side of 0 keeps x's own, a side of -1 is computed
+// from the others.
 func (g *Graph) reshape(x Value, shape ...int64) Value {
 	return g.Node("Reshape", []Value{x, g.Ints(shape...)})
 }
 
-// halves cuts a batch in two.
+// halves splits a batch into its first and its second half.
 func (g *Graph) halves(x Value) (first, second Value) {
 	out := g.add("Split", []Value{x}, 2, []Attr{{"axis", 0}})
 	return out[0], out[1]
 }
 
-// parts returns the message of the graph as pieces: what comes before the constants,
-// and what comes behind them.
+// parts returns the parts of the graph's message before and after its constants.
 func (g *Graph) parts(name string, inputs, outputs []message) (before, after message) {
 	for _, n := range g.nodes {
 		before.message(graphNode, n)
@@ -232,14 +236,14 @@ func (g *Graph) parts(name string, inputs, outputs []message) (before, after mes
 	return before, after
 }
 
-// bytesSize is the size of a field with a message of so many bytes.
+// bytesSize returns the number of bytes of a field that holds a message of size bytes.
 func bytesSize(field protowire.Number, size int64) int64 {
 	return int64(protowire.SizeTag(field)) + int64(protowire.SizeVarint(uint64(size))) + size
 }
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// identity gives a value another name.
+// identity adds a node that returns x under the given name.
 func (g *Graph) identity(x Value, name string) {
 	var m message
 	m.string(nodeInput, string(x))

@@ -1,11 +1,13 @@
-// Package onnxfile writes a trained model as one ONNX file, and reads what such a file
-// says of itself. The file takes images as they were prepared and gives probabilities:
-// normalization, all folds, the mean over mirror images, softmax or sigmoid, and the
-// mean over the folds are in its graph, and its metadata hold the whole predict.Model,
-// operating point included. It is written from the description of the network and its
-// weights, without libtorch.
+// Package onnxfile writes a trained model as one ONNX file and reads the description of
+// the model from such a file. The file takes prepared images and returns probabilities:
+// its graph contains the normalization, the networks of all folds, softmax or sigmoid,
+// the mean over mirror images and the mean over the folds. Its metadata contain the whole
+// predict.Model, with the operating point. Write needs only the description of the
+// network and its weights, not libtorch.
 //
-// Batch norm is folded into convolutions, and the hypercolumns into the last one.
+// A batch norm that directly follows a convolution is folded into it; the others become a
+// multiplication and an addition. The hypercolumn head is folded as in package
+// hypercolumn.
 package onnxfile
 
 import (
@@ -28,28 +30,30 @@ import (
 	"github.com/hcunet/hcunet/predict"
 )
 
-// Names of the input and the output of a file.
+// The names of a file's input and output.
 const (
 	Input  = "images"        // (N, Task.Channels, H, W)
 	Output = "probabilities" // (N, Task.Outputs, H, W)
 )
 
-// Options are choices of a file; nil means all defaults.
+// Options are the options of a file; nil means all defaults.
 type Options struct {
-	// Bytes has the file take images of 8 bits as they are, values from 0 to 255.
-	// Otherwise it takes float32 from 0 to 1.
+	// Bytes makes the file take images as uint8, with values from 0 to 255. Otherwise it
+	// takes float32 in [0, 1]. It is an error for a model whose prepared images have other
+	// than 8 bits or are resized for the network.
 	Bytes bool
 
-	// Fixed has the file take images of the model's own size and no other: some
-	// programs then compute a little faster.
+	// Fixed makes the file take only images of the model's size. Some programs then
+	// compute a little faster.
 	Fixed bool
 
-	// Batch is the number of images that the file takes; 0 means any.
+	// Batch is the number of images that the file takes at a time; 0 means any number.
 	Batch int
 }
 
-// An Encoder writes what an encoder computes: of images x the maps that
-// encoder.Encoder.Features returns. w has the encoder's weights under their names.
+// An Encoder adds the nodes of an encoder to g and returns the maps that the encoder's
+// Features would return for images x. w has the encoder's weights under the names of its
+// state.
 type Encoder func(g *Graph, w *Weights, x Value) []Value
 
 var (
@@ -57,8 +61,8 @@ var (
 	encoders = map[string]Encoder{"resnet18": resnet, "resnet34": resnet}
 )
 
-// RegisterEncoder makes an encoder known under the name that it has in package encoder.
-// It panics if the name is taken.
+// RegisterEncoder registers an encoder under its name in package encoder. It panics if an
+// encoder of that name is already registered.
 func RegisterEncoder(name string, e Encoder) {
 	mutex.Lock()
 	defer mutex.Unlock()
@@ -79,12 +83,13 @@ func findEncoder(name string) (Encoder, error) {
 	return e, nil
 }
 
-// maxMessage is what fits into one file: a message of protobuf is smaller than 2 GiB.
-// Tests make it smaller.
+// maxMessage is the largest size of a file in bytes, because a message of protobuf must be
+// smaller than 2 GiB. Tests make it smaller.
 var maxMessage int64 = math.MaxInt32
 
-// Write writes an artifact to path, in full or not at all. Weights of 2 GiB and more go
-// to a file beside it, path.data. Equal artifacts give equal bytes.
+// Write writes an artifact to path. If the file would have 2 GiB or more, the weights are
+// written to path.data instead. After an error there is no incomplete file. Equal
+// artifacts give equal bytes.
 func Write(path string, a *predict.Artifact, opt *Options) error {
 	f, err := build(a, opt)
 	if err != nil {
@@ -100,7 +105,8 @@ func Write(path string, a *predict.Artifact, opt *Options) error {
 	return atomicfile.Write(path, func(w io.Writer) error { return f.write(w, external) })
 }
 
-// Bytes returns the file of an artifact.
+// Bytes returns the content of an artifact's file. It is an error if it would have 2 GiB or
+// more.
 func Bytes(a *predict.Artifact, opt *Options) ([]byte, error) {
 	f, err := build(a, opt)
 	if err != nil {
@@ -116,10 +122,10 @@ func Bytes(a *predict.Artifact, opt *Options) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// A file is a model that is ready to be written.
+// A file holds the parts of a file that is to be written.
 type file struct {
-	head          message // before the graph
-	before, after message // of the graph, around its constants
+	head          message // the fields of the model before the graph
+	before, after message // the parts of the graph before and after its constants
 	constants     []*constant
 }
 
@@ -164,7 +170,7 @@ func build(a *predict.Artifact, opt *Options) (*file, error) {
 	return f, err
 }
 
-// interfaces describes the input and the output.
+// interfaces returns the descriptions of the graph's input and output.
 func interfaces(m *predict.Model, o Options) (in, out []message) {
 	h, w := dim{name: "height"}, dim{name: "width"}
 	if o.Fixed {
@@ -182,7 +188,7 @@ func interfaces(m *predict.Model, o Options) (in, out []message) {
 		[]message{valueInfo(Output, typeFloat, []dim{n, {size: m.Task.Outputs()}, h, w})}
 }
 
-// model writes the way from images to probabilities.
+// model adds the nodes that compute probabilities from images.
 func (g *Graph) model(a *predict.Artifact, cfg network.Config, encode Encoder, o Options) {
 	g.channels[Input] = a.Task.Channels
 	x := g.normalize(Input, a.Inference.Input, o.Bytes)
@@ -250,10 +256,10 @@ const (
 	versionKey = "format_version"
 	version    = "1"
 	modelKey   = "model"           // the predict.Model as JSON
-	pointKey   = "operating_point" // a part of it, for programs that want no more
-	classesKey = "classes"         // another one
-	inputKey   = "input"           // what the file takes, in words
-	digestKey  = "artifact_sha256" // of the artifact's file
+	pointKey   = "operating_point" // Model.Point as JSON, for programs that need only this part
+	classesKey = "classes"         // Model.Task.Classes as JSON
+	inputKey   = "input"           // type and range of the images: "float32 in [0, 1]" or "uint8"
+	digestKey  = "artifact_sha256" // Model.Digest
 	noticeKey  = "notice"
 )
 
@@ -284,7 +290,7 @@ func header(m *predict.Model, o Options) (h message) {
 	return h
 }
 
-// graphSize is that of the graph's message.
+// graphSize returns the size of the graph's message in bytes.
 func (f *file) graphSize(external string) int64 {
 	size := int64(len(f.before) + len(f.after))
 	offset := int64(0)
@@ -307,8 +313,8 @@ func (f *file) size(external string) int64 {
 	return int64(len(f.head)) + bytesSize(modelGraph, f.graphSize(external))
 }
 
-// write writes the file, where external is the name of the one with the constants, ""
-// for none.
+// write writes the file. external is the name of a second file with the constants, or ""
+// if they are part of this one.
 func (f *file) write(w io.Writer, external string) error {
 	m := slices.Clone(f.head)
 	m.head(modelGraph, f.graphSize(external))
@@ -342,8 +348,9 @@ func (f *file) writeConstants(w io.Writer) error {
 	return nil
 }
 
-// ReadModel reads the description of the model from an ONNX file that Write has
-// written, and whether it takes images as bytes.
+// ReadModel returns the description of the model in an ONNX file that Write has written,
+// and whether the file takes images as uint8. It reads only the metadata, not the
+// weights. A damaged file and a file of another program are errors.
 func ReadModel(path string) (m *predict.Model, takesBytes bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// few is an encoder of three convolutions.
+// few are the channels of an encoder of three convolutions.
 var few = []int{3, 4, 8}
 
 func init() {
@@ -33,7 +33,7 @@ func init() {
 	})
 }
 
-// drawn is a network's state with random numbers.
+// drawn is a network's state with random values.
 type drawn struct {
 	*rand.Rand
 	checkpoint.File
@@ -66,8 +66,8 @@ func (d *drawn) norm(name string, c int) {
 	d.Tensors = append(d.Tensors, checkpoint.FromInt64(name+".num_batches_tracked", []int64{7}))
 }
 
-// state returns that of the network of the zero network.Config on few, for images of
-// one channel and two classes.
+// state returns random weights for the network of the zero network.Config with the encoder
+// few, for images of one channel and two classes.
 func state(seed uint64) *checkpoint.File {
 	d := &drawn{Rand: rand.New(rand.NewPCG(seed, 0))}
 	d.conv("layers.0.0", 1, 3, 3)
@@ -76,16 +76,16 @@ func state(seed uint64) *checkpoint.File {
 	d.norm("layers.1", 8)
 	d.conv("layers.3.0.0", 8, 16, 3)
 	d.conv("layers.3.1.0", 16, 8, 3)
-	d.conv("layers.4.shuf.conv.0", 8, 16, 1) // to 4 channels, and 4 of the skip
+	d.conv("layers.4.shuf.conv.0", 8, 16, 1) // upsampled to 4 channels, concatenated with 4 of the skip
 	d.norm("layers.4.bn", 4)
 	d.conv("layers.4.conv1.0", 8, 8, 3)
 	d.conv("layers.4.conv2.0", 8, 8, 3)
-	d.conv("layers.5.shuf.conv.0", 8, 16, 1) // to 4 channels, and 3 of the skip; half of them stay
+	d.conv("layers.5.shuf.conv.0", 8, 16, 1) // upsampled to 4 channels, concatenated with 3 of the skip; the last block halves 7 to 3
 	d.norm("layers.5.bn", 3)
 	d.conv("layers.5.conv1.0", 7, 3, 3)
 	d.conv("layers.5.conv2.0", 3, 3, 3)
 	d.conv("layers.6.conv.0", 3, 12, 1)
-	d.conv("layers.8.layers.0.0", 4, 4, 3) // with the image
+	d.conv("layers.8.layers.0.0", 4, 4, 3) // 3 channels and the image's one
 	d.conv("layers.8.layers.1.0", 4, 4, 3)
 	for i, c := range []int{8, 8, 3} {
 		d.conv(fmt.Sprintf("layers.9.factorization.%d.0", i), c, 4, 3)
@@ -111,7 +111,7 @@ func artifact() *predict.Artifact {
 	}
 }
 
-// fields calls f with each field of a message, and fails where it is none.
+// fields calls f with each field of a message, and fails the test if m is not a message.
 func fields(t *testing.T, m []byte, f func(number protowire.Number, content []byte, n uint64)) {
 	for len(m) > 0 {
 		number, kind, n := protowire.ConsumeTag(m)
@@ -131,17 +131,17 @@ func fields(t *testing.T, m []byte, f func(number protowire.Number, content []by
 	}
 }
 
-// A graph is one as its reader sees it.
+// A graph is the content of a file's graph.
 type graph struct {
-	ops       map[string]int
-	constants map[string][]byte
-	external  map[string][]string // offset, length
+	ops       map[string]int      // number of nodes by operator
+	constants map[string][]byte   // bytes by name; nil if they are in another file
+	external  map[string][]string // file, offset and length by name
 	names     map[string]bool
 	output    string
 }
 
-// read reads a file and checks that every value is known before it is used and that
-// each constant has as many bytes as its shape says.
+// read reads a file. It fails the test if a node uses a value that is not known yet, or if
+// the number of bytes of a constant does not fit its shape.
 func read(t *testing.T, b []byte) *graph {
 	var body []byte
 	fields(t, b, func(number protowire.Number, content []byte, n uint64) {
@@ -225,12 +225,12 @@ func TestFile(t *testing.T) {
 	require.NoError(t, err)
 	g := read(t, b)
 	require.Equal(t, Output, g.output)
-	// For each of two folds three convolutions of the encoder, two in the middle, three
-	// in each of two blocks, the last upsampling, two of the residual block, two for each
-	// of three maps, and the last one.
+	// Each of the two folds has three convolutions in the encoder, two in the middle, three
+	// in each of two blocks, one in the last upsampling, two in the residual block, two for
+	// each of three maps, and one for the scores.
 	require.Equal(t, 2*(3+2+2*3+1+2+3*2+1), g.ops["Conv"])
 	require.Equal(t, 2*3, g.ops["DepthToSpace"])
-	require.Equal(t, 1+2, g.ops["Slice"], "one mirrors the images, the others turn the probabilities back")
+	require.Equal(t, 1+2, g.ops["Slice"], "one mirrors the images, one for each fold mirrors the probabilities back")
 	require.Zero(t, g.ops["BatchNormalization"])
 
 	m, takesBytes, err := ReadModel(path)
@@ -243,7 +243,7 @@ func TestFile(t *testing.T) {
 	require.Equal(t, b, again)
 }
 
-// What does not fit into a message goes to a file of its own, unchanged.
+// Constants that do not fit into one message are written to a second file, unchanged.
 func TestExternal(t *testing.T) {
 	a := artifact()
 	whole, err := Bytes(a, nil)
@@ -321,7 +321,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What a file can become on its way, and what is none.
+// ReadModel refuses files that are no ONNX, of another program, or cut off.
 func TestReadModelErrors(t *testing.T) {
 	whole, err := Bytes(artifact(), nil)
 	require.NoError(t, err)
@@ -341,7 +341,7 @@ func TestReadModelErrors(t *testing.T) {
 	require.ErrorContains(t, err, "cannot read the model")
 }
 
-// slow convolves a map (C, h, w) with zeros around it, plainly.
+// slow convolves a map (C, h, w) with zero padding, in plain loops.
 func slow(x []float32, h, w int, k *Kernel) []float32 {
 	out := make([]float32, k.Out*h*w)
 	for o := range k.Out {
@@ -380,8 +380,8 @@ func kernel(r *rand.Rand, out, in, size int) *Kernel {
 	return &Kernel{Out: out, In: in, Height: size, Width: size, Weight: random(r, out*in*size*size), Bias: random(r, out)}
 }
 
-// The folded columns are the two convolutions and the part of the last one, to
-// rounding, at the border too.
+// The folded columns give the same values as two convolutions and a part of the last one,
+// up to rounding, at the border as well.
 func TestFold(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	const h, w, channels, width, classes, from = 4, 5, 6, 7, 3, 2
@@ -397,7 +397,7 @@ func TestFold(t *testing.T) {
 	got := slow(slow(x, h, w, fold(last, from, k1, k2, bias)), h, w, shifts(classes))
 	for o := range classes {
 		for i := range h * w {
-			require.InDelta(t, want[o*h*w+i], float64(got[o*h*w+i])+bias[o], 2e-5) // sums of some hundred products
+			require.InDelta(t, want[o*h*w+i], float64(got[o*h*w+i])+bias[o], 2e-5) // sums of a few hundred products in float32
 		}
 	}
 }
@@ -420,7 +420,7 @@ func TestFolded(t *testing.T) {
 	}
 }
 
-// The numbers are PyTorch 1.13.1's:
+// The expected numbers are from PyTorch 1.13.1:
 //
 //	w = torch.arange(12.).reshape(2, 3, 2, 1) - 4
 //	torch._weight_norm(w, torch.tensor([2., 3.]).reshape(2, 1, 1, 1), 0).flatten()[[0, 3, 8, 11]]
@@ -447,7 +447,7 @@ func TestNorms(t *testing.T) {
 		{network.NormWeight, []float64{-1.436842441558838, -0.3592106103897095, 1.0178266763687134, 1.7811967134475708}},
 		{network.NormSpectral, []float64{-0.6048123240470886, -0.15120308101177216, 0.6048123240470886, 1.0584216117858887}},
 	} {
-		if c.norm == network.NormSpectral { // both norms have a tensor of this name
+		if c.norm == network.NormSpectral { // both norms have a tensor called weight_v
 			t := w.all["c.weight_v_"]
 			t.Name = "c.weight_v"
 			w.all["c.weight_v"] = t
@@ -464,7 +464,7 @@ func TestRegisterTwice(t *testing.T) {
 	require.Panics(t, func() { RegisterEncoder("resnet18", resnet) })
 }
 
-// Whatever bytes there are, reading them ends, and with no more memory than they have.
+// For any bytes, reading ends with an error or with a model that passes its Check.
 func FuzzReadModel(f *testing.F) {
 	whole, err := Bytes(artifact(), nil)
 	require.NoError(f, err)

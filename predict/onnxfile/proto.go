@@ -8,13 +8,12 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// The messages of ONNX that a model is made of, as far as they are used here. The
-// numbers are those of their fields in onnx.proto, version 8 of the format:
-// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+// Field numbers of the ONNX messages that are used here, from onnx.proto, version 8 of
+// the format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 const (
 	modelIRVersion  = 1
 	modelProducer   = 2
-	modelVersion    = 3 // of the producer
+	modelVersion    = 3 // the producer's version
 	modelDoc        = 6
 	modelGraph      = 7
 	modelOpset      = 8
@@ -69,7 +68,7 @@ const (
 	opset     = 17
 )
 
-// A message is the bytes of one.
+// A message is an encoded protobuf message.
 type message []byte
 
 func (m *message) int(field protowire.Number, v int64) {
@@ -84,7 +83,8 @@ func (m *message) message(field protowire.Number, b message) {
 	*m = protowire.AppendBytes(protowire.AppendTag(*m, field, protowire.BytesType), b)
 }
 
-// head begins a message of some bytes that follow elsewhere.
+// head appends the beginning of a field with a message of size bytes; the message itself
+// must follow.
 func (m *message) head(field protowire.Number, size int64) {
 	*m = protowire.AppendVarint(protowire.AppendTag(*m, field, protowire.BytesType), uint64(size))
 }
@@ -96,7 +96,7 @@ func (m *message) entry(field protowire.Number, key, value string) {
 	m.message(field, e)
 }
 
-// An Attr is an attribute of a node: an int, ints or a string.
+// An Attr is an attribute of a node.
 type Attr struct {
 	Name  string
 	Value any // int, []int or string
@@ -122,7 +122,8 @@ func (a Attr) message() (m message) {
 	return m
 }
 
-// A Dim is a side of an input or output: a number, or a name where it is free.
+// A dim is the size of one dimension of an input or output. If it may be any number, it has
+// a name instead.
 type dim struct {
 	size int
 	name string
@@ -148,7 +149,7 @@ func valueInfo(name string, element int64, shape []dim) (m message) {
 	return m
 }
 
-// A constant is a tensor of the file: numbers of one of two types.
+// A constant is a constant tensor of the file; one of floats and ints is nil.
 type constant struct {
 	name   string
 	shape  []int
@@ -156,11 +157,11 @@ type constant struct {
 	ints   []int64
 }
 
-// size is that of the numbers in bytes.
+// size returns the number of bytes of the constant's elements.
 func (c *constant) size() int64 { return 4*int64(len(c.floats)) + 8*int64(len(c.ints)) }
 
-// head is the message without the numbers, which follow as its last field, or lie in
-// a file of their own.
+// head returns the constant's message without its elements. If external is "", they must
+// follow as its last field; otherwise they are at offset in the file called external.
 func (c *constant) head(external string, offset int64) (m message) {
 	for _, d := range c.shape {
 		m.int(tensorDims, int64(d))
@@ -182,7 +183,7 @@ func (c *constant) head(external string, offset int64) (m message) {
 	return m
 }
 
-// write writes the numbers, little endian.
+// write writes the constant's elements in little-endian order.
 func (c *constant) write(w io.Writer) error {
 	var b []byte
 	flush := func(most int) error {

@@ -11,10 +11,11 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// maxEntry bounds an entry of the metadata, in bytes.
+// maxEntry is the largest size in bytes of a metadata entry that is read.
 const maxEntry = 1 << 24
 
-// readModel reads the metadata of a file. What they do not hold is passed over.
+// readModel reads the description of the model from the metadata of a file and skips
+// everything else.
 func readModel(f io.ReadSeeker, path string) (*predict.Model, bool, error) {
 	entries, err := metadata(f)
 	if err != nil {
@@ -34,7 +35,7 @@ func readModel(f io.ReadSeeker, path string) (*predict.Model, bool, error) {
 	return m, entries[inputKey] == "uint8", nil
 }
 
-// metadata returns the entries of the metadata.
+// metadata returns the metadata of a file by key.
 func metadata(f io.ReadSeeker) (map[string]string, error) {
 	entries := map[string]string{}
 	end, err := f.Seek(0, io.SeekEnd)
@@ -69,7 +70,7 @@ func metadata(f io.ReadSeeker) (map[string]string, error) {
 				err = entry(r, int64(size), entries)
 				break
 			}
-			var at int64 // behind what the buffer holds
+			var at int64 // position in the file; f itself is ahead by what the buffer holds
 			if at, err = f.Seek(0, io.SeekCurrent); err != nil {
 				break
 			}
@@ -88,7 +89,7 @@ func metadata(f io.ReadSeeker) (map[string]string, error) {
 	}
 }
 
-// entry reads one entry.
+// entry reads one metadata entry of size bytes and adds it to to.
 func entry(r io.Reader, size int64, to map[string]string) error {
 	b, err := io.ReadAll(io.LimitReader(r, size))
 	if err != nil {

@@ -2,8 +2,8 @@ package onnxfile
 
 import "strconv"
 
-// resnet writes what resnet.Encoder computes: any number of basic blocks, as the
-// weights have them.
+// resnet adds the nodes of resnet.Encoder. The number of basic blocks of each stage is that
+// of the weights.
 func resnet(g *Graph, w *Weights, x Value) (features []Value) {
 	conv := func(w *Weights, name, norm string) *Kernel {
 		k := w.Part(name).Conv(0)

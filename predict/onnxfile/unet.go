@@ -6,13 +6,13 @@ import (
 	"github.com/hcunet/hcunet/network"
 )
 
-// A unet writes the network of package unet, stage by stage, under the names that its
-// weights have there.
+// A unet adds the nodes of the network of package unet, stage by stage. It finds the
+// weights under the names that they have there.
 type unet struct {
 	g   *Graph
 	cfg network.Config
-	w   *Weights // of "layers"
-	at  int      // the next stage
+	w   *Weights // the weights under "layers"
+	at  int      // number of the next stage
 }
 
 // stage returns the weights of the next stage.
@@ -22,7 +22,8 @@ func (u *unet) stage() *Weights {
 	return w
 }
 
-// scores writes the network for images (N, C, H, W); the result is (N, classes, H, W).
+// scores adds the nodes of the network for images (N, C, H, W) and returns the scores
+// (N, classes, H, W).
 func (u *unet) scores(encode Encoder, image Value) Value {
 	g := u.g
 	skips := encode(g, u.stage(), image) // (N, Ci, H/2^i, W/2^i), i from 1 on
@@ -47,10 +48,10 @@ func (u *unet) scores(encode Encoder, image Value) Value {
 	}
 	x = u.up(x, u.stage(), u.cfg.Blur.Final())
 	if !u.cfg.NoLastCross {
-		u.stage() // the joining
-		// 96 channels and the image's 3 are no multiple of what processors compute at a
-		// time: with zeros up to 104 the two convolutions here, which are a third of the
-		// network, were a sixth faster in ONNX Runtime and OpenVINO.
+		u.stage() // the concatenation with the image
+		// A processor computes 8 or 16 channels at a time. The 96 channels and the image's
+		// 3 are padded with zeros to 104: then the two convolutions here, which are a third
+		// of the network, were a sixth faster in ONNX Runtime and OpenVINO.
 		joined := g.channels[x] + g.channels[image]
 		x = g.Cat(1, x, g.Widen(image, g.channels[image]+wide(joined)-joined))
 		x = u.resBlock(x, u.stage().Part("layers"))
@@ -68,18 +69,18 @@ func (u *unet) scores(encode Encoder, image Value) Value {
 	return x
 }
 
-// wide returns the next multiple of 8.
+// wide returns channels rounded up to a multiple of 8.
 func wide(channels int) int { return (channels + 7) / 8 * 8 }
 
-// convLayer is nn.ConvLayer: convolution, ReLU, batch norm; the self-attention of some
-// is their caller's.
+// convLayer adds an nn.ConvLayer: convolution, ReLU, batch norm. For a layer with
+// self-attention, the caller adds it.
 func (u *unet) convLayer(x Value, w *Weights) Value {
 	k := w.Part("0").Conv(u.cfg.Norm)
 	return u.normalized(u.g.ReLU(u.g.Conv(x, k, 1, k.Height/2)), w, k.Out)
 }
 
-// normalized writes the batch norm of a layer of some channels, if it has one. A wider
-// map is left as it is in the others.
+// normalized adds the batch norm of a layer with the given number of channels, if it has
+// one. Channels of zeros that x has beyond them stay zero.
 func (u *unet) normalized(x Value, w *Weights, channels int) Value {
 	if !u.batchNorm() {
 		return x
@@ -93,7 +94,8 @@ func (u *unet) batchNorm() bool {
 	return u.cfg.Norm == network.NormBatch || u.cfg.Norm == network.NormBatchZero
 }
 
-// linear returns a convolution layer without a ReLU, its batch norm folded in.
+// linear returns the kernel of a convolution layer without ReLU, with its batch norm
+// folded in.
 func (u *unet) linear(w *Weights) *Kernel {
 	k := w.Part("0").Conv(u.cfg.Norm)
 	if u.batchNorm() {
@@ -102,7 +104,7 @@ func (u *unet) linear(w *Weights) *Kernel {
 	return k
 }
 
-// up is nn.PixelShuffleICNR.
+// up adds an nn.PixelShuffleICNR.
 func (u *unet) up(x Value, w *Weights, blur bool) Value {
 	x = u.g.PixelShuffle(u.g.ReLU(u.g.Conv(x, u.linear(w.Part("conv")), 1, 0)))
 	if blur {
@@ -111,8 +113,8 @@ func (u *unet) up(x Value, w *Weights, blur bool) Value {
 	return x
 }
 
-// block is one decoder block, which doubles the resolution. The upsampled maps are never
-// negative, so the ReLU after the concatenation is applied to the skip alone.
+// block adds one decoder block, which doubles the resolution. The upsampled maps are never
+// negative, so only the skip needs the ReLU that fastai applies after the concatenation.
 func (u *unet) block(x, skip Value, w *Weights, blur, attention bool) Value {
 	g := u.g
 	x = u.up(x, w.Part("shuf"), blur) // (N, upC/2, 2h, 2w)
@@ -133,7 +135,7 @@ func (u *unet) block(x, skip Value, w *Weights, blur, attention bool) Value {
 	return x
 }
 
-// attention is nn.SelfAttention: gamma * value·softmax(queryᵀ·key) + x.
+// attention adds an nn.SelfAttention: gamma * value·softmax(queryᵀ·key) + x.
 func (u *unet) attention(x Value, w *Weights) Value {
 	g := u.g
 	flat := g.reshape(x, 0, 0, -1) // (N, C, HW)
@@ -152,7 +154,8 @@ func (u *unet) attention(x Value, w *Weights) Value {
 	return g.Node("Reshape", []Value{g.Add(o, flat), shape})
 }
 
-// resBlock is nn.ResBlock, on a map that was widened by zeros, which stay.
+// resBlock adds an nn.ResBlock for a map that was widened by channels of zeros. They are
+// zeros in the result as well.
 func (u *unet) resBlock(x Value, w *Weights) Value {
 	y := x
 	for _, name := range []string{"0", "1"} {
@@ -164,25 +167,25 @@ func (u *unet) resBlock(x Value, w *Weights) Value {
 	return u.g.Add(x, y)
 }
 
-// head is the 1x1 convolution to scores.
+// head adds the 1x1 convolution that computes the scores.
 func (u *unet) head(x Value, w *Weights) Value {
 	k := u.linear(w)
 	return u.g.Conv(x, k.padded(k.Out, u.g.channels[x]), 1, 0)
 }
 
-// columns is the hypercolumn head with the 1x1 convolution behind it. As package
-// hypercolumn explains, of
+// columns adds the hypercolumn head with the 1x1 convolution W that follows it. As package
+// hypercolumn explains, in
 //
 //	W * cat(up(K2 * (K1 * h) + b2), ..., x)
 //
-// W commutes with resizing and joining: V = W K2 has as many outputs as there are
-// classes, few. So V can be taken apart into its nine taps, and each tap put in front
-// of the border that K2 pads with zeros:
+// W commutes with resizing and distributes over the concatenation. V = W K2 has only one
+// output for each class, and can be split into its nine taps:
 //
 //	V * (K1 * h) = sum over the taps t of shift_t(V_t K1 * h)
 //
-// K1 and the taps are then one convolution with 9 times the classes as outputs, 18
-// instead of 99, and the shifts are another one of zeros and ones.
+// The products V_t K1 form one convolution with 9 outputs for each class, 18 for two
+// classes instead of the 99 of K1. The shifts and the sum form a second convolution, whose
+// weights are zeros and ones.
 func (u *unet) columns(x Value, maps []Value, w, head *Weights) Value {
 	g := u.g
 	last := u.linear(head)
@@ -224,8 +227,9 @@ func (u *unet) columns(x Value, maps []Value, w, head *Weights) Value {
 	return x
 }
 
-// fold returns the convolution of K1 with the taps of V = W K2, tap by tap and class
-// by class, where W is the part of last from a channel on. W b2 is added to bias.
+// fold returns the products of K1 and the taps of V = W K2 as one convolution. W is the
+// part of last that begins at channel from. Output t*classes + o belongs to tap t and
+// class o. fold adds W b2 to bias.
 func fold(last *Kernel, from int, k1, k2 *Kernel, bias []float64) *Kernel {
 	const area = 9
 	width := k1.Out
@@ -261,8 +265,8 @@ func fold(last *Kernel, from int, k1, k2 *Kernel, bias []float64) *Kernel {
 	return taps
 }
 
-// shifts returns the convolution that brings the taps to where they belong and adds
-// them up.
+// shifts returns the convolution that shifts the outputs of fold by the offsets of their
+// taps and adds them up for each class.
 func shifts(classes int) *Kernel {
 	const area = 9
 	k := &Kernel{Out: classes, In: area * classes, Height: 3, Width: 3, Weight: make([]float32, classes*area*classes*area)}

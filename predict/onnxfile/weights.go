@@ -12,7 +12,8 @@ import (
 	"github.com/hcunet/hcunet/network"
 )
 
-// Weights are the tensors of one network, or of a part of it.
+// Weights are the tensors of a network or of a part of it. Tensors that are missing or have
+// an unexpected shape make the methods panic; Write and Bytes return this as an error.
 type Weights struct {
 	all    map[string]checkpoint.Tensor
 	used   map[string]bool
@@ -27,20 +28,20 @@ func newWeights(f *checkpoint.File) *Weights {
 	return w
 }
 
-// Part returns the tensors whose names begin with name and a point, under the rest of
-// their names.
+// Part returns the weights of the part called name: the tensors whose names begin with name
+// and a dot, without this beginning.
 func (w *Weights) Part(name string) *Weights {
 	return &Weights{w.all, w.used, w.prefix + name + "."}
 }
 
-// Has says whether there is a tensor of that name.
+// Has reports whether there is a tensor of that name.
 func (w *Weights) Has(name string) bool {
 	_, ok := w.all[w.prefix+name]
 	return ok
 }
 
-// Tensor returns the numbers and the shape of a tensor. A side of -1 may be anything;
-// without sides, so may all of them.
+// Tensor returns the elements and the shape of a tensor, which must have the given sides. A
+// side of -1 stands for any size. Without sides the tensor may have any shape.
 func (w *Weights) Tensor(name string, sides ...int) (v []float32, shape []int) {
 	name = w.prefix + name
 	t, ok := w.all[name]
@@ -62,7 +63,7 @@ func (w *Weights) Tensor(name string, sides ...int) (v []float32, shape []int) {
 	return v, t.Shape
 }
 
-// finish refuses tensors that nobody has asked for.
+// finish fails if there are tensors that were not used.
 func (w *Weights) finish() {
 	for _, name := range slices.Sorted(maps.Keys(w.all)) {
 		if !w.used[name] && !strings.HasSuffix(name, ".num_batches_tracked") {
@@ -77,7 +78,7 @@ type Kernel struct {
 	Out, In, Height, Width int
 	Weight, Bias           []float32
 
-	from string // the name of its part
+	from string // the name of the part that it was read from
 }
 
 func (k *Kernel) name() string {
@@ -87,8 +88,8 @@ func (k *Kernel) name() string {
 	return k.from + " "
 }
 
-// Conv returns the convolution of this part: with the norm of weights that it was
-// trained with, worked out.
+// Conv returns the convolution of this part. With NormWeight and NormSpectral it computes
+// the kernel from the tensors of the norm.
 func (w *Weights) Conv(norm network.Norm) *Kernel {
 	var v []float32
 	var shape []int
@@ -110,7 +111,7 @@ func (w *Weights) Conv(norm network.Norm) *Kernel {
 	return k
 }
 
-// weightNorm is g * v/|v| for each output channel, as torch.nn.utils.weight_norm.
+// weightNorm returns g * v/|v| for each output channel, as torch.nn.utils.weight_norm.
 func (w *Weights) weightNorm() ([]float32, []int) {
 	v, shape := w.Tensor("weight_v")
 	if len(shape) == 0 || len(v) == 0 {
@@ -131,8 +132,8 @@ func (w *Weights) weightNorm() ([]float32, []int) {
 	return v, shape
 }
 
-// spectralNorm divides by the largest singular value, which the vectors u and v of
-// training give, as torch.nn.utils.spectral_norm does in evaluation.
+// spectralNorm returns the kernel divided by its largest singular value, which is computed
+// from the saved vectors u and v, as torch.nn.utils.spectral_norm does in evaluation.
 func (w *Weights) spectralNorm() ([]float32, []int) {
 	m, shape := w.Tensor("weight_orig")
 	if len(shape) == 0 || len(m) == 0 {
@@ -163,8 +164,8 @@ type Affine struct{ Scale, Shift []float32 }
 
 const batchNormEps = 1e-5 // torch.nn.BatchNorm2d
 
-// BatchNorm returns the batch norm of this part, for so many channels, by its running
-// statistics.
+// BatchNorm returns the batch norm of this part, which has the given number of channels, in
+// evaluation: with its running statistics.
 func (w *Weights) BatchNorm(channels int) *Affine {
 	gain, _ := w.Tensor("weight", channels)
 	bias, _ := w.Tensor("bias", channels)
@@ -179,7 +180,7 @@ func (w *Weights) BatchNorm(channels int) *Affine {
 	return a
 }
 
-// Folded returns the convolution that does k and then a.
+// Folded returns the convolution that equals k followed by a.
 func (k *Kernel) Folded(a *Affine) *Kernel {
 	row := len(k.Weight) / k.Out
 	to := *k
@@ -196,8 +197,9 @@ func (k *Kernel) Folded(a *Affine) *Kernel {
 	return &to
 }
 
-// padded returns the convolution with zeros for more channels. A map that has fewer than
-// k takes, or 8 more, is not the one that was meant; Conv then says so.
+// padded returns the convolution with zeros for additional output and input channels. If in
+// is smaller than k.In or larger by 8 or more, it returns k unchanged, and Conv then
+// reports the mismatch.
 func (k *Kernel) padded(out, in int) *Kernel {
 	if in < k.In || in >= k.In+8 || out == k.Out && in == k.In {
 		return k
@@ -215,12 +217,13 @@ func (k *Kernel) padded(out, in int) *Kernel {
 	return &to
 }
 
-// A failure is an error on its way up through the functions that write a graph.
+// A failure is a panic value with an error. The functions that build a graph panic with it;
+// try returns the error.
 type failure struct{ err error }
 
 func failf(format string, args ...any) { panic(failure{fmt.Errorf("onnxfile: "+format, args...)}) }
 
-// try runs f and returns its failure.
+// try runs f and returns the error of its failure, if it panics with one.
 func try(f func()) (err error) {
 	defer func() {
 		switch r := recover().(type) {
