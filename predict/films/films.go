@@ -1,17 +1,18 @@
-// Package films predicts many films and writes what was found into a folder:
+// Package films predicts many films and writes the results into a folder:
 //
-//	masks/NAME.png        of the film's own size; 0 and 255, or the numbers of classes
-//	overlays/NAME.png     the film with the outline of what was found
+//	masks/NAME.png        the mask, of the film's own size; 0 and 255, or the numbers of classes
+//	overlays/NAME.png     the film with the outlines of the masks
 //	findings/NAME.json    positive or not, areas, boxes, probabilities, timings
-//	dicom/NAME.*.dcm      if asked for: Segmentation and Secondary Capture
+//	dicom/NAME.seg.dcm    a Segmentation, if Options.Segmentation is set
+//	dicom/NAME.sc.dcm     a Secondary Capture, if Options.Capture is set
 //	findings.csv          a line for each film and class
-//	submission.csv        the masks as runs; one file a class if there are several
-//	failed.csv            films that could not be predicted, if any
-//	model.txt             what predicted
+//	submission.csv        the masks as run lengths, or submission_CLASS.csv for each of several classes
+//	failed.csv            the films that could not be predicted, if there are any
+//	model.txt             a description of the model
 //
-// Files of a film appear as soon as it is done; CSVs at the end, in the order of the
-// films. Every file but submission.csv says that it is for research use, and where
-// the model has learned from phantoms, that too.
+// The files of a film are written as soon as it is predicted, the CSV files at the end, in
+// the order of the films. Every file except the submissions and failed.csv says that it is
+// for research use, and that the model was trained on phantoms if it was.
 package films
 
 import (
@@ -36,38 +37,40 @@ import (
 
 // Options say what Run writes.
 type Options struct {
-	Out       string // folder to make; files that are there are replaced
-	KeepGoing bool   // films that cannot be predicted are noted, and the others go on
-	Workers   int    // films at a time; 0 means one more than there are cores
+	Out       string // folder for the results, which is made if needed; existing files are replaced
+	KeepGoing bool   // go on after a film that cannot be predicted, and list it in failed.csv
+	Workers   int    // number of films at a time; 0 means one more than there are cores
 
-	Segmentation bool      // also a DICOM Segmentation of each DICOM film
-	Capture      bool      // also a DICOM Secondary Capture of each DICOM film
-	Time         time.Time // that these say they were made at; needed for them
+	Segmentation bool      // also write a DICOM Segmentation for each DICOM film
+	Capture      bool      // also write a DICOM Secondary Capture for each DICOM film
+	Time         time.Time // time of creation in these objects; required for them
 
-	// Done, if not nil, is called for each film from one goroutine at a time, in the
-	// order of the films, as soon as it and those before it are done.
+	// Done, if not nil, is called for each film when the film and all films before it are
+	// done. The calls are made in the order of the films, one at a time.
 	Done func(*Film)
 }
 
-// A Film is one that was predicted, or could not be.
+// A Film is a film that was predicted or could not be predicted.
 type Film struct {
-	Name   string          `json:"name"` // of the file, without its extension
+	Name   string          `json:"name"` // name of the file without its extension
 	Path   string          `json:"file"`
 	Model  string          `json:"model,omitempty"`
-	Result *predict.Result `json:"result"` // without pixels; nil after an error
+	Result *predict.Result `json:"result"` // without masks and probabilities; nil after an error
 	Err    error           `json:"-"`
 
-	runs []string // one a class
+	runs []string // run lengths of each class but the background
 }
 
-// A Summary says what became of all films.
+// A Summary has the results of Run.
 type Summary struct {
-	Films, Positive int
-	Failed          []*Film
+	Films, Positive int     // number of films, and of those with a positive result
+	Failed          []*Film // the films that could not be predicted
 }
 
-// Run predicts the films at paths. It returns the first error, or with KeepGoing
-// only those of the folder and ctx.
+// Run predicts the films at paths and writes the results. It returns the first error. With
+// KeepGoing, only an error of writing or of ctx ends it, and films that cannot be predicted
+// are in Summary.Failed. Two films whose names differ only in folder or extension are an
+// error.
 func Run(ctx context.Context, p *predict.Predictor, paths []string, opt Options) (*Summary, error) {
 	films, err := named(paths)
 	if err != nil {
@@ -90,7 +93,7 @@ func Run(ctx context.Context, p *predict.Predictor, paths []string, opt Options)
 	work, going := errgroup.WithContext(ctx)
 	work.SetLimit(opt.Workers)
 	failed, told := make(chan struct{}), make(chan struct{})
-	go func() { // tells of films in their order
+	go func() { // calls Done in the order of the films
 		defer close(told)
 		for i, f := range films {
 			select {
@@ -127,7 +130,7 @@ func Run(ctx context.Context, p *predict.Predictor, paths []string, opt Options)
 	return w.end(films)
 }
 
-// named gives each film a name, and refuses two of one.
+// named returns a Film with a name for each path. Two equal names are an error.
 func named(paths []string) ([]*Film, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("films: there is no film to predict")
@@ -149,7 +152,8 @@ func named(paths []string) ([]*Film, error) {
 	return films, nil
 }
 
-// An outError is one in writing, which other films will meet as well.
+// An outError is an error of writing. Other films would fail in the same way, so it ends Run
+// also with KeepGoing.
 type outError struct{ error }
 
 func (e *outError) Unwrap() error { return e.error }
@@ -210,7 +214,7 @@ func (w *writer) film(ctx context.Context, p *predict.Predictor, f *Film) error 
 	if err := w.dicom(f); err != nil {
 		return err
 	}
-	// What the CSVs do not need would fill the memory.
+	// Free the memory of what the CSV files do not need.
 	r.Prob, r.Film = nil, nil
 	for i := range r.Findings {
 		r.Findings[i].Mask = nil
@@ -218,7 +222,7 @@ func (w *writer) film(ctx context.Context, p *predict.Predictor, f *Film) error 
 	return nil
 }
 
-// png writes a picture with the notices in it.
+// png writes an image as a PNG file that contains the notices.
 func (w *writer) png(img image.Image, dir, name string) error {
 	b, err := PNG(img, w.model.Notices())
 	if err != nil {
@@ -227,7 +231,7 @@ func (w *writer) png(img image.Image, dir, name string) error {
 	return atomicfile.WriteFile(w.path(dir, name+".png"), b)
 }
 
-// end writes the CSVs.
+// end writes the CSV files.
 func (w *writer) end(films []*Film) (*Summary, error) {
 	sum := &Summary{Films: len(films)}
 	rows := make([][]maskcsv.Row, len(w.model.Task.Classes)-1)
@@ -261,7 +265,7 @@ func (w *writer) end(films []*Film) (*Summary, error) {
 	return sum, nil
 }
 
-// String returns what was found in a line.
+// String returns one line with the film's name and its findings or error.
 func (f *Film) String() string {
 	if f.Err != nil {
 		return fmt.Sprintf("%s: %v", f.Name, f.Err)

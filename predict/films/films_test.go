@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// identity is a network whose probabilities are the image itself.
+// identity is a backend and engine that returns the image itself as its probabilities.
 type identity struct{}
 
 func (identity) Open(*predict.Artifact) (predict.Engine, error)           { return identity{}, nil }
@@ -45,7 +45,7 @@ func predictor(t *testing.T, phantoms bool) *predict.Predictor {
 	return made
 }
 
-// draw writes a black picture with a white rectangle.
+// draw writes a black image with a white rectangle.
 func draw(t *testing.T, path string, w, h int, r image.Rectangle) {
 	img := image.NewGray(image.Rect(0, 0, w, h))
 	for y := r.Min.Y; y < r.Max.Y; y++ {
@@ -154,7 +154,8 @@ func TestRun(t *testing.T) {
 	require.Equal(t, [][]string{{"ImageId", "EncodedPixels"}, {"a", "-1"}, {"c", rle.Encode(mask, nil)}}, rows(t, filepath.Join(out, "submission.csv")))
 }
 
-// What learned from phantoms says so wherever it can, DICOM objects included.
+// If the model was trained on phantoms, every file except submission.csv says so, also the
+// DICOM objects.
 func TestPhantoms(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	_, err := phantom.Write(t.Context(), dir, &phantom.Options{Train: 2})

@@ -12,9 +12,10 @@ import (
 	"github.com/hcunet/hcunet/data"
 )
 
-// Find returns the films that arguments name, sorted and each once: files, folders
-// that are searched to any depth for DICOM, PNG and JPEG, and patterns as
-// filepath.Match has them. An argument that names nothing is an error.
+// Find returns the paths of the films that args name, sorted and without repetitions. An
+// argument is a file, a folder, in which DICOM, PNG and JPEG files are searched at any
+// depth, or a pattern for filepath.Glob. An argument for which there is no film is an
+// error.
 func Find(args []string) ([]string, error) {
 	var all []string
 	for _, arg := range args {
@@ -48,7 +49,7 @@ func Find(args []string) ([]string, error) {
 	return slices.Compact(all), nil
 }
 
-// under returns the films in a folder, or a file.
+// under returns the films in a folder, or path itself if it is a file.
 func under(path string) (found []string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/hcunet/hcunet/predict"
 )
 
-// findings writes the line of each film and class.
+// findings writes findings.csv, with a line for each film and class.
 func (w *writer) findings(films []*Film) error {
 	notice := strings.Join(w.model.Notices(), "; ")
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
@@ -49,8 +49,8 @@ func (w *writer) findings(films []*Film) error {
 	})
 }
 
-// failed writes the list of films that could not be predicted. It writes no file if the
-// list is empty.
+// failed writes failed.csv, the list of films that could not be predicted. If the list is
+// empty, it removes an existing file.
 func (w *writer) failed(films []*Film) error {
 	path := w.path("failed.csv")
 	if len(films) == 0 {
@@ -70,8 +70,8 @@ func (w *writer) failed(films []*Film) error {
 	})
 }
 
-// segments are the DICOM terms of classes by their names; others are tissue, in
-// general.
+// segments are the DICOM terms of classes by their names. Other classes get the general
+// term "Tissue".
 var segments = map[string]derived.Segment{
 	"pneumothorax": derived.Pneumothorax,
 	"lung":         derived.Lungs,
@@ -80,7 +80,7 @@ var segments = map[string]derived.Segment{
 
 var colors = []color.RGBA{{255, 140, 0, 255}, {0, 170, 255, 255}, {120, 220, 0, 255}, {240, 80, 200, 255}, {250, 220, 0, 255}}
 
-// masks returns what was found as derived's masks; with all, empty masks too.
+// masks returns the masks of a result for package derived; with all also the empty ones.
 func masks(r *predict.Result, all bool) (m []derived.Mask) {
 	for i, f := range r.Findings {
 		if !f.Positive && !all {
@@ -108,13 +108,13 @@ func remark(r *predict.Result) string {
 	return ""
 }
 
-// Overlay returns a film with the outline of what was found, the class in the colour
-// that DICOM objects give it, and the result's notices.
+// Overlay returns the film of a result with the outlines of its masks, each in the colour
+// that the class has in DICOM objects, and with the result's notices.
 func Overlay(r *predict.Result) *image.RGBA {
 	return derived.Overlay(Gray(r.Film.Image), masks(r, false), remark(r))
 }
 
-// Gray returns an image as people see it: of several channels the mean.
+// Gray returns an image with 8 bits and one channel, the mean of the channels of m.
 func Gray(m *picture.Image) *image.Gray {
 	img := image.NewGray(image.Rect(0, 0, m.Width, m.Height))
 	for i := range img.Pix {
@@ -127,7 +127,7 @@ func Gray(m *picture.Image) *image.Gray {
 	return img
 }
 
-// dicom writes the objects that were asked for, if the film is DICOM.
+// dicom writes the DICOM objects that the options ask for, if the film is DICOM.
 func (w *writer) dicom(f *Film) error {
 	if !w.opt.Segmentation && !w.opt.Capture {
 		return nil
@@ -167,7 +167,8 @@ func (w *writer) dicom(f *Film) error {
 	return nil
 }
 
-// version returns what tells the model from every other: the beginning of its digest.
+// version returns the version of the model for DICOM objects: the first 16 digits of its
+// digest, or "in memory" if it has none.
 func (w *writer) version() string {
 	if w.model.Digest == "" {
 		return "in memory"
@@ -175,7 +176,7 @@ func (w *writer) version() string {
 	return w.model.Digest[:min(len(w.model.Digest), 16)]
 }
 
-// PNG encodes a picture as a PNG file with the notices in its comment.
+// PNG encodes img as a PNG file with the notices in its text chunk "Comment".
 //
 // Source: PNG, third edition, 11.3.3.2.
 func PNG(img image.Image, notices []string) ([]byte, error) {

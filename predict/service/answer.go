@@ -14,7 +14,7 @@ import (
 	"github.com/hcunet/hcunet/predict/films"
 )
 
-// An answer is the JSON of a film.
+// An answer is the JSON body of an answer to /predict.
 type answer struct {
 	ID    string `json:"id"`
 	Model struct {
@@ -23,20 +23,19 @@ type answer struct {
 	} `json:"model"`
 	*predict.Result
 
-	// Base64 of PNG files.
+	// PNG files, in JSON as base64; absent unless the query asks for them.
 	Film    []byte `json:"film_png,omitempty"`
 	Overlay []byte `json:"overlay_png,omitempty"`
 	Mask    []byte `json:"mask_png,omitempty"`
 }
 
-// A wish is what a query asks for.
+// A wish holds the parameters of a query.
 type wish struct {
 	film, overlay, mask bool
-	side                int // 0 means as large as the film
+	side                int // largest side of film and overlay in pixels; 0 means the film's own
 }
 
-// maxSide bounds the sides of pictures that are asked for; larger films are shrunk
-// only on demand.
+// maxSide is the largest value of the parameter side, in pixels.
 const maxSide = 1 << 14
 
 func parseWish(q url.Values) (w wish, err error) {
@@ -125,7 +124,8 @@ func (s *Service) overlay(e *exchange) error {
 	})
 }
 
-// picture answers with a picture of the result.
+// picture answers with the PNG that draw returns for the result. The headers
+// Hcunet-Positive and Hcunet-Notice have whether anything was found, and the notices.
 func (s *Service) picture(e *exchange, draw func(r *predict.Result, side int) (image.Image, error)) error {
 	wish, err := parseWish(e.r.URL.Query())
 	if err != nil {
@@ -148,8 +148,8 @@ func (s *Service) picture(e *exchange, draw func(r *predict.Result, side int) (i
 	return e.send(http.StatusOK, pngType, file)
 }
 
-// shrink reduces a result for a screen: no side of its grey film and its masks is longer
-// than side pixels.
+// shrink returns a copy of r whose film is grey and, unless side is 0, resized together
+// with the masks so that no side is longer than side pixels. Other measures stay the same.
 func shrink(r *predict.Result, side int) (*predict.Result, error) {
 	gray := films.Gray(r.Film.Image)
 	small := *r
@@ -178,7 +178,7 @@ const (
 	pngType  = "image/png"
 )
 
-// accepted returns the first type of an Accept header that there is.
+// accepted returns the first type of an Accept header that the service can answer with.
 func accepted(header string) (string, error) {
 	if header == "" {
 		return jsonType, nil

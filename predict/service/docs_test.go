@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The code of docs/service.md is that of the running example.
+// The code in docs/service.md is part of the example, which is run as a test.
 func TestDocs(t *testing.T) {
 	page, err := os.ReadFile("../../docs/service.md")
 	require.NoError(t, err)

@@ -17,8 +17,8 @@ import (
 	"github.com/hcunet/hcunet/predict/service"
 )
 
-// A service of one's own: open a model, answer at an address until the context is
-// done, close. In a program the context ends by signal.NotifyContext.
+// A program with a service opens a model, answers requests until its context is done, and
+// closes the model. A real program would get the context from signal.NotifyContext.
 func Example() {
 	p, err := predict.New(model(), bright{}, &predict.Options{MaxPixels: 32e6})
 	if err != nil {
@@ -37,7 +37,7 @@ func Example() {
 	ended := make(chan error)
 	go func() { ended <- s.Serve(ctx, l) }()
 
-	// What a client does.
+	// A client sends a film.
 	var film bytes.Buffer
 	if err := png.Encode(&film, image.NewGray(image.Rect(0, 0, 96, 80))); err != nil {
 		log.Fatal(err)
@@ -64,7 +64,7 @@ func Example() {
 	// <nil>
 }
 
-// model stands for predict.ReadArtifact("model.safetensors").
+// model takes the place of predict.ReadArtifact("model.safetensors").
 func model() *predict.Artifact {
 	task := data.Binary("lung")
 	task.Output = data.Sigmoid
@@ -76,7 +76,7 @@ func model() *predict.Artifact {
 	}}
 }
 
-// bright stands for libtorch.Backend: what is bright is a lung.
+// bright takes the place of libtorch.Backend. It calls bright pixels lung.
 type bright struct{}
 
 func (bright) Open(*predict.Artifact) (predict.Engine, error)           { return bright{}, nil }

@@ -20,14 +20,14 @@ type exchange struct {
 	w        *writer
 	r        *http.Request
 	id       string
-	received int // bytes of the body
-	notes    []slog.Attr
+	received int         // bytes of the body that were received
+	notes    []slog.Attr // additional attributes of the log line
 }
 
-// A handler answers an exchange, or returns the error to answer with.
+// A handler answers a request, or returns the error to answer with.
 type handler func(*exchange) error
 
-// note adds to the line of the log.
+// note adds attributes to the log line of the request.
 func (e *exchange) note(a ...slog.Attr) { e.notes = append(e.notes, a...) }
 
 // ServeHTTP implements http.Handler.
@@ -37,7 +37,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.w.Header().Set("X-Request-Id", e.id)
 	e.w.Header().Set("X-Content-Type-Options", "nosniff")
 	e.w.Header().Set("Cache-Control", "no-store")
-	path := "other" // what strangers ask for is neither logged nor counted by its name
+	path := "other" // unknown paths are neither logged nor counted, because a client may write anything into them
 	if s.routes[r.URL.Path] != nil {
 		path = r.URL.Path
 	}
@@ -64,12 +64,12 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer answers a request, and returns the failure that it answered with.
+// answer answers a request. It returns the failure that it answered with, or nil.
 func (s *Service) answer(e *exchange) (failed *failure) {
 	defer func() {
 		if p := recover(); p != nil {
 			failed = fail(http.StatusInternalServerError, "internal", "the service has a fault; the log has it beside this id")
-			failed.cause = fmt.Errorf("panic of a %T\n%s", p, debug.Stack()) // its value may be the film's
+			failed.cause = fmt.Errorf("panic of a %T\n%s", p, debug.Stack()) // without the value, which may contain data of the film
 			s.metrics.panics.Inc()
 			e.fail(failed)
 		}
@@ -92,7 +92,7 @@ func (s *Service) route(e *exchange) error {
 		return fail(http.StatusNotFound, "not_found", "there is nothing here; there are %s", strings.Join(slices.Sorted(maps.Keys(s.routes)), ", "))
 	}
 	name := e.r.Method
-	if name == http.MethodHead { // net/http leaves the body out
+	if name == http.MethodHead { // net/http drops the body of the answer
 		name = http.MethodGet
 	}
 	h := methods[name]
@@ -104,7 +104,7 @@ func (s *Service) route(e *exchange) error {
 	return h(e)
 }
 
-// method returns a request's method as a label.
+// method returns the method of a request as a metric label: "other" for unusual ones.
 func method(r *http.Request) string {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPost:
@@ -146,7 +146,7 @@ func (e *exchange) text(status int, line string) error {
 	return e.send(status, "text/plain; charset=utf-8", []byte(line+"\n"))
 }
 
-// send sends an answer. That a client does not fetch it concerns nobody else.
+// send sends an answer. It ignores write errors: they mean that the client is gone.
 func (e *exchange) send(status int, contentType string, body []byte) error {
 	e.w.Header().Set("Content-Type", contentType)
 	e.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -159,8 +159,8 @@ func milliseconds(name string, d time.Duration) slog.Attr {
 	return slog.Float64(name, float64(d.Microseconds())/1000)
 }
 
-// requestID returns a client's id if it is one of up to 64 harmless characters,
-// otherwise a new one.
+// requestID returns id, which a client sent, if it has 1 to 64 letters, digits, hyphens,
+// underscores and dots. Otherwise it returns a new random id.
 func requestID(id string) string {
 	harmless := func(c rune) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
@@ -171,7 +171,7 @@ func requestID(id string) string {
 	return id
 }
 
-// A writer remembers what was answered.
+// A writer is an http.ResponseWriter that records the status and the number of bytes sent.
 type writer struct {
 	http.ResponseWriter
 	status, sent int

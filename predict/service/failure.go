@@ -11,18 +11,18 @@ import (
 	"github.com/hcunet/hcunet/predict"
 )
 
-// A failure is what a client is told. Its code goes into logs, its message does not:
-// that may quote the film.
+// A failure is an error that is answered to the client. Its code is logged. Its message is
+// not, because it may quote the film.
 type failure struct {
 	status  int
 	code    string // for programs
 	message string // for people
-	cause   error  // to be logged; nil where the client is the cause
+	cause   error  // to be logged; nil if the request is the cause
 }
 
 func (f *failure) Error() string { return f.message }
 
-// gone is the status that is logged where nobody waits for the answer, as in nginx.
+// gone is the status that is logged if the client has gone before the answer, as in nginx.
 const gone = 499
 
 func fail(status int, code, format string, args ...any) *failure {
@@ -34,7 +34,7 @@ func (s *Service) busy() *failure {
 	return fail(http.StatusTooManyRequests, "busy", "%d films are at work or waiting, which is the limit; try again after the seconds of Retry-After", s.opt.Queue)
 }
 
-// refuse returns the failure of a predictor's error.
+// refuse returns the failure for an error of the Predictor.
 func (s *Service) refuse(err error) *failure {
 	film := new(predict.FilmError)
 	switch {
@@ -54,8 +54,8 @@ func (s *Service) refuse(err error) *failure {
 	return f
 }
 
-// refuseFilm returns the failure of a film's error, in the words of the package that
-// has read it.
+// refuseFilm returns the failure for the error of a film, with the message of the package
+// that read the film.
 func refuseFilm(err error) *failure {
 	var unsupported *dicom.UnsupportedError
 	switch {

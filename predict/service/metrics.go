@@ -21,7 +21,7 @@ type metrics struct {
 	panics   prometheus.Counter
 }
 
-// buckets are seconds, from the fastest film to the slowest.
+// buckets are the bounds of histograms in seconds, from the fastest film to the slowest.
 var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 
 func newMetrics(s *Service) *metrics {

@@ -20,8 +20,8 @@ var pageCSS []byte
 //go:embed page.js
 var pageJS []byte
 
-// policy lets the page load its own files and show the pictures of an answer, and
-// nothing else.
+// policy is the page's Content-Security-Policy: it may load its own files, ask this service
+// and show the images of an answer, and nothing else.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // page returns the page for a model.

@@ -9,7 +9,8 @@ function say(text, error) {
 
 const wait = seconds => new Promise(done => setTimeout(done, 1000 * seconds));
 
-// post sends the film, again after a while where the service is busy.
+// post sends the film and returns the answer. While the service is busy it tries again, up
+// to 10 times.
 async function post(film, signal) {
 	for (let tries = 1; ; tries++) {
 		const reply = await fetch('predict?with=film,overlay,mask&side=1600', {method: 'POST', body: film, signal});

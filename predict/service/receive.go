@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// piece is how many bytes are received at a time.
+// piece is the number of bytes that are received at a time.
 const piece = 64 << 10
 
-// receive returns the body of a request. Memory is taken as bytes arrive, not on the
-// word of a header; release gives it back.
+// receive returns the body of a request. It counts the memory of a body against MaxBodies
+// as bytes arrive, whatever length the header announces. The caller must call release when
+// the body is no longer needed, also after an error.
 func (s *Service) receive(e *exchange) (body []byte, release func(), err error) {
 	held := int64(0)
 	release = func() { s.held.Add(-held) }
@@ -24,7 +25,7 @@ func (s *Service) receive(e *exchange) (body []byte, release func(), err error) 
 	case strings.HasPrefix(e.r.Header.Get("Content-Type"), "multipart/"):
 		return nil, release, fail(http.StatusUnsupportedMediaType, "unsupported", "the body is a form; wanted the film itself, as by curl --data-binary @film.dcm")
 	}
-	// Where a connection has no deadlines, as in tests, a body may take its time.
+	// A connection may not support deadlines, as in some tests; then there is no limit of time.
 	control := http.NewResponseController(e.w)
 	_ = control.SetReadDeadline(time.Now().Add(s.opt.Receive))
 	var b bytes.Buffer
@@ -48,7 +49,7 @@ func (s *Service) receive(e *exchange) (body []byte, release func(), err error) 
 	case err == io.EOF && b.Len() == 0:
 		return nil, release, fail(http.StatusBadRequest, "empty", "the body is empty; wanted a DICOM, PNG or JPEG file, as by curl --data-binary @film.dcm")
 	case err == io.EOF:
-		_ = control.SetReadDeadline(time.Time{}) // or it would end a long prediction
+		_ = control.SetReadDeadline(time.Time{}) // the deadline would otherwise cancel a long prediction
 		return b.Bytes(), release, nil
 	case errors.As(err, &large):
 		return nil, release, s.tooLarge()
@@ -59,9 +60,8 @@ func (s *Service) receive(e *exchange) (body []byte, release func(), err error) 
 	return nil, release, fail(gone, "gone", "the body ended after %d bytes: %v", b.Len(), err)
 }
 
-// discard takes in what is not too much of a body that nobody will use: a client that
-// reads only after it has sent would otherwise find its connection reset, and not the
-// answer.
+// discard reads up to 8 MiB of a body and drops it. A client that reads only after it has
+// sent its whole body would otherwise get a connection reset instead of the answer.
 func (s *Service) discard(e *exchange) {
 	control := http.NewResponseController(e.w)
 	_ = control.SetReadDeadline(time.Now().Add(s.opt.Receive))

@@ -12,20 +12,21 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// maxHeader bounds the bytes of a request's header.
+// maxHeader is the largest size of a request's header in bytes.
 const maxHeader = 16 << 10
 
-// Serve answers at a listener until ctx is done. Then /readyz says no for Options.Drain,
-// no more connections are accepted, and the requests under way end; an error says
-// that some had not after Options.Grace. It closes the listener.
+// Serve makes a first prediction (see Warm) and answers requests at l until ctx is done.
+// Then /readyz answers 503 for Options.Drain, and after that no more connections are
+// accepted and the requests that are being worked on are answered. If some of them take
+// longer than Options.Grace, Serve interrupts them and returns an error. It closes l.
 //
-// It also returns where the first prediction fails.
+// Serve also returns an error if the first prediction or the listener fails.
 func (s *Service) Serve(ctx context.Context, l net.Listener) error {
 	header := min(s.opt.Receive, 10*time.Second)
 	server := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: header,
-		WriteTimeout:      s.opt.Receive + s.opt.Answer + s.opt.Receive, // from the header on
+		WriteTimeout:      s.opt.Receive + s.opt.Answer + s.opt.Receive, // counted from the end of the header
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelWarn),

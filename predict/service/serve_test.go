@@ -18,7 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// running starts Serve, and returns how to end it and its error.
+// running starts Serve. It returns the service, its address, the function that ends Serve,
+// and the channel of its error.
 func running(t *testing.T, e *identity, opt Options) (s *Service, addr string, stop context.CancelFunc, ended chan error) {
 	p, err := predict.New(artifact(), e, nil)
 	require.NoError(t, err)
@@ -49,8 +50,8 @@ func isReady(t *testing.T, addr string) func() bool {
 	}
 }
 
-// A service is ready after its first prediction, and says so until it is to end; then
-// the film under way is answered, and nobody else.
+// A service is ready from its first prediction until its context is done. Then it answers
+// the film that it is working on and accepts no more connections.
 func TestLife(t *testing.T) {
 	e := &identity{hold: make(chan struct{})}
 	s, addr, stop, ended := running(t, e, Options{Drain: 300 * time.Millisecond})
@@ -103,7 +104,7 @@ func TestColdModel(t *testing.T) {
 	require.EqualError(t, <-ended, "service: the model cannot predict a black film: no kernel image")
 }
 
-// dial writes to a connection and returns what can be read from it.
+// dial opens a connection, writes text to it, and returns the connection and its reader.
 func dial(t *testing.T, addr, text string) (net.Conn, *bufio.Reader) {
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
@@ -113,8 +114,8 @@ func dial(t *testing.T, addr, text string) (net.Conn, *bufio.Reader) {
 	return c, bufio.NewReader(c)
 }
 
-// Clients that send slowly, a header or a body, are told so and left; others are
-// answered meanwhile.
+// A client that sends its header or its body too slowly loses its connection, after an
+// answer if the body is slow. Other clients are answered meanwhile.
 func TestSlowClients(t *testing.T) {
 	s, addr, _, _ := running(t, &identity{}, Options{Receive: 200 * time.Millisecond})
 	require.Eventually(t, isReady(t, addr), 10*time.Second, time.Millisecond)
@@ -138,7 +139,7 @@ func TestSlowClients(t *testing.T) {
 	require.Zero(t, s.held.Load())
 }
 
-// A connection more than the limit waits until another one is closed.
+// A connection beyond the limit waits until another one is closed.
 func TestConnections(t *testing.T) {
 	_, addr, _, _ := running(t, &identity{}, Options{Connections: 2})
 	http.DefaultClient.CloseIdleConnections()
@@ -161,7 +162,8 @@ func TestConnections(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Hundreds of connections that say nothing, or half of something, are no burden.
+// 400 connections that send nothing, or only a part of a request, do not prevent others
+// from being answered.
 func TestCrowd(t *testing.T) {
 	_, addr, _, _ := running(t, &identity{}, Options{})
 	require.Eventually(t, isReady(t, addr), 10*time.Second, time.Millisecond)

@@ -1,31 +1,32 @@
-// Package service answers films over HTTP with a predict.Predictor.
+// Package service predicts films over HTTP with a predict.Predictor.
 //
 //	s, err := service.New(predictor, nil)
 //	err = s.Serve(ctx, listener) // until ctx is done and the last film is answered
 //
-// The body of a request is a film, DICOM, PNG or JPEG, as it is in its file:
+// The body of a POST request is the file of a film: DICOM, PNG or JPEG.
 //
-//	POST /predict           what was found, as JSON; with Accept: image/png the overlay
+//	POST /predict           the result as JSON; with Accept: image/png the overlay
 //	POST /predict/mask      the mask as PNG, of the film's size
-//	POST /predict/overlay   the film with the outline of what was found, as PNG
-//	GET  /                  a page to drop a film on
-//	GET  /model             what the model is, as JSON
+//	POST /predict/overlay   the film with the outlines of the masks, as PNG
+//	GET  /                  a page for a browser, to which one can drag films
+//	GET  /model             a description of the model, as JSON
 //	GET  /healthz           200 as long as the process answers
-//	GET  /readyz            200 while films are welcome
-//	GET  /metrics           for Prometheus
+//	GET  /readyz            200 while the service takes films, otherwise 503
+//	GET  /metrics           metrics for Prometheus
 //
-// POST /predict?with=film,overlay,mask adds these pictures to the JSON, as base64 PNG;
-// side=N makes the film and the overlay no larger than N pixels a side.
+// The parameter with of /predict, such as with=film,overlay,mask, adds these images to the
+// JSON, as PNG in base64. The parameter side=N (16 to 16384) makes film and overlay no
+// larger than N pixels a side.
 //
-// An error is JSON too: {"error": {"code": ..., "message": ...}, "id": ...}. Bodies,
-// times and the queue have limits. Where the service is busy it answers 429 with
-// Retry-After at once, and needs no memory for those whom it refuses.
+// Errors are JSON as well: {"error": {"code": ..., "message": ...}, "id": ...}. There are
+// limits for the bodies, the times and the queue. If the queue is full when a request
+// arrives, the service answers 429 with Retry-After and does not keep the request's body.
 //
-// Logs have a line for each request, with its X-Request-Id, and neither pixels nor
-// anything that a film says of its patient. There is no TLS and no login: a proxy in
-// front has them.
+// The log has one line for each request, with its X-Request-Id. Logs and metrics contain
+// neither pixels nor patient data. There is no TLS and no login; a proxy in front of the
+// service should provide them.
 //
-// Results are for research use, not for diagnosis, and say so.
+// Results are for research use, not for diagnosis; every answer with a result says so.
 package service
 
 import (
@@ -43,21 +44,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Options are a service's limits; nil means all defaults.
+// Options are the limits of a service; nil means all defaults.
 type Options struct {
-	Queue     int   // films at work or waiting, at most; 0 means 16
-	MaxBody   int64 // bytes of a film's file; 0 means 64 MiB
-	MaxBodies int64 // bytes of all files that are held at a time; 0 means eight times MaxBody
+	Queue     int   // largest number of films that are worked on or wait; 0 means 16
+	MaxBody   int64 // largest size of a film's file in bytes; 0 means 64 MiB
+	MaxBodies int64 // largest size in bytes of all files in memory at a time; 0 means eight times MaxBody
 
-	Receive time.Duration // for a body to arrive, and for an answer to be fetched; 0 means 30 s
-	Answer  time.Duration // from the last byte of the body to the answer; 0 means 60 s
+	Receive time.Duration // time for a body to arrive, and for an answer to be fetched; 0 means 30 s
+	Answer  time.Duration // time from the last byte of the body to the answer; 0 means 60 s
 
-	// These are for Serve.
-	Connections int           // at a time; more wait to be accepted; 0 means 4096
-	Drain       time.Duration // in which /readyz says no before connections are refused; 0 means none
-	Grace       time.Duration // for requests to end after that; 0 means 30 s
+	// The following are used only by Serve.
+	Connections int           // largest number of open connections, others wait to be accepted; 0 means 4096
+	Drain       time.Duration // time in which /readyz answers 503 before connections are refused; 0 means none
+	Grace       time.Duration // time for requests to end after that; 0 means 30 s
 
-	Log *slog.Logger // nil means silence
+	Log *slog.Logger // nil means no log
 }
 
 func (o *Options) fill() error {
@@ -96,8 +97,8 @@ type Service struct {
 	routes  map[string]map[string]handler // by path and method
 	page    []byte
 
-	places chan struct{} // one is taken by each film that was received
-	held   atomic.Int64  // bytes of bodies
+	places chan struct{} // each film that was received holds one element
+	held   atomic.Int64  // bytes of all bodies in memory
 	state  atomic.Int32
 }
 
@@ -108,8 +109,8 @@ const (
 	closing
 )
 
-// New returns a service over a predictor, which the caller closes after it. It says
-// that it is ready once Serve or Warm have made a first prediction.
+// New returns a service that predicts with p. The caller closes p after the service has
+// ended. The service is ready (/readyz) after Serve or Warm has made a first prediction.
 func New(p *predict.Predictor, opt *Options) (*Service, error) {
 	s := &Service{p: p, model: p.Model()}
 	if opt != nil {
@@ -143,8 +144,9 @@ func New(p *predict.Predictor, opt *Options) (*Service, error) {
 	return s, nil
 }
 
-// Warm predicts a black film, which has everything allocated and compiled that the
-// first film would wait for, and then says that the service is ready.
+// Warm predicts a black film, so that later films do not wait for the allocations and
+// compilations of the first prediction, and then marks the service as ready. Only programs
+// that do not call Serve need to call it.
 func (s *Service) Warm(ctx context.Context) error {
 	size := s.model.Size()
 	if _, err := s.p.Image(ctx, image.NewGray(image.Rect(0, 0, size, size))); err != nil {
@@ -174,8 +176,8 @@ func (s *Service) modelCard(e *exchange) error {
 	}{s.model, s.model.Digest, s.model.Notices()})
 }
 
-// work receives the film of a request, and has use make the answer of its result
-// while it has a place.
+// work receives and predicts the film of a request. It calls use with the result, while the
+// film still has its place in the queue.
 func (s *Service) work(e *exchange, use func(*predict.Result) error) error {
 	if len(s.places) == cap(s.places) {
 		s.discard(e)

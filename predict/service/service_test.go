@@ -26,9 +26,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// identity is a network whose probabilities are the image itself.
+// identity is a backend and engine that returns the image itself as its probabilities.
 type identity struct {
-	hold chan struct{} // if there is one, each call takes one of it first
+	hold chan struct{} // unless nil, each call first receives from it
 	busy atomic.Int32
 	fail error
 }
@@ -44,7 +44,8 @@ func (e *identity) Probabilities(images []float32, n int) ([]float32, error) {
 	return images, e.fail
 }
 
-// artifact is a model of phantoms that finds what is bright, 16x16 pixels.
+// artifact returns a model for 16x16 pixels that finds bright pixels. It says that it was
+// trained on phantoms.
 func artifact() *predict.Artifact {
 	task := data.Binary("lung")
 	task.Output = data.Sigmoid
@@ -57,7 +58,7 @@ func artifact() *predict.Artifact {
 	}}
 }
 
-// A journal is a log that several goroutines write.
+// A journal is a log that several goroutines may write.
 type journal struct {
 	mutex sync.Mutex
 	text  strings.Builder
@@ -103,7 +104,7 @@ func bright(t *testing.T, r image.Rectangle) []byte {
 
 var spot = image.Rect(32, 16, 160, 80)
 
-// film returns a DICOM file of 16x16 pixels with the names of a patient in it.
+// film returns a DICOM file of 16x16 pixels with the data of a patient.
 func film(t *testing.T) []byte {
 	f := &dicom.Film{
 		Rows: 16, Columns: 16, Bits: 8, Pix8: make([]uint8, 256), White: 255, RowSpacing: 0.5, ColumnSpacing: 0.25, Spacing: dicom.PixelSpacing,
@@ -118,7 +119,7 @@ func film(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// secrets are what no log may have of it.
+// secrets are the parts of film that no log may contain.
 var secrets = []string{"Sauer", "Kraut", "4711", "19700102", "Who", "056Y", "1.2.3", "ACC-99"}
 
 // ask posts a body and returns the status, the header and the answer.
@@ -269,7 +270,7 @@ func TestRefused(t *testing.T) {
 	require.Equal(t, "POST", reply.Header.Get("Allow"))
 }
 
-// Where the queue is full, the answer comes at once.
+// If the queue is full, a request is answered with 429 at once.
 func TestBusy(t *testing.T) {
 	e := &identity{hold: make(chan struct{})}
 	s, url, _ := serve(t, e, Options{Queue: 1})
@@ -286,7 +287,7 @@ func TestBusy(t *testing.T) {
 	got, message := code(t, b)
 	require.Equal(t, "busy", got)
 	require.Contains(t, message, "1 films are at work or waiting")
-	// A client that closes its connection after the answer hears it, too.
+	// A client that sends all of a large body before it reads gets the answer as well.
 	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	require.NoError(t, err)
 	defer c.Close()
@@ -300,7 +301,7 @@ func TestBusy(t *testing.T) {
 	e.hold <- struct{}{}
 	require.Equal(t, 200, <-done)
 
-	// Bodies have one limit together.
+	// All bodies together have a limit.
 	s.held.Add(s.opt.MaxBodies)
 	status, _, b = ask(t, url+"/predict", bytes.NewReader(body))
 	require.Equal(t, 429, status)
@@ -327,7 +328,7 @@ func TestSlowAnswer(t *testing.T) {
 	close(e.hold)
 }
 
-// What a client that has gone asked for is not computed.
+// If the client has gone, the request ends and is logged with status 499.
 func TestGone(t *testing.T) {
 	e := &identity{hold: make(chan struct{})}
 	s, url, log := serve(t, e, Options{})
@@ -347,7 +348,7 @@ func TestGone(t *testing.T) {
 	close(e.hold)
 }
 
-// Faults are told to the log, not to the client.
+// The cause of a fault is written to the log, not to the client.
 func TestFaults(t *testing.T) {
 	e := &identity{fail: errors.New("the weights are made of cheese")}
 	s, url, log := serve(t, e, Options{})
@@ -368,8 +369,8 @@ func TestFaults(t *testing.T) {
 	require.Contains(t, text, "hcunet_panics_total 1")
 }
 
-// Neither logs nor metrics have anything that tells of a patient, whatever becomes of
-// the film, nor what strangers write into addresses.
+// Logs and metrics contain no patient data, whether the film is predicted or refused, and
+// nothing that a client writes into paths, queries and headers.
 func TestPrivacy(t *testing.T) {
 	_, url, log := serve(t, &identity{}, Options{})
 	dcm := film(t)
