@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""The notebook's random transforms of one 256x256 image and its mask: ours beside
-fastai's own code.
+"""Compares package augment with fastai's own code in the notebook's random transforms of
+one 256x256 image and its mask.
 
     pip download --no-deps fastai==1.0.54 && unzip fastai-1.0.54-*.whl -d fastai
     PYTHONPATH=fastai /usr/bin/python3 bench/augment.py
     (Debian: python3-torch, python3-scipy)
 
-One core each, in one run, in turns: processor time of draw and application, the
-fastest of three rounds. Ours has one channel, as a film has; fastai is timed with
-the three equal ones that the notebook gives it, and with one. That both compute
-the same is tested in augment, on fastai's own draws.
+Both take turns in one run, on one core each. The times are processor time of drawing and
+applying the transforms, in the fastest of three rounds. Package augment transforms one
+channel, as a film has; fastai is timed with the three equal channels that the notebook
+gives it, and with one. The tests of package augment check, with transforms that fastai
+has drawn, that both compute the same.
 """
 import os, resource, subprocess, sys, tempfile, time
 os.environ['OMP_NUM_THREADS'] = '1'

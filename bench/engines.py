@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The notebook's network in PyTorch eager, ONNX Runtime and OpenVINO, as PyTorch exports
-it and as predict/onnxfile writes it, by turns in one run.
+"""Times the notebook's network in PyTorch eager, ONNX Runtime and OpenVINO, in the last two
+both as PyTorch exports it and as predict/onnxfile writes it.
 
     bench/engines.py [-rounds 5] [-batch 2] [-size 256] [-precision bf16]
 
-All have the same weights; scores are compared first (ours are sigmoids, which are undone
-for that, and stay in what is timed). Two threads, one process, another order each round.
-bf16 is for OpenVINO and PyTorch (autocast), on processors that have instructions for it.
+All sides have the same weights and take turns in one process with two threads, in another
+order in each round. Their scores are compared first. hcunet's file contains sigmoids; they
+are inverted for the comparison and are part of the time. bf16 is only for OpenVINO and
+PyTorch (autocast), on processors that have instructions for it.
 
 Needs go, and in this Python torch, onnxscript, onnxruntime and openvino.
 """
@@ -48,7 +49,7 @@ def in_openvino(path, precision):
 def in_onnxruntime(path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as predict/onnx has it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in predict/onnx
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"images": x})[0]
 

@@ -2,11 +2,12 @@
 
     python3 bench/exported.py [encoder [folds [size]]]
 
-A model of random weights (by default a resnet34, one fold, 256x256) is exported with
-floats and with bytes as input. onnx.checker must find nothing, and both runtimes must
-give libtorch's probabilities to 1e-5, for two images at once and one by one.
+A model with random weights (by default a resnet34, one fold, 256x256) is exported twice,
+with floats and with bytes as input. onnx.checker must find no error, and the
+probabilities of both runtimes must differ from libtorch's by at most 1e-5, for two images
+at once and one by one.
 
-Needs pip install numpy onnx onnxruntime openvino.
+Needs go, and pip install numpy onnx onnxruntime openvino.
 """
 import json, os, subprocess, sys, tempfile
 import numpy as np

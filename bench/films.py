@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Single films from file to mask: hcunet's engines beside Python, by turns in one run.
+"""Times the prediction of single films, from the DICOM file to the mask, by hcunet's engines
+and by Python.
 
     bench/films.py [-n 30] [-onnxruntime FOLDER] [-openvino FOLDER] [FOLDER of DICOM films]
 
-Each side is a process of its own with two threads that opens one model, a resnet34 of
-random weights that averages over the mirror image, and then predicts film after film,
-in turns with the others: DICOM to 256x256 with CLAHE, probabilities, the mask at the
-film's own size. Python's chain is pydicom, OpenCV, scikit-image's CLAHE as in the
-notebook, and the notebook's network in PyTorch eager, film and mirror image as one
-batch. -onnxruntime and -openvino name the folders of the libraries, such as
-.../site-packages/onnxruntime/capi of pip install onnxruntime and onnxruntime-openvino;
-an engine without one is left out. Without a folder the films are drawn phantoms.
+Each side is a process of its own with two threads. It opens one model, a resnet34 with
+random weights and flip averaging, and then predicts one film after another, in turns with
+the other sides: DICOM to 256x256 with CLAHE, the probabilities, and the mask at the film's
+own size. The Python side uses pydicom, OpenCV, scikit-image's CLAHE as in the notebook, and
+the notebook's network in PyTorch eager, with film and mirror image in one batch.
+
+-onnxruntime and -openvino name the folders of the libraries, such as
+.../site-packages/onnxruntime/capi of pip install onnxruntime or onnxruntime-openvino; an
+engine whose folder is not given is left out. Without a folder of films, phantoms are drawn.
 
 Needs go, and in this Python torch, pydicom, opencv and scikit-image.
 """
@@ -73,7 +75,7 @@ def python_side(model):
 
 
 def prepare(folder, films):
-    """Builds the programs, the model and the films, so that a measurement can begin at once."""
+    """Builds the programs, the model and, without films, the phantoms."""
     subprocess.run(["go", "build", "-o", folder + "/films", "./films"], cwd=HERE, check=True)
     subprocess.run(["go", "build", "-tags", "nolibtorch", "-o", folder + "/films-onnx", "./films"], cwd=HERE, check=True)
     subprocess.run(["go", "run", "./exported", folder, "resnet34", "1", "256"], cwd=HERE, check=True, stdout=subprocess.DEVNULL)

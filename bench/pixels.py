@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The pixel work of preparing a film, ours beside scikit-image's and OpenCV's.
+"""Compares packages data/clahe and data/resize with scikit-image and OpenCV.
 
     /usr/bin/python3 bench/pixels.py      (Debian: python3-skimage, python3-opencv)
 
-One core each, in one run, in turns. What is compared is processor time, so that
-other work on the machine does not count, and the fastest of three rounds of each.
-The outputs are equal to the last byte: see data/clahe/testdata and
-data/resize/testdata.
+Both sides take turns in one run, on one core each. The times are processor time, so that
+other work on the machine does not count, in the fastest of three rounds. The outputs are
+equal to the last byte; the tests with data/clahe/testdata and data/resize/testdata check
+this.
 """
 import os, resource, subprocess, tempfile, time
 for v in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ[v] = '1'
@@ -45,7 +45,7 @@ def spent(args):
     subprocess.run(args, cwd=root, capture_output=True, check=True)
     return children() - before
 def go(binary, name, n):
-    """ms of one iteration: n of them less a single one, start and set-up included in both"""
+    """Returns the ms of one iteration, from runs of n iterations and of one, so that the start does not count."""
     args = [binary, '-test.run', '^$', '-test.cpu', '1', '-test.bench', '^Benchmark' + name.replace('/', '$/^') + '$', '-test.benchtime']
     return (spent(args + [f'{n}x']) - spent(args + ['1x'])) / (n - 1) * 1e3
 def python(f, n):

@@ -1,16 +1,17 @@
 #!/usr/bin/python3
-"""Films per second of examples/prepare beside the same chain in Python.
+"""Compares examples/prepare with the same steps in Python, in films per second.
 
     bench/prepare.py [-n 90] [-rounds 3] [DICOM-FOLDER RLE-CSV]
 
-The chain is that of the notebook's data-repack step: DICOM pixels, cv2.resize,
-skimage's equalize_adapthist, bytes, PNG; for the mask the runs, resized the same
-way. Without arguments the films are those of ../shared/data/siim, or phantoms
-where there are none, repeated to n. Both sides get one core, in turns; what is
-compared is processor time, so that other work on the machine does not count, and
-the fastest round of each. Go's time holds its start, Python's not its imports.
-At the end every pixel of both outputs is compared, and prepare runs once more on
-all cores.
+The steps are those of the notebook's data-repack: DICOM pixels, cv2.resize, skimage's
+equalize_adapthist, conversion to bytes, PNG; for the mask, decoding the runs and resizing
+in the same way. Without arguments the films are those of ../shared/data/siim, or phantoms
+if there are none, repeated until there are n.
+
+Both sides take turns, on one core each. The times are processor time, so that other work
+on the machine does not count, of the fastest round. Go's time contains the start of the
+program; Python's does not contain its imports. At the end all pixels of both outputs are
+compared, and prepare is timed on one core and on all cores by the clock.
 
 Needs go and the Debian packages python3-pydicom python3-opencv python3-skimage.
 """
@@ -38,7 +39,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def rle2mask(text, width, height):
-    """Runs to a mask: pairs of gap and length, down the columns."""
+    """Returns the mask of runs: pairs of gap and length, counted down the columns."""
     mask = np.zeros(width * height, np.uint8)
     if text.strip() != "-1":
         numbers = np.asarray([int(x) for x in text.split()])
@@ -105,7 +106,7 @@ def run(arg, work):
         for row in list(csv.reader(f))[1:]:
             official.setdefault(row[0].strip(), []).append(row[1])
 
-    # The same films under n names.
+    # Repeat the films under n names.
     films = sorted(f for f in os.listdir(folder) if f.endswith(".dcm"))
     os.makedirs(f"{work}/dicom")
     rows, dicoms = {}, []

@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
-"""The notebook's network in hcunet and in its peers, by turns in one run.
+"""Compares the speed of the notebook's network in hcunet and in PyTorch.
 
     bench/speed.py                                        with this Python's torch
     bench/speed.py -python /usr/bin/python3 -python ~/venv/bin/python
     bench/speed.py -rows forward -precision float32 -rounds 9 -sizes 2x256
 
-Each -python names an interpreter with torch. Its peers are PyTorch
-eager, channels-last and compiled; hcunet runs on the same libtorch, which is built
-into a libcgotorch.so first (build/bench, minutes). Every side is a process of its own
-and holds the same weights; their scores are compared first. Then each row is timed:
-after a warm-up the sides take turns, in another order each round. The table has each
-side's least and median time and, round by round, its time over that of each
-hcunet: the median, and from least to largest.
+Each -python names an interpreter with torch. For each of them, the sides are PyTorch
+eager, channels-last and compiled, and hcunet on the same libtorch, for which a
+libcgotorch.so is built first (in build/bench; it takes minutes). Every side is a process
+of its own with the same weights. Their scores are compared first. Then each row is timed:
+after a warm-up the sides take turns, in another order in each round. The table has the
+least and the median time of each side. It also has the ratio of the side's time to that of
+each hcunet in the same round: the median of all rounds, the least and the largest.
 
-The machine's limits are measured in the same run: the fastest convolution, matrix
-product and copy that the torches here do. For float32 hcunet's own arithmetic over its
-time is given as a share of that convolution. Peak memory comes from
-processes that run nothing but the row twice. A step counts as three forward passes of
-arithmetic.
+The limits of the machine are measured in the same run: the fastest convolution, matrix
+product and copy of any of the torches. For float32, hcunet's operations per second are
+given as a share of the fastest convolution; a training step counts as the operations of
+three forward passes. Peak memory is measured with processes that compute only this row,
+twice.
 
-bfloat16 is left out where the processor has no instructions for it (AVX-512, AMX),
-unless it is asked for: convolutions fall back to loops that are 10 to 100 times slower.
+bfloat16 is left out if the processor has no instructions for it (AVX-512, AMX), unless
+-precision asks for it: convolutions then use loops that are 10 to 100 times slower.
 """
 import argparse, json, os, random, statistics, subprocess, sys, tempfile
 
@@ -29,7 +29,7 @@ ROOT = os.path.dirname(HERE)
 
 
 class Side:
-    """A process that answers a line of JSON with a line of JSON."""
+    """A process that answers each line of JSON with a line of JSON."""
 
     def __init__(self, name, command):
         self.name, self.command = name, command
@@ -56,7 +56,7 @@ class Side:
 
 
 def sides(arg, folder):
-    """The commands of all sides: ours first, then the peers."""
+    """Returns the commands of hcunet's sides and of the others, by name."""
     weights = folder + "/weights.safetensors"
     program = folder + "/hcunet"
     subprocess.run([arg.python[0], "speed/torch_side.py", "-save", weights], cwd=HERE, check=True)
@@ -88,7 +88,7 @@ def sides(arg, folder):
 
 
 def compare(all_sides):
-    """Ends the run if a side computes something else than the first."""
+    """Ends the run if the scores of a side differ from those of the first by more than rounding."""
     want = None
     for s in all_sides:
         got = s.ask("scores", precision="float32", batch=1, size=64)
@@ -103,8 +103,8 @@ def compare(all_sides):
 
 
 def limits(pythons, threads, sizes):
-    """Prints the machine's best; returns that of convolutions in GFLOP/s, and the
-    operations of a forward pass of one image by its size."""
+    """Prints the limits of the machine. Returns the speed of the fastest convolution in
+    GFLOP/s, and the operations of a forward pass of one image by its size."""
     best, flops = {}, {}
     for python in pythons:
         s = Side("", [python, "speed/torch_side.py", "limits", str(threads), "-"])
@@ -166,8 +166,8 @@ def memory(what, precision, batch, size, all_sides):
 def main():
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("-python", action="append", help="an interpreter with torch; may be given several times")
-    flags.add_argument("-modes", default="eager,channels-last,compiled", help="of PyTorch")
-    flags.add_argument("-side", action="append", default=[], help="the command of one more side, see speed/torch_side.py")
+    flags.add_argument("-modes", default="eager,channels-last,compiled", help="modes of PyTorch")
+    flags.add_argument("-side", action="append", default=[], help="the command of an additional side, see speed/torch_side.py")
     flags.add_argument("-rows", default="forward,step")
     flags.add_argument("-precision", help="float32,bfloat16")
     flags.add_argument("-sizes", default="2x256,4x128", help="BATCHxSIZE,...")
@@ -186,7 +186,7 @@ def main():
             else:
                 print("bfloat16 is left out: this processor has neither AVX-512 nor AMX")
     sizes = [tuple(map(int, s.split("x"))) for s in arg.sizes.split(",")]
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # the sides that wait must not spin
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting sides must not take the cores by spinning
     os.environ["OMP_NUM_THREADS"] = str(arg.threads)
     with tempfile.TemporaryDirectory() as folder:
         ours, peers = ([Side(name, command) for name, command in group] for group in sides(arg, folder))

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""From the start of a program to its first answer, and what memory that takes.
+"""Measures the time from the start of a program to its first answer, and its memory.
 
     bench/start.py [-n 5] [-built FOLDER]
 
-Models of random weights, a resnet18 of 64x64 and a resnet34 of 256x256, one network and
-flip averaging each, and a drawn film of 1024x1024. "Loaded" is predict -h: the program
-with libtorch and nothing else. "First JSON" is the time from exec until predict has
-written what it found on the film, of which "film" is what it took for the film. serve
-then says what memory is held with the model open, and after a film and its overlay, and
-the most there was until then. -built keeps what is built in a folder, or finds it there.
+The models have random weights, one network and flip averaging: a resnet18 for 64x64 pixels
+and a resnet34 for 256x256. The film is a phantom of 1024x1024. "loaded" is the time of
+predict -h, which loads the program and libtorch. "first JSON" is the time from the start of
+predict until it has written the findings of the film; "film" is the part of it for the film
+itself. Then the resident memory of serve is read with the model open, and after a film and
+its overlay, each time with the largest value so far. -built names a folder in which the
+programs and models are kept, or are found from an earlier run.
 """
 import argparse, glob, json, os, statistics, subprocess, tempfile, time, urllib.request
 
@@ -28,7 +29,7 @@ def build(folder):
 
 
 def seconds(command, done):
-    """Runs a command and returns the seconds until done says so, or until its end."""
+    """Runs a command and returns the seconds until done() is true, or until the command ends."""
     start, first = time.perf_counter(), None
     process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
@@ -46,7 +47,7 @@ def memory(pid):
 
 
 def served(folder, model, film):
-    """Returns the memory of serve with the model open, and after a film."""
+    """Returns resident and peak memory of serve in MiB, with the model open and after a film."""
     process = subprocess.Popen([folder + "/serve", "-model", model, "-listen", ADDRESS], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:

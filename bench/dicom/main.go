@@ -1,11 +1,11 @@
-// Command dicom times the reading of DICOM films to 8-bit pixels beside pydicom,
-// one core each, prints the ratio, and compares every pixel.
+// Command dicom compares package data/dicom with pydicom in reading DICOM films of 8 bits,
+// on one core each. It prints the ratio of the times and compares all pixels.
 //
 //	go run ./bench/dicom [-rounds 10] FILES
 //
 // It needs a Python with pydicom and a decoder for the files (on Debian:
-// python3-pydicom with python3-pil or python3-gdcm). What is compared is processor
-// time of the fastest round, without start and imports.
+// python3-pydicom with python3-pil or python3-gdcm). The times are processor time of the
+// fastest round, without the start of the programs and imports.
 package main
 
 import (
@@ -31,7 +31,7 @@ import (
 var peer string
 
 func main() {
-	rounds := flag.Int("rounds", 10, "`n` rounds over all files, of which the fastest counts")
+	rounds := flag.Int("rounds", 10, "`number` of rounds over all files; the fastest counts")
 	python := flag.String("python", "/usr/bin/python3", "an `interpreter` that has pydicom")
 	flag.Parse()
 	files := flag.Args()
@@ -76,7 +76,7 @@ func run(files []string, python string, rounds int) error {
 	return nil
 }
 
-// read returns the seconds of the fastest round and the hash of all pixels.
+// read returns the processor seconds of the fastest round and the SHA-256 of all pixels.
 func read(files []string, rounds int) (best float64, sum string, err error) {
 	best = math.Inf(1)
 	for range rounds {
@@ -98,7 +98,7 @@ func read(files []string, rounds int) (best float64, sum string, err error) {
 	return best, sum, nil
 }
 
-// cpu returns the processor seconds this process has used.
+// cpu returns the processor time in seconds that this process has used.
 func cpu() float64 {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {

@@ -1,7 +1,7 @@
-"""Reads DICOM pixels with pydicom; the Go program beside this runs it.
+"""Reads the pixels of DICOM files with pydicom, for the Go program in this folder.
 
-Arguments: rounds, then files. Prints processor seconds of the fastest round and
-the SHA-256 of all pixels of one round.
+The arguments are the number of rounds and the files. It prints the processor seconds of
+the fastest round and the SHA-256 of all pixels of one round.
 """
 import hashlib, json, os, sys, time
 

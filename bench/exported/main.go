@@ -1,11 +1,11 @@
-// Command exported writes what exported.py compares: a model of random weights, as
-// model.safetensors and as ONNX files, images, and the probabilities that libtorch
-// gives for them.
+// Command exported writes the files that exported.py compares: a model with random
+// weights, as model.safetensors and as ONNX files, some images, and the probabilities
+// that libtorch computes for them.
 //
 //	exported FOLDER [encoder [folds [size]]]
 //
-// For engines.py it exports the notebook's network with given weights,
-// its two scores as sigmoids:
+// For engines.py it exports the notebook's network with the given weights, with a sigmoid
+// for each of its two scores:
 //
 //	exported -weights weights.safetensors BATCH SIZE FILE
 package main
@@ -73,7 +73,7 @@ func run(folder, encoder string, folds, size int) error {
 		return err
 	}
 	for _, f := range a.Weights {
-		for i, t := range f.Tensors { // batch norms as after a training
+		for i, t := range f.Tensors { // running statistics other than 0 and 1, as after a training
 			if filepath.Ext(t.Name) == ".running_mean" || filepath.Ext(t.Name) == ".running_var" {
 				v := must(t.Float32s())
 				for j := range v {

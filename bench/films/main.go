@@ -1,6 +1,7 @@
 // Command films is hcunet's side of bench/films.py: it opens a model and predicts the
-// film that each line of its input names. It answers with seconds, the pixels found and
-// the highest probability; to "memory" with the peak in MiB.
+// film that each line of its input names. It answers each line with the seconds, the
+// number of pixels in the mask and the highest probability, and the line "memory" with its
+// peak memory in MiB.
 //
 //	films [-engine onnx -provider openvino ...] model.safetensors
 package main

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs a command twice, as rank 0 and rank 1, as if on two machines: in two network
-# namespaces that a link of a given bandwidth and, where the kernel has netem, delay
-# joins. Needs root and iproute2.
+# namespaces that are connected by a link with the given bandwidth and, if the kernel has
+# netem, the given delay. Needs root and iproute2.
 #
 #	go build -o build/ranks ./bench/ranks
 #	sudo bench/ranks/machines.sh 1gbit 500us build/ranks -each 2 -size 96

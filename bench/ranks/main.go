@@ -1,24 +1,24 @@
-// Command ranks measures how training scales over the processes of this machine, and
-// compares it with a model of the cost.
+// Command ranks measures how training scales with the number of processes on this
+// machine, and compares the times with a model of the cost.
 //
 //	go run ./bench/ranks -n 1,2,4 -batch 2 -size 128
 //
 // Each process has one thread and computes training steps of the notebook's network.
-// Weak scaling gives every process the whole batch, strong scaling shares it out. The
-// time of a step is divided into the forward and backward pass (the sending of
-// gradients begins within it), waiting for the slowest process, the rest of the
-// communication, and the update of the weights.
+// In weak scaling every process has a batch of -batch images, in strong scaling the
+// processes share a batch of that size. The time of a step is divided into the forward and
+// backward pass (during which the processes begin to send gradients), waiting for the
+// slowest process, the rest of the communication, and the update of the weights.
 //
-// Processes on one machine also share its cores, caches and memory. So each row is
-// measured a second time with processes that compute the same and exchange nothing:
-// "apart". The model predicts a step from that:
+// The processes share the cores, caches and memory of the machine. To separate this
+// effect, each row is also measured with processes that compute the same but exchange
+// nothing: the column "apart". The model predicts the time of a step from it:
 //
 //	apart + 2(n-1)/n * bytes/bandwidth + 2(n-1) * buckets * latency
 //
-// without any overlap, since Gloo adds on the same cores. Bandwidth and latency are
-// those of a ring of two processes, measured in the same run. Efficiency is that
-// against one process; "of apart" leaves out what the processes take from each other
-// by computing at the same time.
+// It assumes no overlap, because Gloo adds on the same cores. Bandwidth and latency are
+// measured in the same run, with a ring of two processes. The column "efficiency" compares
+// a step with that of one process, the column "of apart" with a step of processes that
+// exchange nothing.
 package main
 
 import (
@@ -44,26 +44,27 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// measured is what the processes of one run take on average, in seconds.
+// measured holds the measurements of one run.
 type measured struct {
-	Compute, Wait, Communicate, Update float64
+	Compute, Wait, Communicate, Update float64 // seconds of a step, mean over the processes
 
-	Bytes, Buckets     float64 // of the gradients
-	Bandwidth, Latency float64 // of a sum over the ranks, as a ring; for two processes
+	Bytes, Buckets     float64 // size of the gradients, and number of messages they are sent in
+	Bandwidth, Latency float64 // in bytes/s and s, of a sum over two processes; otherwise 0
 }
 
 func (m measured) step() float64 { return m.Compute + m.Wait + m.Communicate + m.Update }
 
-// output names the file in which the first process leaves what was measured.
+// output is the environment variable with the path of the file into which the first process
+// writes its measurements.
 const output = "HCUNET_BENCH_RANKS"
 
 func main() {
 	passive.Restart()
 	counts := flag.String("n", "1,2,4", "numbers of processes")
-	batch := flag.Int64("batch", 2, "images of a process in weak scaling, of all in strong scaling; a multiple of the numbers")
+	batch := flag.Int64("batch", 2, "images of each process in weak scaling, of all processes in strong scaling; a multiple of the numbers of -n")
 	size := flag.Int64("size", 128, "width and height of the images")
 	steps := flag.Int("steps", 5, "steps that are measured, after one that warms up")
-	each := flag.Int64("each", 0, "images of this process, which others have started by torchrun's variables; it prints what it measured")
+	each := flag.Int64("each", 0, "images of this process; for a process that is started with torchrun's environment variables, of which the first prints the measurements")
 	apart := flag.Bool("apart", false, "exchange no gradients; set by the command itself")
 	flag.Parse()
 	err := errors.New("-n: numbers of processes with commas")
@@ -93,7 +94,7 @@ func numbers(s string) (n []int64, err error) {
 	return n, nil
 }
 
-// scaling runs and prints all rows.
+// scaling measures and prints all rows.
 func scaling(counts []int64, batch, size int64, steps int) error {
 	type row struct {
 		n, each int64
@@ -136,7 +137,7 @@ func scaling(counts []int64, batch, size int64, steps int) error {
 			if err != nil {
 				return err
 			}
-			base := one.step() // of one process with as many images, or with all of them
+			base := one.step() // ideal time: in weak scaling that of one process, in strong scaling 1/n of it
 			if kind == "strong" {
 				base /= float64(n)
 			}
@@ -149,7 +150,7 @@ func scaling(counts []int64, batch, size int64, steps int) error {
 	return nil
 }
 
-// run starts n processes and returns what they measured.
+// run starts n processes and returns their measurements.
 func run(n, each, size int64, steps int, apart bool) (m measured, err error) {
 	dir, err := os.MkdirTemp("", "ranks")
 	if err != nil {
@@ -175,7 +176,8 @@ func run(n, each, size int64, steps int, apart bool) (m measured, err error) {
 	return m, json.Unmarshal(text, &m)
 }
 
-// process measures the steps of one process among others.
+// process is the work of one of the processes: it measures its steps, and the first process
+// writes the measurements to path.
 func process(path string, each, size int64, steps int, apart bool) error {
 	runtime.LockOSThread()
 	if err := nn.SetThreads(1); err != nil {
@@ -239,7 +241,7 @@ func measure(group *dist.Group, each, size int64, steps int, apart bool) (m meas
 		return m, err
 	}
 	defer reducer.Close()
-	// lap adds the time since the one before to a part, once it is warm.
+	// lap adds the time since the last call of lap to part, except in the first step.
 	var last time.Time
 	warm := false
 	lap := func(part *float64) {
@@ -291,9 +293,9 @@ func measure(group *dist.Group, each, size int64, steps int, apart bool) (m meas
 	return m, nil
 }
 
-// ring returns the latency of a message and the bandwidth of a bucket between two
-// processes, from the fastest of several sums. A ring of two sends each number once
-// there and back, in two messages.
+// ring returns the latency of a message in seconds and the bandwidth of a bucket in bytes/s
+// between two processes, from the fastest of several sums. A ring of two processes sends
+// each number once in each direction, in two messages.
 func ring(group *dist.Group) (latency, bandwidth float64, err error) {
 	fastest := func(n int64) (seconds float64) {
 		t := nn.Zeros(nn.CPU, nn.Float, n)

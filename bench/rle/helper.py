@@ -1,8 +1,8 @@
-"""Times run-length coding in Python, the way the challenge's own helper does it.
+"""Times run-length coding in Python with the algorithm of the challenge's helper.
 
 Reads one run-length string per line from standard input (1024x1024, column-major,
-gaps relative to the end of the run before). Decodes them all, encodes every
-N-th back (N is the argument), checks that the text is the same, and prints both
+gaps relative to the end of the run before). Decodes all of them, encodes every
+N-th again (N is the argument), checks that the text is the same, and prints both
 times in seconds as JSON. Needs numpy.
 """
 import json
@@ -12,11 +12,11 @@ import time
 import numpy as np
 
 SIZE = 1024
-ROUNDS = 5  # of decoding; the fastest counts, for other work disturbs
+ROUNDS = 5  # rounds of decoding; the fastest counts, because other work may slow some down
 
 
 def decode(text):
-    """A float array with 255 in the runs; one slice assignment per run."""
+    """Returns a float array with 255 in the runs, by one slice assignment per run."""
     numbers = np.asarray([int(word) for word in text.split()])
     flat = np.zeros(SIZE * SIZE)
     position = 0
@@ -28,7 +28,7 @@ def decode(text):
 
 
 def encode(mask):
-    """Visits the pixels one by one and writes a pair whenever a run ends."""
+    """Returns the runs of a mask; it visits the pixels one by one."""
     words = []
     last, since, start, length = 0, 0, -1, 0
     for x in range(SIZE):

@@ -1,12 +1,12 @@
-// Command rle times run-length decoding and encoding of the official SIIM-ACR
-// training CSV, beside the challenge's Python helper on the same rows, one core
-// each, and prints the ratios.
+// Command rle compares package rle with the challenge's Python helper in decoding and
+// encoding the rows of the official SIIM-ACR training CSV, on one core each, and prints
+// the ratios of the times.
 //
 //	go run ./bench/rle -csv train-rle.csv
 //
-// It needs the CSV (plain or gzipped) and a Python with numpy. All rows with runs
-// are decoded; of these every 60th is encoded, since the helper takes a seventh of
-// a second for one; -every 1 takes them all.
+// It needs the CSV (plain or gzipped) and a Python with numpy. All rows with runs are
+// decoded. Only every 60th of them is encoded, because the helper needs a seventh of a
+// second for one; -every 1 encodes all.
 package main
 
 import (
@@ -123,7 +123,7 @@ func run(path, python string, every int) error {
 	return nil
 }
 
-// fastest returns the shortest of five runs, as the helper does for decoding.
+// fastest returns the time of the fastest of five runs, as the helper does for decoding.
 func fastest(f func() error) (time.Duration, error) {
 	best := time.Duration(math.MaxInt64)
 	for range 5 {
@@ -136,7 +136,7 @@ func fastest(f func() error) (time.Duration, error) {
 	return best, nil
 }
 
-// readRows returns the texts of all rows that have runs.
+// readRows returns the run-length strings of all rows that have runs.
 func readRows(path string) ([]string, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

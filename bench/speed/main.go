@@ -4,7 +4,7 @@
 //
 //	go run ./bench/speed threads weights.safetensors
 //
-// What it reads and writes is described in torch_side.py.
+// torch_side.py describes the lines that it reads and writes.
 package main
 
 import (
@@ -78,7 +78,7 @@ func serve() error {
 	return lines.Err()
 }
 
-// A side is the network and what trains it.
+// A side holds the network and its optimizer and loss.
 type side struct {
 	net        *unet.Net
 	parameters []nn.Named
@@ -141,7 +141,7 @@ func (s *side) answer(r request) (answer map[string]any, err error) {
 	return answer, err
 }
 
-// batch returns images, the same as those of torch_side.py, and their targets.
+// batch returns the images of torch_side.py and targets of zeros.
 func batch(r request) (x, y torch.Tensor, err error) {
 	pixels := make([]float32, r.Batch*3*r.Size*r.Size)
 	for i := range pixels {
@@ -154,7 +154,7 @@ func batch(r request) (x, y torch.Tensor, err error) {
 	return x, y, err
 }
 
-// in runs f in a precision.
+// in runs f with autocast if precision is bfloat16.
 func in(precision string, f func()) {
 	if precision == "bfloat16" {
 		nn.Autocast(nn.CPU, nn.BFloat16, f)
@@ -170,7 +170,7 @@ func (s *side) forward(precision string, x torch.Tensor) ([]float32, error) {
 	return nn.Slice[float32](scores)
 }
 
-// step is one training step.
+// step makes one training step.
 func (s *side) step(precision string, x, y torch.Tensor) (err error) {
 	nn.Scope(func() {
 		var l torch.Tensor

@@ -1,6 +1,7 @@
-"""The notebook's network, written plainly in PyTorch: a ResNet-34, skips without
-gradient, pixel-shuffle upsampling with blur, and hypercolumns joined at full width
-before the last convolution. And the loading and saving of its weights.
+"""The notebook's network in plain PyTorch, and the loading and saving of its weights.
+
+The network has a ResNet-34, skips without gradient, pixel-shuffle upsampling with blur,
+and hypercolumns, which are concatenated with all channels before the last convolution.
 """
 import json, struct
 import torch
@@ -97,7 +98,7 @@ class Net(nn.Module):
 
 
 def save(path, state):
-    """Writes safetensors: a header of JSON, then the bytes."""
+    """Writes a safetensors file: a header of JSON, then the bytes of all tensors."""
     names = {torch.float32: "F32", torch.int64: "I64"}
     header, at = {}, 0
     for k, v in state.items():
@@ -112,7 +113,7 @@ def save(path, state):
 
 
 def load(path):
-    """Reads what save wrote."""
+    """Reads a file that save or hcunet wrote."""
     types = {"F32": torch.float32, "I64": torch.int64}
     with open(path, "rb") as f:
         size, = struct.unpack("<Q", f.read(8))
@@ -127,9 +128,9 @@ def load(path):
 
 
 def flops(size):
-    """The operations of the convolutions for one image: as written here, and with the
-    hypercolumns folded, where the second convolution of each pair has 2 outputs and the
-    last one sees the last map alone."""
+    """Returns the floating-point operations of the convolutions for one image: as written
+    here, and with folded hypercolumns, where the second convolution of each pair has 2
+    outputs and the last convolution reads only the last map."""
     net, plain, folded = Net().eval(), 0, 0
 
     def count(name):

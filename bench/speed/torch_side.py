@@ -3,12 +3,13 @@
     torch_side.py -save weights.safetensors
     torch_side.py eager|channels-last|compiled|limits threads weights.safetensors
 
-The second form says {"ready": ...} and answers each line of its input,
-{"do": "forward", "precision": "float32", "batch": 2, "size": 256}, by {"seconds": ...}
-or {"error": ...}. A step is forward, loss, backward, Adam and clearing the gradients;
-"scores" are those of a forward pass, "memory" is this process's peak. bfloat16 is
-autocast, and in a forward pass of channels-last and compiled a network that was
-converted once, which is faster.
+The second form first prints {"ready": ...}. It answers each line of its input, such as
+{"do": "forward", "precision": "float32", "batch": 2, "size": 256}, with {"seconds": ...}
+or {"error": ...}. "step" is a training step: forward, loss, backward, Adam and clearing
+the gradients. "scores" answers with the scores of a forward pass, "memory" with the
+process's peak memory. bfloat16 means autocast, except in the forward pass of
+channels-last and compiled: there the network itself is converted to bfloat16 once, which
+is faster.
 """
 import json, resource, sys, time
 import torch
@@ -38,7 +39,7 @@ class Side:
         return x if self.mode == "eager" else x.contiguous(memory_format=torch.channels_last)
 
     def inference(self, precision):
-        """The network in the form that is fastest for inference."""
+        """Returns the network in the form that is fastest for inference."""
         if precision not in self.nets:
             net = network.Net().eval()
             net.load_state_dict(self.net.state_dict())
@@ -104,8 +105,9 @@ def least(f, times=5):
 
 
 def limits():
-    """The best of this machine: 3x3 convolutions of the network's own shapes and larger
-    ones, in both layouts, with weights packed beforehand where that can be."""
+    """Returns the highest speeds of this machine: of 3x3 convolutions with shapes of the
+    network and larger ones, in both memory layouts and in oneDNN's own layout with packed
+    weights; of a matrix product; and of a copy."""
     best = 0
     with torch.no_grad():
         for c, s in ((64, 64), (96, 256), (256, 64), (384, 64), (512, 32)):

@@ -1,6 +1,6 @@
-// Command export writes a trained model as one ONNX file, for ONNX Runtime, OpenVINO
-// and others. The file takes prepared images and gives probabilities; the model card
-// and the operating point are in its metadata.
+// Command export writes a trained model as one ONNX file for ONNX Runtime, OpenVINO and
+// other programs. The file takes prepared images and returns probabilities. Its metadata
+// contain the description of the model with the operating point.
 //
 //	export -model runs/siim/model.safetensors -out model.onnx
 //

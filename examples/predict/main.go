@@ -1,6 +1,5 @@
-// Command predict finds on films what a model was trained to find. It reads DICOM, PNG
-// and JPEG files and writes masks, overlays with outlines, JSON, a CSV file and a
-// submission.
+// Command predict predicts films with a trained model. It reads DICOM, PNG and JPEG files
+// and writes masks, overlays with outlines, JSON, a CSV file and a submission.
 //
 //	predict -model runs/siim/model.safetensors -out found films/ more/*.dcm
 //	predict -model runs/siim/model.safetensors -info

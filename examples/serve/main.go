@@ -1,11 +1,12 @@
-// Command serve answers films over HTTP with a model that kfold has made: DICOM, PNG
-// and JPEG in; JSON, masks and overlays out; and a page to drop a film on.
+// Command serve predicts films over HTTP with a model that kfold or export has written. It
+// takes DICOM, PNG and JPEG files and answers with JSON, masks and overlays. It also has a
+// page for a browser, to which one can drag films.
 //
 //	serve -model runs/siim/model.safetensors
 //	curl --data-binary @film.dcm localhost:8080/predict
 //	curl --data-binary @film.dcm localhost:8080/predict/overlay -o overlay.png
 //
-// Package predict/service has all paths; docs/service.md says how to run it. For
+// Package predict/service describes all paths, docs/service.md how to run the service. For
 // research use, not for diagnosis.
 package main
 
