@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The model of a run, which reads and prepares the test films itself, gives
-// exactly the results of the run on them; its description is right.
+// The model of a run predicts the test films from their files and gets exactly the results
+// of the run. Its description is that of the run.
 func TestArtifact(t *testing.T) {
 	films := blobs(t, 12, 2)
 	p := data.DefaultPreparation()

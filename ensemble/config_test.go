@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// own are values of types that read and write themselves.
+// own has values of the types that have their own JSON form.
 var own = map[reflect.Type]any{
 	reflect.TypeFor[train.Phase]():        train.Phase{Name: "slow", Epochs: 3, Rates: []float64{1, 2, 3}, Frozen: true, Schedule: train.Cosine{}},
 	reflect.TypeFor[loss.Term]():          loss.Term{Weight: 0.5, Parameters: loss.DefaultTversky()},
@@ -66,7 +66,7 @@ func fill(t *testing.T, v reflect.Value) {
 	}
 }
 
-// Every field of a description survives the way to JSON and back.
+// A description is equal after it was written to JSON and read back, in every field.
 func TestConfigRoundTrip(t *testing.T) {
 	var c ensemble.Config
 	fill(t, reflect.ValueOf(&c).Elem())
@@ -87,7 +87,7 @@ func TestConfigRoundTrip(t *testing.T) {
 	}
 }
 
-// A missing field has its default; zero means zero.
+// A missing field has its default value; a zero in the JSON means zero.
 func TestConfigDefaults(t *testing.T) {
 	c, err := ensemble.ReadConfig([]byte(`{"version": 1}`))
 	require.NoError(t, err)
@@ -122,7 +122,7 @@ func TestConfigRefuses(t *testing.T) {
 	require.ErrorContains(t, err, path+": ")
 }
 
-// Published weights of another network are refused by their name, before anything is
+// Check refuses published weights of another encoder by their name, before they are
 // downloaded.
 func TestConfigWeights(t *testing.T) {
 	for weights, arch := range map[string]string{
@@ -141,7 +141,7 @@ func TestConfigWeights(t *testing.T) {
 	}
 }
 
-// A run that is continued has the number of threads with which it began.
+// A continued run has the number of threads of its first part, unless -threads is given.
 func TestThreads(t *testing.T) {
 	defer nn.SetThreads(nn.Threads())
 	dir := t.TempDir()
@@ -200,7 +200,7 @@ func TestFlags(t *testing.T) {
 	require.True(t, c.Phases[0].Frozen)
 	require.Equal(t, "frozen", c.Phases[0].Name)
 
-	// Over a description in a file.
+	// Flags change a description from a file.
 	path := filepath.Join(t.TempDir(), "run.json")
 	b, err := c.JSON()
 	require.NoError(t, err)

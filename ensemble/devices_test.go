@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Folds that are trained by processes of their own, two at a time, and then gathered
-// leave the bytes of one process. A fold that fails ends the run, and another run goes
-// on.
+// Folds that are trained in separate processes, two at a time, and then gathered give the
+// same bytes as a run in one process. A fold that fails ends the run, and the run can be
+// continued.
 func TestTrainApart(t *testing.T) {
 	c := small(ensemble.Default, blobs(t, 12, 2))
 	c.Folds.Number = 3
@@ -29,7 +29,7 @@ func TestTrainApart(t *testing.T) {
 	train := func(fold int, device nn.Device) []string {
 		opt := opt
 		opt.Fold, opt.Device = fold, device
-		if fold == 2 && bad.Load() { // it begins when another fold is done, and so has made the folder
+		if fold == 2 && bad.Load() { // it starts after another fold, which has made the folder
 			opt.Workers = -1
 		}
 		text, err := json.Marshal(childRun{c, opt})

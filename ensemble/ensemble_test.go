@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A run with either recipe writes all files; a run with its config.json gives the
+// A run writes all its files, with both recipes. Another run with its config.json gives the
 // same bytes.
 func TestRun(t *testing.T) {
 	for name, recipe := range ensemble.Recipes {
@@ -41,7 +41,7 @@ func TestRun(t *testing.T) {
 			require.Equal(t, 16, class.OutOfFold.Positives)
 			require.Zero(t, class.OutOfFold.AllEmpty())
 			require.Equal(t, class.Choices.PerFold.Rule, class.Rule)
-			require.InDelta(t, class.Choices.PerFold.Same.Dice, class.Flattered.Dice, 1e-9, "the page says one score of the same cases")
+			require.InDelta(t, class.Choices.PerFold.Same.Dice, class.InSample.Dice, 1e-9, "the page says one score of the same cases")
 
 			var held []string
 			for f := range 2 {
@@ -115,7 +115,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The submission has each film's own size, and what padding added is taken off.
+// The masks of the submission have the size of each film, without padding.
 func TestSubmissionSizes(t *testing.T) {
 	dir := blobs(t, 16, 2)
 	csv := "name,split,patient,age,sex,view,width,height,fit,levels,mask_pixels,source\n" +
@@ -134,7 +134,7 @@ func TestSubmissionSizes(t *testing.T) {
 	preds = preds[len(preds)-2*side*side:]
 	submission, err := maskcsv.Open(filepath.Join(out, "submission.csv"), nil)
 	require.NoError(t, err)
-	for i, film := range []struct{ w, h, top, rows int }{{100, 50, 8, 16}, {48, 96, 0, 32}} { // where it lies in the 32x32 image
+	for i, film := range []struct{ w, h, top, rows int }{{100, 50, 8, 16}, {48, 96, 0, 32}} { // rows of the 32x32 image that the film covers
 		mask, err := submission.Mask(fmt.Sprintf("test%d", i), film.w, film.h)
 		require.NoError(t, err)
 		set, same := 0, 0
@@ -150,11 +150,11 @@ func TestSubmissionSizes(t *testing.T) {
 		}
 		require.NotZero(t, set)
 		require.Less(t, set, film.w*film.h)
-		require.Greater(t, same, film.w*film.h*9/10, "but for edges the mask is that of the nearest pixel the network saw")
+		require.Greater(t, same, film.w*film.h*9/10, "except at edges, the mask is that of the nearest pixel of the network's image")
 	}
 }
 
-// Folds that are trained apart and gathered give the bytes of one run of all.
+// Folds that are trained separately and then gathered give the same bytes as one run.
 func TestFoldsApart(t *testing.T) {
 	c := small(ensemble.Default, blobs(t, 10, 2))
 	whole, apart := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "apart")
@@ -166,7 +166,7 @@ func TestFoldsApart(t *testing.T) {
 	run(t, c, ensemble.Options{Out: apart, Fold: -1, Gather: true})
 	requireSame(t, files(t, whole), files(t, apart))
 
-	// As if a program had trained the folds that did not know self_attention yet.
+	// Imitate a run of an older program that did not know the field self_attention.
 	now, then := files(t, whole)["config.json"], ""
 	for line := range strings.Lines(now) {
 		if !strings.Contains(line, `"self_attention": false,`) {
@@ -184,7 +184,7 @@ func TestFoldsApart(t *testing.T) {
 		require.NoError(t, os.WriteFile(part, older, 0o666))
 	}
 	run(t, c, ensemble.Options{Out: apart, Fold: -1, Gather: true})
-	require.Equal(t, then, files(t, apart)["config.json"], "what the folds were trained by stays")
+	require.Equal(t, then, files(t, apart)["config.json"], "the description of the training does not change")
 }
 
 func digest(text string) []byte {
@@ -192,7 +192,7 @@ func digest(text string) []byte {
 	return []byte(hex.EncodeToString(sum[:]))
 }
 
-// errorsContain returns an error unless err says what is wanted.
+// errorsContain returns an error unless the text of err contains want.
 func errorsContain(err error, want string) error {
 	if err == nil || !strings.Contains(err.Error(), want) {
 		return fmt.Errorf("got %v, wanted %q", err, want)
@@ -200,8 +200,8 @@ func errorsContain(err error, want string) error {
 	return nil
 }
 
-// A cancelled run saves its state and says how to continue; continued, it ends
-// with the same bytes.
+// A cancelled run saves its state, and its error says how to continue. After it was
+// continued, it ends with the same bytes.
 func TestCancel(t *testing.T) {
 	c := small(ensemble.Default, blobs(t, 10, 2))
 	whole, broken := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "broken")
@@ -228,7 +228,7 @@ type writer func([]byte)
 
 func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
 
-// Two runs do not work in one folder at a time.
+// A second run in the same folder is refused while the first one is running.
 func TestLocked(t *testing.T) {
 	c := small(ensemble.Default, blobs(t, 6, 2))
 	out := filepath.Join(t.TempDir(), "run")
@@ -246,8 +246,8 @@ func TestLocked(t *testing.T) {
 	require.True(t, tried)
 }
 
-// With several classes each has its scores, rules and submission, with softmax and
-// with sigmoids.
+// With several classes, each class has its own scores, rule and submission, both with
+// softmax and with sigmoids.
 func TestClasses(t *testing.T) {
 	for _, output := range []data.Output{data.Softmax, data.Sigmoid} {
 		out := filepath.Join(t.TempDir(), "run")
@@ -272,8 +272,8 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// A description chooses every loss, the optimizer, and what is measured after each
-// epoch, as a file that kfold -config reads.
+// A description in JSON, as kfold -config reads it, chooses the losses, the optimizer, and
+// the measurements after each epoch.
 func TestLossesFromDescription(t *testing.T) {
 	rest := `{"name": "dice", "weight": 0.5}, {"name": "jaccard"}, {"name": "tversky"}, {"name": "focal"}, {"name": "lovasz"}`
 	for output, first := range map[data.Output]string{data.Softmax: "cross_entropy", data.Sigmoid: "bce"} {
@@ -296,15 +296,15 @@ func TestLossesFromDescription(t *testing.T) {
 	}
 }
 
-// Weights that were trained on held-out images are an error, whatever the names of
-// the films, unless it is allowed.
+// Start weights that were trained on held-out images are an error, whatever the names of
+// the films, unless AllowLeak is set.
 func TestLeak(t *testing.T) {
 	dir := blobs(t, 8, 2)
 	out := filepath.Join(t.TempDir(), "run")
 	c := small(ensemble.Default, dir)
 	run(t, c, ensemble.Options{Out: out, Fold: 0})
 	c.Weights = filepath.Join(out, "fold0.safetensors")
-	for _, folder := range []string{"train", "masks"} { // other names are no disguise
+	for _, folder := range []string{"train", "masks"} { // images are recognized under other names
 		require.NoError(t, os.Rename(filepath.Join(dir, folder, "film03.png"), filepath.Join(dir, folder, "film0x.png")))
 	}
 	next := filepath.Join(t.TempDir(), "next")
@@ -314,15 +314,15 @@ func TestLeak(t *testing.T) {
 	require.NoDirExists(t, next)
 	run(t, c, ensemble.Options{Out: next, Fold: 0, AllowLeak: true})
 
-	// The images on which the start weights were trained are recorded too.
+	// Weights also record the images on which their own start weights were trained.
 	c.Data = blobs(t, 9, 2)
 	c.Weights = filepath.Join(next, "fold0.safetensors")
 	_, err = ensemble.Run(context.Background(), c, ensemble.Options{Out: filepath.Join(t.TempDir(), "x"), Fold: -1})
 	require.ErrorContains(t, err, "-allow-leak")
 }
 
-// Where memory does not suffice, the error says which flags may help, and they do in
-// the same folder, unless something has been learnt there.
+// If there is not enough memory, the error names flags that may help. A run with them is
+// possible in the same folder, unless something was already trained there.
 func TestOutOfMemory(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "run")
 	c := small(ensemble.Default, blobs(t, 8, 2))
@@ -342,7 +342,7 @@ func TestOutOfMemory(t *testing.T) {
 	require.ErrorContains(t, err, "the run in "+out+" has another batch")
 }
 
-// A search writes its plot.
+// A search for a learning rate suggests rates and writes a plot.
 func TestFindRate(t *testing.T) {
 	out := t.TempDir()
 	rates, err := ensemble.FindRate(context.Background(), small(ensemble.Default, blobs(t, 8, 2)), ensemble.Options{Out: out})

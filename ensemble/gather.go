@@ -32,11 +32,11 @@ type Class struct {
 	Rule    metric.Rule     `json:"rule"` // the rule that makes the submission
 
 	// OutOfFold has the scores of the held-out images with rules that were chosen on
-	// the other folds. Flattered has the scores with rules that were chosen on the same
-	// images (with PerFold, the best threshold of each image's own fold), which are too
-	// high.
+	// the other folds. InSample has the scores of the same images with rules that were
+	// chosen on these images (with PerFold, the best threshold of each image's own
+	// fold); they are too high.
 	OutOfFold metric.Report `json:"out_of_fold"`
-	Flattered metric.Report `json:"flattered"`
+	InSample  metric.Report `json:"in_sample"`
 
 	// Folds holds the best threshold of each fold and the score of its images at this
 	// threshold: the numbers that the notebook prints.
@@ -121,12 +121,12 @@ func (r *run) gather(ctx context.Context) (*Result, error) {
 		rand := func() *metric.ReportOptions {
 			return &metric.ReportOptions{Rand: random.New(uint64(r.cfg.Seed), "bootstrap", uint64(class))}
 		}
-		honest, flattered := rand(), rand()
-		honest.Chosen, flattered.Chosen = metric.ChosenOnOthers, metric.ChosenOnSame
-		if c.OutOfFold, err = table.Report(class, choice.NestedRule, honest); err != nil {
+		nested, same := rand(), rand()
+		nested.Chosen, same.Chosen = metric.ChosenOnOthers, metric.ChosenOnSame
+		if c.OutOfFold, err = table.Report(class, choice.NestedRule, nested); err != nil {
 			return nil, err
 		}
-		if c.Flattered, err = table.Report(class, choice.SameRule, flattered); err != nil {
+		if c.InSample, err = table.Report(class, choice.SameRule, same); err != nil {
 			return nil, err
 		}
 		for f := range r.folds {

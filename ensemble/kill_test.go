@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childVariable holds what a child process of the tests is to run.
+// childVariable is the environment variable with the childRun of a child process, as JSON.
 const childVariable = "HCUNET_TEST_RUN"
 
 type childRun struct {
@@ -25,9 +25,9 @@ type childRun struct {
 	Options ensemble.Options
 }
 
-// TestMain lets the test binary be a program that trains, for tests to kill. All
-// runs have one thread: several do not pay on networks as small as these, and the
-// bytes that are compared are of one number of threads.
+// TestMain makes the test binary a program that trains if childVariable is set, so that
+// tests can kill it. All runs have one thread: the networks are too small for several, and
+// the results depend on the number of threads in their last bits.
 func TestMain(m *testing.M) {
 	err := nn.SetThreads(1)
 	text := os.Getenv(childVariable)
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// begins is what a child says once it has started and its run begins.
+// begins is the line that a child prints when it has started and its run begins.
 const begins = "begins"
 
 // child starts a process that runs an ensemble, and returns when its run begins.
@@ -67,11 +67,11 @@ func child(t *testing.T, c ensemble.Config, opt ensemble.Options) *exec.Cmd {
 	return cmd
 }
 
-// A run that is killed at 20 random moments, in a step or while writing, and
-// continued each time, ends with the bytes of a run without interruptions.
+// Runs are killed at 20 random times, during a step or while writing, and continued each
+// time. The last one ends with the same bytes as a run without interruption.
 func TestKilled(t *testing.T) {
 	c := small(ensemble.Default, blobs(t, 6, 2))
-	c.Batch, c.Training.MicroBatches = 2, 2 // some gradients are gathered at any time
+	c.Batch, c.Training.MicroBatches = 2, 2 // so that some kills come in the middle of an accumulated step
 	c.Phases = ensemble.NotebookPhases(1, 1, 1e-2, false)
 	dir := t.TempDir()
 	whole, killed := filepath.Join(dir, "whole"), filepath.Join(dir, "killed")
@@ -81,7 +81,7 @@ func TestKilled(t *testing.T) {
 	took := time.Since(start)
 
 	r := rand.New(rand.NewPCG(2, 3))
-	opt := ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond} // at every batch
+	opt := ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond} // saves a state after every batch
 	writing, resumed := 0, 0
 	for kills := 0; kills < 20; {
 		_, err := os.Stat(filepath.Join(killed, "config.json"))
@@ -92,7 +92,7 @@ func TestKilled(t *testing.T) {
 		select {
 		case err := <-done:
 			require.NoError(t, err)
-			require.NoError(t, os.RemoveAll(killed)) // it came to its end: another one
+			require.NoError(t, os.RemoveAll(killed)) // the run has ended: start another one
 		case <-time.After(time.Duration(r.Float64() * float64(took) / 2)): // so that most runs are killed more than once
 			require.NoError(t, cmd.Process.Kill())
 			var exit *exec.ExitError

@@ -72,7 +72,7 @@ func (r *run) className(c Class) string {
 // classScores returns the scores of a class and draws its plots.
 func (r *run) classScores(table *metric.Table, i int, c Class) (report.ClassScores, error) {
 	class := uint8(i + 1)
-	scores := report.ClassScores{Name: r.className(c), Nested: c.OutOfFold, Same: c.Flattered}
+	scores := report.ClassScores{Name: r.className(c), Nested: c.OutOfFold, Same: c.InSample}
 	names := map[string]string{
 		PerFold.String(): "mean of each fold's best threshold", Pooled.String(): "one threshold, pooled", Triplet.String(): "triplet, pooled",
 	}

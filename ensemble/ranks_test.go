@@ -15,10 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dieVariable is the time after which rank 1 of a child's job kills itself.
+// dieVariable is the environment variable with the time after which rank 1 kills itself.
 const dieVariable = "HCUNET_TEST_DIE"
 
-// runTogether is ensemble.Run, as one of several processes where a launcher says so.
+// runTogether calls ensemble.Run, as one of several processes if a launcher started it.
 func runTogether(c childRun) error {
 	cfg, several, err := dist.FromEnviron(os.Getenv)
 	if err != nil {
@@ -46,8 +46,8 @@ func runTogether(c childRun) error {
 	return err
 }
 
-// Two processes train every fold together. One is killed and the other stops by
-// itself. The job, continued, gives the bytes of a job without interruptions.
+// Two processes train every fold together. If one is killed, the other one ends by itself.
+// After the job was continued, it gives the same bytes as a job without interruption.
 func TestRanksKilled(t *testing.T) {
 	golden.Processes(t, dist.Available())
 	c := small(ensemble.Default, blobs(t, 10, 2))
@@ -59,7 +59,7 @@ func TestRanksKilled(t *testing.T) {
 		t.Setenv(childVariable, string(text))
 		return dist.Launch(t.Context(), 2, []string{os.Args[0]}, &dist.LaunchOptions{Grace: 30 * time.Second})
 	}
-	t.Setenv("HCUNET_TIMEOUT", "1h") // it is the death that ends the other, not the timeout
+	t.Setenv("HCUNET_TIMEOUT", "1h") // so that the other process ends because of the death, not of a timeout
 	whole, killed := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "killed")
 	start := time.Now()
 	require.NoError(t, launch(ensemble.Options{Out: whole, Fold: -1, SaveEvery: time.Nanosecond}))
@@ -71,7 +71,7 @@ func TestRanksKilled(t *testing.T) {
 		_, err := os.Stat(filepath.Join(killed, "config.json"))
 		err = launch(ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond, Resume: err == nil})
 		if err == nil {
-			break // what was left took less time
+			break // the rest of the run took less time
 		}
 		deaths++
 		require.ErrorContains(t, err, "rank 1 of 2 ended with signal: killed")

@@ -14,8 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The challenge's second stage has 3,205 films. Here each one has a mask; there, one in
-// five or so. An operation is the whole way from probabilities to submission.csv.
+// BenchmarkSubmission measures the time from the probabilities of 3,205 films to
+// submission.csv. The second stage of the challenge has as many films; there about one in
+// five has a mask, here each one.
 func BenchmarkSubmission(b *testing.B) {
 	const films, size = 3205, 256
 	m := &predict.Model{Task: data.Binary("pneumothorax")}
@@ -45,8 +46,7 @@ func BenchmarkSubmission(b *testing.B) {
 	}
 }
 
-// blob returns the probabilities of both classes: of pneumothorax, a spot with a rough
-// edge.
+// blob returns the probabilities of both classes. Pneumothorax is a spot with a rough edge.
 func blob(r *rand.Rand, size int) []float32 {
 	prob := make([]float32, 2*size*size)
 	cx, cy := 60+r.Float64()*130, 60+r.Float64()*130

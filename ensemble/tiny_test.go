@@ -19,8 +19,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// tiny is an encoder of a user's own, small enough to train in seconds: five
-// convolutions that each halve the size.
+// tiny is a user-defined encoder, small enough to train in seconds: five convolutions, each
+// of which halves the size.
 type tiny struct{ nn.Sequential }
 
 var tinyWidths = []int64{8, 8, 12, 12, 16}
@@ -70,7 +70,7 @@ func (e tiny) Features(mode nn.Mode, x torch.Tensor) (maps []torch.Tensor) {
 	return maps
 }
 
-// greedy is tiny, but has no memory for more than two images.
+// greedy is a tiny that runs out of memory with more than two images.
 type greedy struct{ tiny }
 
 func (e greedy) Kind() encoder.Kind {
@@ -88,9 +88,9 @@ func (e greedy) Features(mode nn.Mode, x torch.Tensor) []torch.Tensor {
 
 const side = 32
 
-// blobs writes n training films with one bright blob each, which is the mask, and
-// two test films, in the notebook's layout. With several classes the blobs are of
-// class 1 and 2 in turn, and masks hold numbers of classes.
+// blobs writes n training films with one bright rectangle each, masks of the rectangles, and
+// two test films, in the notebook's layout. With three classes the rectangles have class 1
+// and 2 in turn, and the masks contain the numbers of the classes.
 func blobs(t testing.TB, n, classes int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -131,7 +131,7 @@ func blobs(t testing.TB, n, classes int) string {
 	return dir
 }
 
-// small describes a run of seconds.
+// small returns the description of a run that takes seconds.
 func small(recipe ensemble.Recipe, dataDir string) ensemble.Config {
 	c := recipe(side, 4, 1)
 	c.Data = dataDir
@@ -149,7 +149,8 @@ func run(t testing.TB, c ensemble.Config, opt ensemble.Options) *ensemble.Result
 	return result
 }
 
-// files returns what a run must give again to the byte, by name.
+// files returns the content, by name, of the files that must be the same in every run with
+// the same description.
 func files(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}

@@ -12,14 +12,14 @@ import (
 
 var byDice = train.Criterion{Value: dice}
 
-// row is an epoch with a validation loss and a Dice.
+// row returns an epoch with a validation loss and a Dice.
 func row(epoch int, validLoss, d float64) metric.Epoch {
 	return metric.Epoch{Epoch: epoch, Values: metric.Values{{Name: metric.ValidLoss, Value: validLoss}, {Name: dice, Value: d}}}
 }
 
-// The scripted losses and Dices that fastai 1.0.54's SaveModelCallback was shown,
-// and the epochs at which it saved: golden/b10_misc/misc.json, "save_model.*",
-// made by golden/scripts/b10.py.
+// TestBest gives KeepBest the same losses and Dices as golden/scripts/b10.py gave fastai
+// 1.0.54's SaveModelCallback, and compares the epochs at which it saved:
+// golden/b10_misc/misc.json, "save_model.*".
 func TestBest(t *testing.T) {
 	losses := []float64{0.9, 0.8, 0.85, 0.8, 0.7, math.NaN(), 0.75, 0.69}
 	dices := []float64{0.1, 0.3, 0.2, 0.3, 0.5, 0.4, 0.6, 0.6}
@@ -38,7 +38,7 @@ func TestBest(t *testing.T) {
 		require.Error(t, best.Restore())
 		last := 0
 		for e := range losses {
-			// The bias holds the epoch's number.
+			// The bias is set to the number of the epoch.
 			nn.CopyInto(bias, nn.Full(nn.CPU, nn.Double, float64(e), 2))
 			require.NoError(t, best.Observe(row(e, losses[e], dices[e])))
 			got, ok := best.Epoch()
@@ -55,7 +55,7 @@ func TestBest(t *testing.T) {
 	}
 }
 
-// Without validation there is nothing to choose by.
+// Without a validation there is no best epoch, and Restore is an error.
 func TestBestWithoutValidation(t *testing.T) {
 	best := train.KeepBest(newTiny(t, nn.Double), byDice, 2)
 	require.NoError(t, best.Observe(metric.Epoch{}))

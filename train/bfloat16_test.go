@@ -19,8 +19,8 @@ func precise(p train.Precision) train.Config {
 	return c
 }
 
-// In bfloat16, eight bits of precision, training of the Tiny model takes the same
-// way as in float32.
+// In bfloat16, which has eight bits of precision, training of the Tiny model gives about
+// the same losses as in float32.
 func TestBFloat16Training(t *testing.T) {
 	source := formulaBatches("b3.train", 4, 2, 8, 0.3)
 	fit := func(p train.Precision) (losses []float64) {
@@ -35,14 +35,14 @@ func TestBFloat16Training(t *testing.T) {
 	single, half := fit(train.Full), fit(train.BFloat16)
 	require.Less(t, half[5], half[0]-0.05, "it learns")
 	for i := range single {
-		require.InDelta(t, single[i], half[i], 0.01, "epoch %d", i) // some percent of what is learnt
+		require.InDelta(t, single[i], half[i], 0.01, "epoch %d", i) // small against the fall of the loss
 	}
 	require.NotEqual(t, single, half, "bfloat16 is in use")
 }
 
-// The notebook's network, folded head and all, works in bfloat16: its probabilities
-// are those of float32 to bfloat16's precision through some fifty layers, and its
-// parameters get gradients.
+// The notebook's network with its folded head works in bfloat16: its probabilities are
+// those of float32 up to the rounding of bfloat16 in some fifty layers, and all parameters
+// get gradients in float32.
 func TestBFloat16FullModel(t *testing.T) {
 	if !golden.Long() {
 		t.Skip("trains the full network, slowly where the CPU has no bfloat16; make test-long")

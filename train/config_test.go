@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A configuration and its phases come back from JSON equal, with words for closed
-// choices.
+// A configuration is equal after it was written to JSON and read back. Its constants are
+// words in JSON.
 func TestConfigJSON(t *testing.T) {
 	other := train.Config{
 		Loss:         loss.Config{{Weight: 0.5, Parameters: loss.DefaultDice()}},
@@ -52,9 +52,9 @@ func TestPhaseJSON(t *testing.T) {
 	require.Error(t, json.Unmarshal(text, &p), "one of a user's own cannot come back")
 }
 
-// The ends and the middle of the schedules that fall. Cosine as
-// torch.optim.lr_scheduler.CosineAnnealingLR(T_max=8), Poly as PolynomialLR's
-// (1 - i/n)^power with 0.9.
+// TestFallingSchedules checks the ends and the middle of the schedules. Cosine is
+// torch.optim.lr_scheduler.CosineAnnealingLR(T_max=8), Poly is (1 - i/n)^0.9 as in
+// PolynomialLR.
 func TestFallingSchedules(t *testing.T) {
 	for _, c := range []struct {
 		s    train.Schedule

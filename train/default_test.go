@@ -16,9 +16,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// plain is a model without batch norm. The laws of accumulation hold only without:
-// a batch norm in training looks at the images of one batch together, so that two
-// small batches are another function than one large batch.
+// plain is a model without batch norm. Only then two small batches have the gradient of
+// one large batch, because a batch norm normalizes by the statistics of its batch.
 type plain struct{ layers nn.Sequential }
 
 func newPlain(t testing.TB) *plain {
@@ -35,7 +34,7 @@ func (m *plain) Walk(w nn.Walker)                                  { w.Child("la
 func (m *plain) String() string                                    { return "plain" }
 func (m *plain) LayerGroups() [][]nn.Named                         { return [][]nn.Named{nn.Parameters(m)} }
 
-// joined returns b with every n batches, and those that remain, made into one.
+// joined returns b with every n batches merged into one; the last one may have fewer.
 func joined(b batches, n int) batches {
 	var out batches
 	for i, x := range b {
@@ -53,9 +52,8 @@ func joined(b batches, n int) batches {
 	return out
 }
 
-// gradients trains at a rate too low to move anything and returns the gradients,
-// parameter by parameter, with which each step was taken, and the norms that were
-// seen before clipping.
+// gradients trains at a rate that is too low to change any parameter. It returns the
+// gradients of each step, parameter by parameter, and the norms before clipping.
 func gradients(t *testing.T, accumulate int, clip float64, source feed.Source) (steps [][][]float64, norms []float64) {
 	t.Helper()
 	model := newPlain(t)
@@ -84,21 +82,21 @@ func gradients(t *testing.T, accumulate int, clip float64, source feed.Source) (
 	return steps, norms
 }
 
-// n micro-batches of b images give the gradient of one batch of n*b; a remainder
-// at an epoch's end is averaged over what it holds, a smaller last micro-batch
-// counts for as much as it has; and clipping sees the averaged gradient.
+// n micro-batches of b images give the gradient of one batch of n*b images. The remaining
+// micro-batches at the end of an epoch make a smaller step of their own, a smaller last
+// micro-batch counts by its number of images, and the averaged gradient is clipped.
 func TestAccumulationIsALargeBatch(t *testing.T) {
-	// The products of up to 768 pixels are added in another order, which rounds at 28
-	// times 1.1e-16 of their magnitudes; these may cancel to a tenth.
+	// The products of up to 768 pixels are added in another order: about sqrt(768) = 28
+	// roundings of 1.1e-16 of their magnitudes, whose sum may be a tenth of them.
 	const sums = 1e-13
 	for _, c := range []struct{ batches, size, last, accumulate int }{
 		{batches: 4, size: 2, last: 2, accumulate: 2},
 		{batches: 6, size: 1, last: 1, accumulate: 3},
-		{batches: 5, size: 2, last: 2, accumulate: 2}, // remainder of one
-		{batches: 7, size: 3, last: 3, accumulate: 4}, // remainder of three
-		{batches: 4, size: 3, last: 1, accumulate: 2}, // a last micro-batch of 1 beside one of 3
-		{batches: 5, size: 3, last: 2, accumulate: 3}, // both
-		{batches: 2, size: 2, last: 2, accumulate: 9}, // nothing but remainder
+		{batches: 5, size: 2, last: 2, accumulate: 2}, // one micro-batch remains
+		{batches: 7, size: 3, last: 3, accumulate: 4}, // three micro-batches remain
+		{batches: 4, size: 3, last: 1, accumulate: 2}, // the last micro-batch has 1 image, the others 3
+		{batches: 5, size: 3, last: 2, accumulate: 3}, // two micro-batches remain, the last one is smaller
+		{batches: 2, size: 2, last: 2, accumulate: 9}, // the epoch is shorter than a step
 	} {
 		source := formulaBatches("laws", c.batches, c.size, 8, 0.3)
 		source[c.batches-1].N, source[c.batches-1].Indices = c.last, nil
@@ -120,7 +118,7 @@ func TestAccumulationIsALargeBatch(t *testing.T) {
 						}
 					}
 					if clip == 0.05 {
-						// clip/(norm+1e-6) of the norm, for norms around 1.
+						// The norm is multiplied by clip/(norm+1e-6); norms are around 1.
 						require.InEpsilon(t, clip, math.Sqrt(squares), 1e-5, "all of these are larger")
 					}
 				}
@@ -132,8 +130,8 @@ func TestAccumulationIsALargeBatch(t *testing.T) {
 	}
 }
 
-// The same law for a whole trajectory: in a search for a rate one iteration is one
-// step, however many micro-batches it takes, so that the rates are the same, too.
+// The same holds over many steps. In a search for a learning rate, one iteration is one
+// step, whatever the number of micro-batches, so both searches have the same rates.
 func TestAccumulationTrajectory(t *testing.T) {
 	source := formulaBatches("laws", 6, 2, 8, 0.3)
 	search := func(accumulate int, source feed.Source) (losses []float64) {
@@ -151,8 +149,8 @@ func TestAccumulationTrajectory(t *testing.T) {
 	golden.Close(t, "losses", search(3, source), want, 1e-12)
 }
 
-// No step is taken on nothing: there are as many as there are full or begun groups
-// of micro-batches, with and without validation.
+// Under the default accumulation there is one step for each full or incomplete group of
+// micro-batches, with and without validation; no step is taken without gradients.
 func TestSteps(t *testing.T) {
 	for _, c := range []struct {
 		config             func(n int, clip float64) train.Config
@@ -167,7 +165,7 @@ func TestSteps(t *testing.T) {
 		{mean, 3, 1, true, 6, 0},
 		{mean, 1, 8, true, 2, 2},
 		{notebook, 6, 4, false, 4, 0},
-		{notebook, 6, 4, true, 6, 2}, // the notebook's step on nothing
+		{notebook, 6, 4, true, 6, 2}, // the notebook also makes a step without gradients after each epoch
 	} {
 		steps, ends := 0, 0
 		var valid feed.Source
@@ -187,8 +185,8 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// Under the default recipe validation only looks: the model and the losses are
-// those of a training without.
+// Under the default recipe, validation changes nothing: the model and the training losses
+// are the same without it.
 func TestValidationOnlyLooks(t *testing.T) {
 	source := formulaBatches("laws", 5, 2, 8, 0.3)
 	fit := func(valid feed.Source) (*tiny, []metric.Epoch) {
@@ -208,8 +206,9 @@ func TestValidationOnlyLooks(t *testing.T) {
 	}
 }
 
-// The validation measures the model that its epoch leaves, after the step on what
-// remained: trained further without moving, the model has the same loss again.
+// Validation comes after the last step of the epoch, also one with the remaining
+// micro-batches: a further epoch that does not change the parameters has the same
+// validation loss.
 func TestValidationSeesTheLastStep(t *testing.T) {
 	model := newPlain(t)
 	fit := func(rate float64) float64 {
@@ -221,8 +220,7 @@ func TestValidationSeesTheLastStep(t *testing.T) {
 	require.Equal(t, fit(1e-1), fit(1e-30))
 }
 
-// At a rate near zero no parameter moves by a bit; only the running statistics
-// follow the images.
+// At a rate near zero no parameter changes; only the running statistics do.
 func TestRateNearZero(t *testing.T) {
 	for _, cfg := range []train.Config{mean(2, 1), notebook(2, 1)} {
 		model := newTiny(t, nn.Double)
@@ -241,7 +239,7 @@ func TestRateNearZero(t *testing.T) {
 	}
 }
 
-// One batch, whose masks are drawn at random, is learnt by heart.
+// A network learns one batch with random masks almost perfectly.
 func TestOverfit(t *testing.T) {
 	for _, cfg := range []train.Config{mean(1, 1), notebook(1, 1)} {
 		in := nn.NewInit(nn.CPU, 3)
@@ -256,7 +254,7 @@ func TestOverfit(t *testing.T) {
 	}
 }
 
-// Batches of one channel are spread over the input's channels, and normalized.
+// The single channel of a batch is copied to each channel of the input, and normalized.
 func TestInput(t *testing.T) {
 	grey := *formulaBatches("laws", 1, 2, 8, 0.3)[0]
 	grey.C, grey.Images = 1, grey.Images[:2*64]
@@ -280,10 +278,11 @@ func TestInput(t *testing.T) {
 		return prob
 	}
 	want := predict(&rgb, train.Input{})
-	golden.Close(t, "probabilities", predict(&grey, train.Input{Mean: mean, Std: std}), want, 1e-6) // a float32 division more
+	golden.Close(t, "probabilities", predict(&grey, train.Input{Mean: mean, Std: std}), want, 1e-6) // one float32 division more
 }
 
-// Predict averages an image and its mirror image, in the source's order.
+// With FlipAverage, Predict returns the mean over an image and its mirror image, in the
+// order of the source.
 func TestPredict(t *testing.T) {
 	model := newTiny(t, nn.Double)
 	source := formulaBatches("laws", 3, 2, 8, 0.3)
@@ -312,7 +311,7 @@ func TestPredict(t *testing.T) {
 		for j := range want {
 			want[j] = (float64(straight[i][j]) + float64(flipped[i][j-j%8+7-j%8])) / 2
 		}
-		golden.Close(t, fmt.Sprintf("image %d", i), averaged[i], want, 1e-7) // float32's last bit
+		golden.Close(t, fmt.Sprintf("image %d", i), averaged[i], want, 1e-7) // the last bit of float32
 	}
 	require.NotEqual(t, averaged, straight)
 }

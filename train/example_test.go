@@ -16,7 +16,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// picture is one grey image with a bright shape, and the mask of that shape.
+// picture returns a batch of one grey image with a bright shape, and the mask of the shape.
 func picture() *feed.Batch {
 	rows := []string{
 		"........",
@@ -39,8 +39,8 @@ func picture() *feed.Batch {
 	return b
 }
 
-// edge is about the smallest network that can be trained: one layer sees three by
-// three pixels. It has one layer group, and so one learning rate.
+// edge returns a very small network, with one 3x3 and one 1x1 convolution. It has one layer
+// group, and so one learning rate.
 func edge() nn.Sequential {
 	in := nn.NewInit(nn.CPU, 1)
 	return nn.Sequential{
@@ -49,7 +49,7 @@ func edge() nn.Sequential {
 	}
 }
 
-// A network learns to find what is bright in an image.
+// A network learns to find the bright pixels of an image.
 func Example() {
 	learner, err := train.New(edge(), data.Binary("shape"), train.Default(), &train.Parts{
 		Input: train.Input{Mean: []float64{0.45}, Std: []float64{0.15}},
@@ -57,7 +57,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	source := batches{picture()} // a feed.Source; feed.NewLoader makes one of a data set
+	source := batches{picture()} // a feed.Source; for a data set, use feed.NewLoader
 	phase := train.Phase{Name: "all", Epochs: 60, Rates: []float64{0.05}}
 	if _, err := learner.Fit(context.Background(), source, nil, phase); err != nil {
 		log.Fatal(err)
@@ -87,8 +87,8 @@ func Example() {
 	// ........
 }
 
-// ring is a network of a user's own: a mean over the surroundings of each pixel
-// joins what a convolution makes of it.
+// ring is a user-defined network: it concatenates the output of a convolution with a coarse
+// version of it, which has the maximum of each 2x2 pixels.
 type ring struct{ first, last *nn.Conv2d }
 
 func (m ring) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
@@ -105,7 +105,7 @@ func (m ring) Walk(w nn.Walker) {
 
 func (m ring) String() string { return "ring" }
 
-// sawtooth is a schedule of a user's own: rates fall to a tenth, ten times over.
+// sawtooth is a user-defined schedule: ten times in a row, the rates fall to a tenth.
 type sawtooth struct{}
 
 func (sawtooth) At(i, n int, highest []float64) (rates []float64, momentum float64) {
@@ -116,7 +116,7 @@ func (sawtooth) At(i, n int, highest []float64) (rates []float64, momentum float
 	return rates, 0
 }
 
-// sign is an optimizer of a user's own: each weight moves by the rate, against the
+// sign is a user-defined optimizer: each weight changes by the learning rate, against the
 // sign of its gradient (signSGD, Bernstein et al. 2018).
 type sign struct{ groups [][]nn.Named }
 
@@ -138,11 +138,11 @@ func (s sign) Step(hyper []nn.Hyper) error {
 	})
 }
 
-func (sign) State() (*checkpoint.File, error) { return &checkpoint.File{}, nil } // it remembers nothing
+func (sign) State() (*checkpoint.File, error) { return &checkpoint.File{}, nil } // it has no state
 func (sign) LoadState(*checkpoint.File) error { return nil }
 func (sign) String() string                   { return "sign" }
 
-// missed is a metric of a user's own: how many pixels of the shape are not found.
+// missed is a user-defined metric: the number of pixels of the shape that are not found.
 type missed struct{ n int }
 
 func (m *missed) Reset() { m.n = 0 }
@@ -160,7 +160,7 @@ func (m *missed) Values() metric.Values {
 	return metric.Values{{Name: "missed", Value: float64(m.n)}}
 }
 
-// A network, a loss, an optimizer, a schedule and a metric of a user's own.
+// A learner can use a user-defined network, loss, optimizer, schedule and metric.
 func ExampleLearner() {
 	in := nn.NewInit(nn.CPU, 1)
 	model := ring{nn.NewConv2d(in, 1, 8, 3, &nn.ConvOptions{Padding: 1}), nn.NewConv2d(in, 16, 2, 1, nil)}
@@ -191,8 +191,8 @@ func ExampleLearner() {
 	// missed 10 of 10 pixels, then 0
 }
 
-// pocket is a U-Net in small, of layers of package nn: it halves the image, looks
-// far around with a dilated convolution, doubles it again and joins both ways.
+// pocket is a small U-Net made of layers of package nn: it halves the image, applies a
+// dilated convolution, doubles the size again and concatenates the result with the skip.
 type pocket struct{ down, around, up, last nn.Layer }
 
 func newPocket(in *nn.Init) pocket {
@@ -224,9 +224,9 @@ func (m pocket) Walk(w nn.Walker) {
 
 func (m pocket) String() string { return "pocket" }
 
-// A small network of a user's own trains as the large one does. Its loss is a
-// weighted sum, its optimizer SGD; the best weights are kept, and training ends
-// when they get no better.
+// A small user-defined network is trained in the same way as the large one. Its loss is a
+// weighted sum and its optimizer SGD. The best weights are kept, and training ends when
+// they have not improved for 20 epochs.
 func ExampleModel() {
 	model := newPocket(nn.NewInit(nn.CPU, 1))
 	cfg := train.Default()
@@ -252,7 +252,7 @@ func ExampleModel() {
 	// Dice 1.0
 }
 
-// The learning rate lies where the loss falls fastest.
+// FindRate searches for learning rates at which the loss falls.
 func ExampleLearner_FindRate() {
 	learner, err := train.New(edge(), data.Binary("shape"), train.Default(), nil)
 	if err != nil {

@@ -25,8 +25,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// shrinking is a model that, as a U-Net does, joins an image with what it has
-// made smaller and larger again: of an odd size it cannot be.
+// shrinking is a model that, like a U-Net, concatenates an image with a version that was
+// halved and doubled again. It therefore cannot take images of odd size.
 type shrinking struct{ conv *nn.Conv2d }
 
 func (m shrinking) Forward(mode nn.Mode, x torch.Tensor) torch.Tensor {
@@ -38,8 +38,8 @@ func (m shrinking) Walk(w nn.Walker)          { w.Child("conv", m.conv) }
 func (m shrinking) String() string            { return "shrinking" }
 func (m shrinking) LayerGroups() [][]nn.Named { return [][]nn.Named{nn.Parameters(m)} }
 
-// What libtorch refuses comes back as an error that names the place, in training,
-// in validation and in prediction; the trainer goes on working after it.
+// A bad batch is an error that names the batch, in training, in validation and in
+// prediction, also if libtorch refuses it. The learner can be used afterwards.
 func TestLibtorchErrors(t *testing.T) {
 	good := formulaBatches("fail", 4, 2, 8, 0.3)
 	channels := formulaBatches("fail", 1, 2, 8, 0.3)[0]
@@ -97,7 +97,8 @@ func TestLibtorchErrors(t *testing.T) {
 	}
 }
 
-// A loss that is not a number names its place and leaves the epochs before.
+// If the loss is NaN, the error names batch, step and images, and Fit returns the epochs
+// before.
 func TestLossIsNaN(t *testing.T) {
 	source := formulaBatches("fail", 3, 2, 8, 0.3)
 	tr := learner(t, newTiny(t, nn.Float), mean(1, 0), train.Hook{EpochEnd: func(metric.Epoch) error {
@@ -110,8 +111,8 @@ func TestLossIsNaN(t *testing.T) {
 	require.Len(t, epochs, 1)
 }
 
-// A gradient that is no number behind a loss that is one does not reach the weights,
-// without clipping either.
+// If the loss is finite but the gradient is not, the weights do not change, with and
+// without clipping.
 func TestGradientIsInfinite(t *testing.T) {
 	root := loss.Func{Name: "root of zero", F: func(scores, _ torch.Tensor) torch.Tensor {
 		y := nn.Mean(scores)
@@ -134,7 +135,7 @@ func TestGradientIsInfinite(t *testing.T) {
 	}
 }
 
-// Cancelled, Fit and Predict stop before the next batch.
+// If the context is cancelled, Fit and Predict stop before the next batch.
 func TestCancel(t *testing.T) {
 	source := formulaBatches("fail", 3, 2, 8, 0.3)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -158,7 +159,7 @@ func TestCancel(t *testing.T) {
 	require.ErrorIs(t, tr.Predict(context.Background(), source, train.NoFlip, func(*train.Prediction) error { return enough }), enough)
 }
 
-// What cannot be is found when a learner is made.
+// New refuses configurations, tasks and parts that are impossible.
 func TestNewRefuses(t *testing.T) {
 	for want, change := range map[string]func(*train.Config, *data.Task, *train.Parts){
 		"accumulation of -1":     func(c *train.Config, _ *data.Task, _ *train.Parts) { c.MicroBatches = -1 },
@@ -193,8 +194,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// A U-Net says which images it takes: of how many channels when a learner is made, of
-// what size before the first step.
+// For a U-Net, New refuses a task with another number of channels, and Fit refuses images
+// of a wrong size before the first step.
 func TestNetRefuses(t *testing.T) {
 	in := nn.NewInit(nn.CPU, 1)
 	net := unet.New(in, resnet.New18(in, 3), 2, unet.Config{})
@@ -211,7 +212,7 @@ func TestNetRefuses(t *testing.T) {
 	require.Equal(t, before, state(t, net))
 }
 
-// And what cannot be trained when it is asked for.
+// Fit refuses impossible phases and sources.
 func TestFitRefuses(t *testing.T) {
 	tr := learner(t, newTiny(t, nn.Float), train.Default())
 	good := formulaBatches("fail", 1, 2, 8, 0.3)
@@ -234,14 +235,14 @@ func TestFitRefuses(t *testing.T) {
 	}
 }
 
-// broken is a schedule that has lost its numbers.
+// broken is a schedule whose rates are NaN.
 type broken struct{}
 
 func (broken) At(_, _ int, highest []float64) ([]float64, float64) {
 	return train.SameRates(math.NaN(), len(highest)), 0.9
 }
 
-// After training, prediction and errors no handle is left that Go does not hold.
+// Training, prediction and errors leave no tensors behind.
 func TestHandles(t *testing.T) {
 	model := newTiny(t, nn.Float)
 	tr := learner(t, model, mean(2, 1))
@@ -262,12 +263,13 @@ func TestHandles(t *testing.T) {
 	for range 5 {
 		round()
 	}
-	require.LessOrEqual(t, settledHandles(), before+1, "one may be of the last call itself")
+	require.LessOrEqual(t, settledHandles(), before+1, "one may belong to the last call of settledHandles")
 }
 
-// settledHandles returns the handles that live, once they get no fewer. One is counted
-// until Go's collector has found it and a later call has buried it, which takes many
-// rounds on a busy machine.
+// settledHandles returns the number of tensor handles in use. A dropped handle is counted
+// until Go's garbage collector has found it and a later call of libtorch has freed it, so
+// settledHandles waits until the number no longer falls; this can take many rounds on a
+// busy machine.
 func settledHandles() int64 {
 	least, since := shim.LiveHandles(), 0
 	for range 100 {
@@ -285,8 +287,8 @@ func settledHandles() int64 {
 	return least
 }
 
-// Fit frees the optimizer's averages and the gradients when it returns, without
-// the help of Go's collector.
+// Fit frees the optimizer's averages and the gradients when it returns, without waiting for
+// Go's garbage collector.
 func TestFitFreesAtOnce(t *testing.T) {
 	in := nn.NewInit(nn.CPU, 1)
 	wide := func(from, to, kernel int64) nn.Layer {
@@ -308,11 +310,11 @@ func TestFitFreesAtOnce(t *testing.T) {
 	fit(8)
 	grown := residentMiB(t) - before
 	t.Logf("grown by %.1f MiB", grown)
-	require.Less(t, grown, 60.0, "eight times the averages are 144 MiB")
+	require.Less(t, grown, 60.0, "without this, the averages of eight calls are 144 MiB")
 }
 
-// Memory stays flat through 500 steps: a step that leaked one of its maps would add
-// 64 KiB, and 31 MiB in all, and one handle a step would be 500.
+// Memory does not grow over 500 steps. If each step leaked one feature map of 64 KiB, it
+// would grow by 31 MiB; if each step leaked one handle, there would be 500 more.
 func TestMemoryIsFlat(t *testing.T) {
 	tr := learner(t, newTiny(t, nn.Float), mean(1, 1))
 	source := formulaBatches("fail", 20, 1, 64, 0.3)
@@ -326,19 +328,19 @@ func TestMemoryIsFlat(t *testing.T) {
 	grown := residentMiB(t) - before
 	t.Logf("%.1f MiB grown by %.1f, %d handles by %d", before, grown, handles, settledHandles()-handles)
 	require.Less(t, grown, 8.0)
-	require.LessOrEqual(t, settledHandles(), handles+1, "one may be of the last call itself")
+	require.LessOrEqual(t, settledHandles(), handles+1, "one may belong to the last call of settledHandles")
 }
 
-// A divergence in the very last step is an error, not weights of infinity.
+// If the last step makes the weights infinite, Fit returns an error.
 func TestLastStepDiverges(t *testing.T) {
 	for name, cfg := range map[string]train.Config{"mean": mean(1, 0), "notebook": notebook(2, 0)} {
 		_, err := learner(t, newTiny(t, nn.Float), cfg).Fit(context.Background(), formulaBatches("fail", 1, 2, 8, 0.3), nil,
-			train.Phase{Name: "all", Epochs: 1, Rates: train.SameRates(1e37, 3), Schedule: train.Constant{}}) // ten times that is the first step of Adam, near float32's limit
+			train.Phase{Name: "all", Epochs: 1, Rates: train.SameRates(1e37, 3), Schedule: train.Constant{}}) // Adam's first step computes with rate/(1-0.9) = 1e38, near the limit of float32
 		require.ErrorContains(t, err, "train: all, epoch 0, its end: the norm of the weights is ", name)
 	}
 }
 
-// residentMiB returns the resident memory of the process.
+// residentMiB returns the resident memory of the process in MiB.
 func residentMiB(t *testing.T) float64 {
 	t.Helper()
 	statm, err := os.ReadFile("/proc/self/statm")

@@ -14,16 +14,16 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// fullModel is one run of golden/scripts/b3c.py.
+// fullModel has the results of one run of golden/scripts/b3c.py.
 type fullModel struct {
 	Events       []fastaiEvent
 	RunningNorms map[string]float64 `json:"running_norms"`
 }
 
-// TestKernelFullModel trains the notebook's network of 43 million parameters as
-// golden/scripts/b3c.py does, through sixteen batches. It takes minutes; that the
-// loop is exact is what TestKernelTrajectories shows, and that the network is,
-// package unet's tests.
+// TestKernelFullModel trains the notebook's network of 43 million parameters for sixteen
+// batches, as golden/scripts/b3c.py does, and compares losses, parameters and scores. It
+// takes minutes. TestKernelTrajectories compares the training loop alone, the tests of
+// package unet the network alone.
 func TestKernelFullModel(t *testing.T) {
 	if !golden.Long() {
 		t.Skip("trains the full network for minutes; make test-long")
@@ -37,15 +37,16 @@ func TestKernelFullModel(t *testing.T) {
 		name      string
 		dtype     nn.DType
 		epsilon   nn.Epsilon
-		run       string // whose numbers are wanted
+		run       string // the run of b3c.py to compare with
 		tolerance func(i int) float64
 		params    float64
 	}{
-		// Only the order of sums differs. Measured: 4e-15 for events, 9e-14 for
-		// parameters and statistics.
+		// Only the order of sums differs. Errors of 4e-15 for events and 9e-14 for
+		// parameters and statistics were seen.
 		{"f64", nn.Double, nn.EpsilonAfter, "f64", within(1e-13), 1e-12},
 		{"f64_adam11", nn.Double, nn.EpsilonBefore, "f64_adam11", within(1e-13), 1e-12},
-		// float32 may be as far from float64 as twice PyTorch's own run has been so far.
+		// The error of float32 may be twice the largest error of PyTorch's own float32
+		// run up to this event.
 		{"f32", nn.Float, nn.EpsilonAfter, "f64", func(i int) float64 { return 2 * drift[i] }, 2e-3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -128,8 +129,8 @@ func TestKernelFullModel(t *testing.T) {
 	}
 }
 
-// torchDrift returns, for each event, the largest error of single precision so
-// far, at least 1e-6.
+// torchDrift returns, for each event, the largest relative error of single up to this event,
+// at least 1e-6.
 func torchDrift(single, double []event) []float64 {
 	drift := make([]float64, len(double))
 	worst := 1e-6

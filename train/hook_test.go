@@ -21,7 +21,7 @@ var twoPhases = []train.Phase{
 	{Name: "b", Epochs: 2, Rates: train.SameRates(1e-3, 3), Schedule: train.Constant{}},
 }
 
-// diary writes down the moments of a run.
+// diary returns a hook that appends a line to moments for each of its calls.
 func diary(moments *[]string) train.Hook {
 	note := func(text string) error { *moments = append(*moments, text); return nil }
 	return train.Hook{
@@ -59,8 +59,8 @@ func TestMoments(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-// Each hook hears of the moment at which one of them stops the run or fails it; a
-// stop is no error, and what belongs to the batch is done.
+// If one hook stops the run or fails, the other hooks are still called for the same moment.
+// A stop is not an error: the run ends in the next pause, after the batch is complete.
 func TestStopAndFail(t *testing.T) {
 	broken := errors.New("the disk is full")
 	source := formulaBatches("laws", 3, 1, 8, 0.3)
@@ -99,7 +99,7 @@ func at(now bool, err error) error {
 	return nil
 }
 
-// EndPhase goes on with the next one, whose epochs have new numbers.
+// After EndPhase the run continues with the next phase, whose epochs count on.
 func TestEndPhaseGoesOn(t *testing.T) {
 	var got []string
 	l := learner(t, newTiny(t, nn.Float), mean(1, 0), diary(&got), train.Hook{BatchEnd: func(b train.BatchInfo) error {
@@ -112,8 +112,8 @@ func TestEndPhaseGoesOn(t *testing.T) {
 	require.Contains(t, got, "end a")
 }
 
-// The second phase does not replay the first: the source is asked for epochs that
-// are counted over the whole run, also by another Fit.
+// Epochs are counted over all phases and all calls of Fit, so that the source does not
+// repeat the order of earlier epochs.
 func TestEpochsOfTheRun(t *testing.T) {
 	var asked []int
 	source := asking{formulaBatches("laws", 1, 1, 8, 0.3), &asked}
@@ -126,8 +126,8 @@ func TestEpochsOfTheRun(t *testing.T) {
 	require.Equal(t, 3, rows[0].Epoch)
 }
 
-// Average follows the weights as its formula says, and its validation is of the
-// average, which leaves the training alone.
+// The average of the weights follows its formula, validation uses the average, and training
+// is the same as without an average.
 func TestAverage(t *testing.T) {
 	model := newTiny(t, nn.Double)
 	bias := nn.Parameters(model)[8].Tensor // c.0.bias
@@ -151,7 +151,7 @@ func TestAverage(t *testing.T) {
 			}
 			return nil
 		},
-		EvalEnd: func() error { // before average's own, which gives the weights back
+		EvalEnd: func() error { // called before average's EvalEnd, which restores the weights
 			golden.Close(t, "average", values(), want, 1e-14) // a few roundings each step
 			seen++
 			return nil
@@ -175,12 +175,12 @@ func TestAverage(t *testing.T) {
 	}
 }
 
-// Two epochs without a better one are one too many for a patience of 1; what is
-// no number, or better by less than MinDelta, is not better.
+// With a patience of 1, the second epoch in a row without improvement ends the phase. NaN,
+// and an improvement by less than MinDelta, are no improvement.
 func TestEarlyStop(t *testing.T) {
 	for _, c := range []struct {
 		losses []float64
-		ends   int // at this epoch; -1 for never
+		ends   int // epoch that ends the phase; -1 for none
 	}{
 		{[]float64{1, 0.9, 0.95, 0.92, 0.1}, 3},
 		{[]float64{1, 1.1, 0.9, 0.95, 0.7, 0.8}, -1},
@@ -188,7 +188,7 @@ func TestEarlyStop(t *testing.T) {
 		{[]float64{math.NaN(), math.NaN()}, 1},
 	} {
 		hook := (&train.EarlyStop{By: train.ByLoss, Patience: 1, MinDelta: 0.01}).Hook()
-		for range 2 { // each phase begins anew
+		for range 2 { // each phase starts counting again
 			require.NoError(t, hook.PhaseStart(train.Phase{}))
 			ends := -1
 			for e, v := range c.losses {
@@ -203,7 +203,8 @@ func TestEarlyStop(t *testing.T) {
 	}
 }
 
-// The mean of the two best of four epochs, and the statistics measured anew.
+// RestoreMean sets the weights to the mean of the two best of four epochs, and Settle
+// computes the running statistics for them.
 func TestMeanOfTheBest(t *testing.T) {
 	model := newTiny(t, nn.Double)
 	bias := nn.Parameters(model)[8].Tensor
@@ -218,10 +219,10 @@ func TestMeanOfTheBest(t *testing.T) {
 	require.NoError(t, best.RestoreMean())
 	v, err := nn.Slice[float64](bias)
 	require.NoError(t, err)
-	require.Equal(t, []float64{2, 2}, v) // of 1 and 3
+	require.Equal(t, []float64{2, 2}, v) // the mean of epochs 1 and 3
 
-	// Statistics are a mean over batches, whatever there was before: a batch seen
-	// twice says what it says once.
+	// The statistics are the mean over the batches and do not depend on earlier values: the
+	// same batch twice gives the same statistics.
 	batch := formulaBatches("laws", 1, 2, 8, 0.3)
 	l := learner(t, model, train.Default())
 	require.NoError(t, l.Settle(context.Background(), batch))
@@ -237,8 +238,9 @@ func TestMeanOfTheBest(t *testing.T) {
 	golden.Close(t, "statistics of a batch seen twice", b, a, 1e-14)
 }
 
-// A learner predicts from any number of goroutines, each to the same bits; while it
-// trains it refuses, and the other way round.
+// Any number of goroutines may predict with a learner at the same time, with exactly the
+// same results. During Fit, Predict and other calls return ErrBusy, and during Predict,
+// Fit does.
 func TestBusy(t *testing.T) {
 	source := formulaBatches("laws", 3, 2, 8, 0.3)
 	model := newTiny(t, nn.Float)
@@ -291,8 +293,8 @@ func TestBusy(t *testing.T) {
 	}))
 }
 
-// Three classes, each with a sigmoid or all with a softmax: as many scores as the
-// task says, or an error that says so.
+// With three classes, a network must return three scores for softmax and two for sigmoids;
+// another number is an error.
 func TestOutputs(t *testing.T) {
 	task := data.Task{Classes: []string{"background", "left", "right"}, Channels: 3}
 	for output, scores := range map[data.Output]int64{data.Softmax: 3, data.Sigmoid: 2} {

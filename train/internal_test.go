@@ -9,8 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The numbers of torch.cuda.amp.GradScaler() of PyTorch 1.13: 65536 at first, half
-// after each overflow, twice after 2000 steps without one in a row.
+// The scale follows the rules of torch.cuda.amp.GradScaler() of PyTorch 1.13: it is 65536 at
+// first, is halved after each overflow, and is doubled after 2000 steps in a row without
+// one.
 func TestScaler(t *testing.T) {
 	s := newScaler(Float16)
 	require.Equal(t, 65536.0, s.scale())
@@ -30,7 +31,7 @@ func TestScaler(t *testing.T) {
 	for range 1999 {
 		s.update(true)
 	}
-	require.Equal(t, 16384.0, s.scale(), "an overflow begins the count anew")
+	require.Equal(t, 16384.0, s.scale(), "an overflow resets the count")
 	require.Equal(t, 3, s.Skipped)
 
 	for _, p := range []Precision{Full, BFloat16} {
@@ -40,7 +41,8 @@ func TestScaler(t *testing.T) {
 	}
 }
 
-// scaled is a stepper with two parameters, whose gradients are given, and a scaler.
+// scaledStepper returns a stepper with a scaler and two parameters whose gradients are
+// filled with gradient, the parameters, and the number of steps taken.
 func scaledStepper(t *testing.T, gradient float64, clip float64) (*stepper, []nn.Named, *int) {
 	t.Helper()
 	var params []nn.Named
@@ -55,9 +57,8 @@ func scaledStepper(t *testing.T, gradient float64, clip float64) (*stepper, []nn
 	return &stepper{params: params, clip: clip, scaler: &scaler, step: func(float64) error { steps++; return nil }}, params, &steps
 }
 
-// A step on gradients with an infinity in them is left out: the parameters stay,
-// the gradients are gone, the scale is halved. With the other way of accumulation,
-// which clips before, as well.
+// With both kinds of accumulation, a step whose gradients are not finite is skipped: the
+// parameters do not change, the gradients are set to zero, and the scale is halved.
 func TestInfiniteGradientsAreSkipped(t *testing.T) {
 	for _, bad := range []float64{math.Inf(1), math.Inf(-1), math.NaN()} {
 		for _, acc := range []accumulator{meanAccumulator{1}, notebookAccumulator{2}} {
@@ -79,8 +80,8 @@ func TestInfiniteGradientsAreSkipped(t *testing.T) {
 	}
 }
 
-// What a step uses is the gradient without the scale, clipped like one: four
-// numbers of 3 have the norm 6.
+// Before a step the scale is divided out of the gradient, and then the gradient is clipped.
+// Four numbers of 3 have the norm 6.
 func TestScaleIsTakenOut(t *testing.T) {
 	for _, c := range []struct{ clip, want float64 }{{0, 6}, {100, 6}, {1, 1}} {
 		for _, acc := range []accumulator{meanAccumulator{1}, notebookAccumulator{2}} {
@@ -104,8 +105,7 @@ func TestScaleIsTakenOut(t *testing.T) {
 	}
 }
 
-// In other precisions a gradient that is not finite never becomes a step where a
-// norm shows it.
+// Without a scale, a gradient whose norm is not finite is an error, and no step is taken.
 func TestBadGradientStops(t *testing.T) {
 	for _, acc := range []accumulator{meanAccumulator{1}, notebookAccumulator{2}} {
 		s, _, steps := scaledStepper(t, math.Inf(1), 1)
@@ -118,7 +118,7 @@ func TestBadGradientStops(t *testing.T) {
 	}
 }
 
-// Libtorch says in words that memory is out; we add what to do.
+// If libtorch's error is about memory, the error says what to do.
 func TestOutOfMemory(t *testing.T) {
 	cuda := &nn.Error{Op: "conv2d", Msg: "CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 15.78 GiB total capacity)"}
 	err := outOfMemory(cuda, &feed.Batch{N: 16, H: 512, W: 256})

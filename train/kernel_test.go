@@ -23,11 +23,11 @@ var update = flag.Bool("update", false, "rewrite testdata from ../shared/golden"
 // An event is one line of a training run's protocol.
 type event struct {
 	Kind     string    // "loss", "clip" or "step", or "valid" after an epoch's last step
-	Value    float64   // the loss; the norm before clipping; the divisor of the gradient
-	Norm     float64   // of the divided gradient of a step, if it is known
-	Rates    []float64 // in force, for a loss or a step
+	Value    float64   // for "loss" and "valid" the loss, for "clip" the norm before clipping, for "step" the divisor of the gradient
+	Norm     float64   // norm of the divided gradient of a step; 0 if it is not known
+	Rates    []float64 // learning rates of a loss or a step
 	Momentum float64
-	EpochEnd bool // of a step: after the validation
+	EpochEnd bool // whether a step comes after the last batch of an epoch
 }
 
 // fastaiEvent is an event as golden/scripts/b3.py and b3c.py write it.
@@ -38,14 +38,14 @@ type fastaiEvent struct {
 	NormBefore float64 `json:"norm_before"`
 	LR         []float64
 	Mom        momentum
-	At         string  // of a step in b3.py: "batch" or "epoch_end"
+	At         string  // the time of a step, only in b3.py: "batch" or "epoch_end"
 	AccBatches float64 `json:"acc_batches"`
-	Acc        float64 // the same in b3c.py
+	Acc        float64 // AccBatches in b3c.py
 	GradNorm   float64 `json:"grad_norm_after_div"`
 	Params     map[string]struct{ Norm, Sum, First, Last float64 }
 }
 
-// momentum is one for all groups: b3.py writes a list of equal ones.
+// momentum is the momentum of all groups. b3.py writes a list of equal numbers.
 type momentum float64
 
 func (m *momentum) UnmarshalJSON(b []byte) error {
@@ -58,11 +58,11 @@ func (m *momentum) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*float64)(m))
 }
 
-// protocol returns what fastai did. Its own loop calls a step at an epoch's end
-// after the validation and before anybody sees the epoch's results.
+// protocol returns the events of a run of fastai. In fastai, the step at the end of an epoch
+// comes after the validation; here the validation is reported after that step.
 func protocol(golden []fastaiEvent) []event {
 	var events []event
-	var begun fastaiEvent // the batch under way
+	var begun fastaiEvent // the current batch
 	var valid *event
 	training := false
 	for _, e := range golden {
@@ -79,7 +79,7 @@ func protocol(golden []fastaiEvent) []event {
 		case "real_step":
 			s := event{Kind: "step", Value: e.AccBatches + e.Acc, Norm: e.GradNorm, Rates: e.LR, Momentum: float64(e.Mom)}
 			s.EpochEnd = e.At == "epoch_end" || e.At == "" && !training
-			if e.LR == nil && training { // b3c.py says it only of the batch
+			if e.LR == nil && training { // b3c.py writes the rates only for the batch
 				s.Rates, s.Momentum = begun.LR, float64(begun.Mom)
 			}
 			events = append(events, s)
@@ -92,12 +92,12 @@ func protocol(golden []fastaiEvent) []event {
 	return events
 }
 
-// follow trains as golden/scripts/b3.py does, two epochs frozen and two full, and
-// returns the protocol. It calls atStep after each step.
+// follow trains as golden/scripts/b3.py does, for two epochs frozen and two epochs full, and
+// returns the events. It calls atStep after each step.
 func follow(t *testing.T, model train.Model, cfg train.Config, rate float64, source, valid feed.Source, atStep func(step int)) []event {
 	t.Helper()
 	var events []event
-	var step []event // under way: the observer hears of a batch after its step
+	var step []event // the step of the current batch, because BatchEnd comes after StepEnd
 	steps := 0
 	hook := train.Hook{
 		StepEnd: func(s train.StepInfo) error {
@@ -138,9 +138,9 @@ func follow(t *testing.T, model train.Model, cfg train.Config, rate float64, sou
 	return events
 }
 
-// compare fails the test unless two protocols are the same, numbers within
-// tolerance(i) of theirs for event i, and returns the worst error seen. Divisors
-// and kinds are exact; rates and momenta are to float64's rounding.
+// compare fails the test unless got and want have the same events. Values and norms of event
+// i may differ by the relative error tolerance(i), rates and momenta by the rounding of
+// float64; kinds and divisors must be equal. It returns the largest error.
 func compare(t *testing.T, got, want []event, tolerance func(i int) float64) float64 {
 	t.Helper()
 	worst := 0.0
@@ -175,14 +175,14 @@ func compare(t *testing.T, got, want []event, tolerance func(i int) float64) flo
 	return worst
 }
 
-// withinFloat64 is what the order of sums may change in float64: sums of up to 128
-// numbers, those of a batch norm, round at 11 times 1.1e-16 where errors are random,
-// and 44 batches add such errors to 8e-15. It is six times that; 1e-15 was seen.
+// withinFloat64 is the tolerance for another order of sums in float64. A batch norm sums up
+// to 128 numbers: about sqrt(128) = 11 roundings of 1.1e-16, which over 44 batches makes
+// 8e-15. The tolerance is six times that; errors of 1e-15 were seen.
 const withinFloat64 = 5e-14
 
 func within(tol float64) func(int) float64 { return func(int) float64 { return tol } }
 
-// kernelVariant is an option set of golden/scripts/b3.py.
+// kernelVariant has the options of a run of golden/scripts/b3.py.
 type kernelVariant struct {
 	batches, accumulate int
 	clip                float64
@@ -204,7 +204,7 @@ var kernelVariants = map[string]kernelVariant{
 	"clip_tiny":             {batches: 11, accumulate: 4, clip: 0.05},
 }
 
-// run follows a variant with the Tiny model.
+// run trains model with the options of a variant and returns the events.
 func (v kernelVariant) run(t *testing.T, model train.Model, atStep func(step int)) []event {
 	t.Helper()
 	cfg := notebook(v.accumulate, v.clip)
@@ -219,17 +219,17 @@ func (v kernelVariant) run(t *testing.T, model train.Model, atStep func(step int
 	events := follow(t, model, cfg, 1e-2, formulaBatches("b3.train", v.batches, 2, 8, 0.3), valid, atStep)
 	kept := events[:0]
 	for _, e := range events {
-		if e.Kind != "valid" { // b3.py did not write it
+		if e.Kind != "valid" { // b3.py does not write these events
 			kept = append(kept, e)
 		}
 	}
 	return kept
 }
 
-// TestKernelTrajectories follows fastai's training loop through every variant of
-// golden/b3_optim, event by event: losses, rates, momenta, norms before clipping
-// and of the divided gradients, divisors; all parameters after each step; at the
-// end the running statistics, too.
+// TestKernelTrajectories compares every variant of golden/b3_optim with fastai's training
+// loop, event by event: losses, rates, momenta, norms before clipping and of the divided
+// gradients, divisors; all parameters after each step; and the running statistics at the
+// end.
 func TestKernelTrajectories(t *testing.T) {
 	var all map[string]struct{ Events []fastaiEvent }
 	golden.JSON(t, "b3_optim/events.json", &all)
@@ -242,12 +242,13 @@ func TestKernelTrajectories(t *testing.T) {
 			} else {
 				v.dtype = nn.Double
 			}
-			// The bias before a batch norm has no gradient but rounding noise, which
-			// Adam scales up towards the learning rate, by 1e8 or until it is reached;
-			// the norm's running mean follows it and hides it from all else. In float64
-			// noise of 1e-17 moves it by 1e8 times the rate of 1e-2 times that, 1e-11,
-			// in each of some twenty steps: 7e-11 was seen. In float32 the noise is
-			// enough for whole steps of the rate, some of which cancel: 1e-2 was seen.
+			// The gradient of a bias before a batch norm is nothing but rounding noise.
+			// Adam divides it by its own size plus an eps of 1e-8, so that it is scaled up
+			// by as much as 1e8. The running mean of the norm follows the bias, so that
+			// nothing else depends on it. In float64, noise of 1e-17 changes the bias by
+			// 1e-17 * 1e8 * rate 1e-2 = 1e-11 in each of some twenty steps; 7e-11 was seen.
+			// In float32, the noise makes steps as large as the rate, some of which cancel;
+			// 1e-2 was seen.
 			noise := 1e-8
 			if v.dtype == nn.Float {
 				noise = 1e-1
@@ -280,9 +281,9 @@ func TestKernelTrajectories(t *testing.T) {
 	}
 }
 
-// TestKernelExtract is TestKernelTrajectories for those who have the repository
-// alone: testdata/kernel11.json is the protocol of that variant as fastai 1.0.54
-// on PyTorch 1.13.1 ran it (golden/scripts/b3.py), written by
+// TestKernelExtract is a part of TestKernelTrajectories that does not need ../shared.
+// testdata/kernel11.json has the events of this variant from fastai 1.0.54 on PyTorch 1.13.1
+// (golden/scripts/b3.py). It is written by
 //
 //	go test ./train -run TestKernelExtract -update
 func TestKernelExtract(t *testing.T) {
@@ -303,8 +304,8 @@ func TestKernelExtract(t *testing.T) {
 	compare(t, v.run(t, newTiny(t, nn.Double), func(int) {}), want, within(withinFloat64))
 }
 
-// Frozen, the kernel recipe decays biases all the same, because fastai does; the
-// default recipe leaves them.
+// In a frozen phase, the kernel recipe applies weight decay to frozen biases, as fastai
+// does; the default recipe does not.
 func TestFrozenBias(t *testing.T) {
 	for name, moves := range map[string]bool{"kernel": true, "default": false} {
 		cfg := mean(2, 0)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// state returns a copy of all parameters and buffers, to be compared to the bit.
+// state returns a copy of all parameters and buffers.
 func state(t testing.TB, m nn.Module) *checkpoint.File {
 	t.Helper()
 	f, err := nn.SaveState(m)
@@ -25,8 +25,8 @@ func state(t testing.TB, m nn.Module) *checkpoint.File {
 	return f
 }
 
-// fastai 1.0.54's lr_find on the Tiny model, with its own optimizer and with the
-// notebook's, whose step does nothing.
+// TestFindRateGolden compares FindRate with fastai 1.0.54's lr_find on the Tiny model, with
+// fastai's own optimizer and with the notebook's, whose step does nothing there.
 func TestFindRateGolden(t *testing.T) {
 	want := golden.Tensors(t, "b10_misc/lr_find.safetensors")
 	for name, cfg := range map[string]train.Config{"default": mean(1, 0), "acc_wrapper": notebook(1, 0)} {
@@ -42,8 +42,9 @@ func TestFindRateGolden(t *testing.T) {
 			}
 			key := "lr_find." + name
 			golden.Close(t, "rates", rates, golden.Float64s(t, want, key+".lrs"), 1e-15)
-			// Only the order of sums differs: of 128 numbers, in each of some hundred
-			// batches, sqrt(12800) roundings of 1.1e-16. 5e-16 and 2e-15 were seen.
+			// Only the order of sums differs: sums of 128 numbers in each of some hundred
+			// batches, about sqrt(12800) roundings of 1.1e-16. Errors of 5e-16 and 2e-15
+			// were seen.
 			a := golden.Close(t, "losses", losses, golden.Float64s(t, want, key+".raw"), 1e-13)
 			b := golden.Close(t, "smoothed", smooth, golden.Float64s(t, want, key+".smooth"), 1e-13)
 			t.Logf("worst errors: losses %.2g, smoothed %.2g", a, b)
@@ -52,7 +53,7 @@ func TestFindRateGolden(t *testing.T) {
 	}
 }
 
-// A few of the same points for those who have the repository alone.
+// TestFindRate compares a few of the same points and does not need ../shared.
 func TestFindRate(t *testing.T) {
 	points, err := learner(t, newTiny(t, nn.Double), mean(1, 0)).
 		FindRate(context.Background(), formulaBatches("b3.train", 11, 2, 8, 0.3), nil)
@@ -71,7 +72,7 @@ func TestFindRate(t *testing.T) {
 	}
 }
 
-// golden/b10_misc/misc.json, "lr_find.slice":
+// The expected rates are from golden/b10_misc/misc.json, "lr_find.slice":
 // lr_find(start_lr=slice(1e-7,1e-5), end_lr=slice(1e-2,10), num_it=30, stop_div=False)
 func TestFindRateGroups(t *testing.T) {
 	start, err := train.EvenRates(1e-7, 1e-5, 3)
@@ -86,8 +87,8 @@ func TestFindRateGroups(t *testing.T) {
 	require.InEpsilon(t, 6.3095734448019325, points[29].Rate, 1e-14)
 }
 
-// The search ends at the first smoothed loss above four times the least one, or
-// that is not a number, and says so by its last point.
+// The search ends at the first smoothed loss that is more than four times the least one so
+// far, or that is NaN. This loss is the last point.
 func TestFindRateStops(t *testing.T) {
 	source := formulaBatches("b3.train", 4, 2, 8, 0.3)
 	exploding := &train.FindOptions{Start: train.SameRates(1e-2, 3), End: train.SameRates(1e6, 3)}
@@ -118,7 +119,7 @@ func TestFindRateStops(t *testing.T) {
 	require.Equal(t, before, state(t, model))
 }
 
-// After an error, too, the model is as it was.
+// FindRate restores the model also after an error.
 func TestFindRateErrors(t *testing.T) {
 	model := newTiny(t, nn.Double)
 	before := state(t, model)
@@ -157,7 +158,7 @@ func TestFindRateErrors(t *testing.T) {
 	require.Equal(t, before, state(t, model))
 }
 
-// lying claims batches and has none.
+// lying is a source that says it has 3 batches and yields none.
 type lying struct{}
 
 func (lying) Len() int        { return 3 }
@@ -167,7 +168,7 @@ func (lying) Epoch(int, int) iter.Seq2[*feed.Batch, error] {
 	return func(func(*feed.Batch, error) bool) {}
 }
 
-// wrongClass is a batch with a class that a network for two does not know.
+// wrongClass returns a batch with a target of class 5.
 func wrongClass() *feed.Batch {
 	b := *formulaBatches("b3.train", 1, 2, 8, 0.3)[0]
 	b.Targets = append([]uint8{}, b.Targets...)
@@ -175,8 +176,8 @@ func wrongClass() *feed.Batch {
 	return &b
 }
 
-// searched returns the points of a made-up search of 100 iterations: a fall of the
-// loss around a centre, a wave over it, and the explosion.
+// searched returns the points of an artificial search of 100 iterations: the loss falls
+// around iteration center, has a wave added to it, and explodes at the end.
 func searched(wave, phase, center float64) []train.RatePoint {
 	points := make([]train.RatePoint, 100)
 	for k := range points {
@@ -187,8 +188,8 @@ func searched(wave, phase, center float64) []train.RatePoint {
 	return points
 }
 
-// What valley of fastai 2.7.19, callback/schedule.py, returns for lrs[10:-5] and
-// losses[10:-5] of the same numbers, as its lr_find calls it.
+// The expected rates are those of fastai 2.7.19, callback/schedule.py, valley, for
+// lrs[10:-5] and losses[10:-5] of the same numbers, with which its lr_find calls it.
 func TestValleyRate(t *testing.T) {
 	for _, c := range []struct{ wave, phase, center, want float64 }{
 		{0, 0, 55, 0.0002754228703338166},
@@ -198,12 +199,12 @@ func TestValleyRate(t *testing.T) {
 	} {
 		got, err := train.ValleyRate(searched(c.wave, c.phase, c.center))
 		require.NoError(t, err)
-		require.InEpsilon(t, c.want, got, 1e-13, "%v", c) // pow of C and of Go
+		require.InEpsilon(t, c.want, got, 1e-13, "%v", c) // the pow of C and of Go may differ in the last bits
 	}
 }
 
-// The steepest point of a logistic fall is its centre, here in the middle of what
-// is looked at; a wave from batch to batch does not move it far.
+// The steepest point of a logistic fall is its centre. A wave from batch to batch does not
+// move the suggestion far from it.
 func TestSteepestRate(t *testing.T) {
 	for _, c := range []struct{ wave, phase, center, within float64 }{
 		{0, 0, 55, 0},
@@ -219,7 +220,8 @@ func TestSteepestRate(t *testing.T) {
 	}
 }
 
-// A number that is none ends what is looked at; too few points are an error.
+// SteepestRate and ValleyRate use only the points before the first NaN; too few points are
+// an error.
 func TestSuggestionsRefuse(t *testing.T) {
 	for name, suggest := range map[string]func([]train.RatePoint) (float64, error){"steepest": train.SteepestRate, "valley": train.ValleyRate} {
 		_, err := suggest(make([]train.RatePoint, 10))
@@ -237,7 +239,7 @@ func TestSuggestionsRefuse(t *testing.T) {
 	}
 }
 
-// noisyFilms are films with a bright blob in noise, in batches of two.
+// noisyFilms returns films with a bright rectangle in noise, in batches of two.
 func noisyFilms(seed uint64) batches {
 	const films, side = 16, 16
 	r := rand.New(rand.NewPCG(seed, 7))
@@ -261,9 +263,8 @@ func noisyFilms(seed uint64) batches {
 	return b
 }
 
-// Over 15 seeds of weights and films the suggestions are rates that a network of
-// this kind can be trained with: neither of them is one at which nothing happens,
-// as the lowest ones of a search are, and both make the loss fall.
+// For 15 seeds of weights and films, both suggestions are rates with which the network can
+// be trained: they are not so low that nothing changes, and with both the loss falls.
 func TestSuggestionsOverSeeds(t *testing.T) {
 	for seed := range uint64(15) {
 		source := noisyFilms(seed)
@@ -294,7 +295,7 @@ func TestSuggestionsOverSeeds(t *testing.T) {
 	}
 }
 
-// Twenty iterations are twenty, over more than one epoch.
+// A search makes the given number of iterations, over several epochs if needed.
 func TestFindRateIterations(t *testing.T) {
 	for _, n := range []int{1, 20, 23} {
 		points, err := learner(t, newTiny(t, nn.Float), mean(1, 1)).

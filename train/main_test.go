@@ -10,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// One thread: the networks of these tests are so small that two wait for each other
-// longer than they work, above all on a machine that does other things as well.
+// TestMain sets one thread, because the networks of these tests are so small that two
+// threads wait for each other longer than they compute, above all on a busy machine. With
+// ranksVariable in the environment the test binary is a process of TestRanks instead.
 func TestMain(m *testing.M) {
 	if _, set := os.LookupEnv("OMP_NUM_THREADS"); !set {
 		if err := nn.SetThreads(1); err != nil {
@@ -29,8 +30,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// allThreads gives a test of a large network a thread a core, until what it returns
-// is called.
+// allThreads sets one thread for each core, for a test of a large network. The returned
+// function restores the number of threads.
 func allThreads(t *testing.T) (back func()) {
 	t.Helper()
 	before := nn.Threads()

@@ -15,8 +15,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// onMeta trains a model on the meta device for two batches and returns the number of
-// steps: forward, loss, backward, clipping, the optimizer.
+// onMeta trains a model on the meta device for one epoch of two batches and returns the
+// number of steps.
 func onMeta(t *testing.T, model train.Model, cfg train.Config, task data.Task, l loss.Loss) (steps int, err error) {
 	t.Helper()
 	learner, err := train.New(model, task, cfg, &train.Parts{
@@ -30,7 +30,8 @@ func onMeta(t *testing.T, model train.Model, cfg train.Config, task data.Task, l
 	return steps, err
 }
 
-// layersOnMeta has layers that a U-Net has not, and a batch norm on another device.
+// layersOnMeta returns a model on the meta device with layers that a U-Net does not have,
+// and with a batch norm on device d.
 func layersOnMeta(classes int64, d nn.Device) train.Model {
 	in := nn.NewInit(nn.Meta, 1)
 	return nn.Sequential{
@@ -40,8 +41,8 @@ func layersOnMeta(classes int64, d nn.Device) train.Model {
 	}
 }
 
-// Whole steps of a real network run on the meta device, and those of every optimizer
-// and accumulation.
+// Complete training steps run on the meta device: of a real network, and with each optimizer
+// and each kind of accumulation.
 func TestStepsOnMeta(t *testing.T) {
 	in := nn.NewInit(nn.Meta, 1)
 	small := layersOnMeta(2, nn.Meta)
@@ -62,8 +63,8 @@ func TestStepsOnMeta(t *testing.T) {
 	}
 }
 
-// Each loss runs there; a tensor that was left on the CPU is an error, as it would be
-// on CUDA: an operand, or a weight.
+// Each loss runs on the meta device. An operand or a weight that is on the CPU instead is an
+// error, as it would be on CUDA.
 func TestLeftOnCPU(t *testing.T) {
 	sigmoid := rgb()
 	sigmoid.Output = data.Sigmoid

@@ -26,7 +26,7 @@ func names(groups [][]nn.Named) [][]string {
 	return out
 }
 
-// setGradient makes values the gradient of p.
+// setGradient sets the gradient of p to values.
 func setGradient(t *testing.T, p nn.Named, values []float64) {
 	t.Helper()
 	require.NoError(t, nn.DropGrad([]nn.Named{p}))
@@ -39,9 +39,9 @@ func setGradient(t *testing.T, p nn.Named, values []float64) {
 	}))
 }
 
-// TestAdamGolden takes the ten steps of golden/b3_optim/optimwrapper, fastai's
-// OptimWrapper alone: decoupled decay and L2, with and without decay of biases and
-// norms, and both places of Adam's epsilon.
+// TestAdamGolden compares ten steps with those of fastai's OptimWrapper in
+// golden/b3_optim/optimwrapper: with decoupled and L2 decay, with and without decay of
+// biases and norms, and with both places of Adam's epsilon.
 func TestAdamGolden(t *testing.T) {
 	var all map[string]struct {
 		Groups [][]string
@@ -86,7 +86,7 @@ func TestAdamGolden(t *testing.T) {
 					for i, v := range golden.Fill(fmt.Sprintf("b3.grad.%s.%d", p.Name, step), n, 0, math.Pow(10, -float64(step%4))) {
 						g[i] = float64(v)
 						if step == 5 {
-							g[i] *= 1e-7 // makes the epsilon visible
+							g[i] *= 1e-7 // small gradients, for which the epsilon matters
 						}
 					}
 					setGradient(t, p, g)
@@ -96,7 +96,7 @@ func TestAdamGolden(t *testing.T) {
 					got, err := nn.Slice[float64](p.Tensor)
 					require.NoError(t, err)
 					key := fmt.Sprintf("%s.step%d.%s", name, step, p.Name)
-					// Ten steps of five roundings each, if all went one way.
+					// Ten steps with five roundings each, if all of them add up.
 					worst = max(worst, golden.Close(t, key, got, golden.Float64s(t, want, key), 50*1.2e-16))
 					compared++
 				}
@@ -107,8 +107,8 @@ func TestAdamGolden(t *testing.T) {
 	require.Len(t, want, compared)
 }
 
-// TestGroups compares with fastai what of the notebook's network is trained in
-// which group, frozen and not.
+// TestGroups compares the parameters of each group of the notebook's network with those of
+// fastai, frozen and not frozen.
 func TestGroups(t *testing.T) {
 	var want struct {
 		LayerGroups [][]string `json:"layer_groups"`
@@ -125,7 +125,7 @@ func TestGroups(t *testing.T) {
 	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 	require.Equal(t, want.LayerGroups, names(net.LayerGroups()))
 
-	// Cancelled before its first batch, Fit freezes and does nothing else.
+	// If it is cancelled before its first batch, Fit freezes parameters and does nothing else.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	tr := learner(t, net, train.Default())

@@ -21,24 +21,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The test binary is also the program of the processes. The first variable names the
-// file for what the first of them has learnt, the second one the state of a run that
-// stops, after as many pauses as the third says, or goes on, if that is 0.
+// The test binary is also the program that several processes run, controlled by these
+// environment variables.
 const (
-	ranksVariable = "HCUNET_TEST_RANKS"
-	stateVariable = "HCUNET_TEST_RANKS_STATE"
-	stopVariable  = "HCUNET_TEST_RANKS_STOP"
+	ranksVariable = "HCUNET_TEST_RANKS"       // file into which the first process writes its results
+	stateVariable = "HCUNET_TEST_RANKS_STATE" // file of the state, to save or to load; "" for none
+	stopVariable  = "HCUNET_TEST_RANKS_STOP"  // number of pauses after which to save the state and stop; 0 to load it
 )
 
-// learnt is what a run leaves.
+// learnt has the results of a run.
 type learnt struct {
 	Weights       map[string][]float64
 	Epochs        []metric.Epoch
 	Probabilities []float32 // of the last image
-	Pauses        int       // of this part of the run
+	Pauses        int       // number of pauses of this part of the run
 }
 
-// ranksMain is a process of TestRanks.
+// ranksMain runs one of the processes of TestRanks.
 func ranksMain(path string) error {
 	cfg, _, err := dist.FromEnviron(os.Getenv)
 	if err != nil {
@@ -64,9 +63,9 @@ func ranksMain(path string) error {
 	return group.Barrier()
 }
 
-// learn trains a small network with batch norms in float64, in one process or in
-// several: 11 images in batches of 4, two batches a step. A state to stop at or to
-// go on from may be "".
+// learn trains a small network with batch norms in float64, in one process (group nil) or
+// in several: 11 images in batches of 4, two batches for each step. With a state, it saves
+// the state after stop pauses and stops, or starts from the state if stop is 0.
 func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 	r := rand.New(rand.NewPCG(7, 7))
 	items := make([]feed.Item, 11)
@@ -99,7 +98,7 @@ func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 	}
 	seed := uint64(1)
 	if group != nil {
-		seed += uint64(group.Rank()) // the first process's weights count
+		seed += uint64(group.Rank()) // all processes must get the weights of the first one
 	}
 	in := nn.NewInit(nn.CPU, seed)
 	in.DType = nn.Double
@@ -115,7 +114,7 @@ func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 		if pauses++; stop == 0 || pauses < stop {
 			return nil
 		}
-		if pauses > stop { // a run ends at the pause after it was told to
+		if pauses > stop { // after Stop there is one more pause
 			return train.Stop
 		}
 		if group == nil || group.First() {
@@ -156,7 +155,8 @@ func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 	return out, err
 }
 
-// n processes of b images are one process of n times b, to the rounding of float64.
+// n processes with batches of b images learn the same as one process with batches of n*b
+// images, up to the rounding of float64.
 func TestRanks(t *testing.T) {
 	golden.Processes(t, dist.Available())
 	want, err := learn(nil, "", 0)
@@ -166,15 +166,15 @@ func TestRanks(t *testing.T) {
 	}
 }
 
-// A run that one number of processes began goes on with another one.
+// A run can be continued with another number of processes.
 func TestRanksChange(t *testing.T) {
 	golden.Processes(t, dist.Available())
 	want, err := learn(nil, "", 0)
 	require.NoError(t, err)
 	for _, c := range []struct{ begin, goOn, stop int }{
-		{1, 2, 1}, // with the gradients of a batch gathered
-		{1, 2, 3}, // with those of an epoch's last batch, before their step
-		{2, 1, 4}, // at the end of an epoch
+		{1, 2, 1}, // stops when the gradients of one batch are accumulated
+		{1, 2, 3}, // stops after the last batch of an epoch, before its step
+		{2, 1, 4}, // stops at the end of an epoch
 	} {
 		state := filepath.Join(t.TempDir(), "state.safetensors")
 		learnByRanks(t, c.begin, state, c.stop)
@@ -184,7 +184,7 @@ func TestRanksChange(t *testing.T) {
 	}
 }
 
-// learnByRanks returns what n processes learn.
+// learnByRanks returns the results of learn in n processes.
 func learnByRanks(t *testing.T, n int, state string, stop int) *learnt {
 	t.Helper()
 	if n == 1 {
@@ -207,7 +207,7 @@ func learnByRanks(t *testing.T, n int, state string, stop int) *learnt {
 func requireLearnt(t *testing.T, want, got *learnt, format string, args ...any) {
 	t.Helper()
 	by := fmt.Sprintf(format, args...)
-	const rounding = 1e-12 // sums of some hundred numbers, over ten steps
+	const rounding = 1e-12 // sums of a few hundred numbers, over ten steps
 	require.Len(t, got.Weights, len(want.Weights))
 	for name, w := range want.Weights {
 		require.InDeltaSlice(t, w, got.Weights[name], rounding, "%s, %s", name, by)
@@ -217,7 +217,7 @@ func requireLearnt(t *testing.T, want, got *learnt, format string, args ...any) 
 		require.InDelta(t, e.TrainLoss, got.Epochs[i].TrainLoss, rounding, by)
 		require.Len(t, got.Epochs[i].Values, len(e.Values))
 		for j, v := range e.Values {
-			require.InDelta(t, v.Value, got.Epochs[i].Values[j].Value, 1e-7, "%s, %s", v.Name, by) // from float32 probabilities
+			require.InDelta(t, v.Value, got.Epochs[i].Values[j].Value, 1e-7, "%s, %s", v.Name, by) // computed from float32 probabilities
 		}
 	}
 	require.InDeltaSlice(t, want.Probabilities, got.Probabilities, 1e-6, by)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// notebookRates are the notebook's two schedules: 8 epochs frozen at 1e-3, then 10
+// notebookRates returns the notebook's two phases: 8 epochs frozen at 1e-3, then 10 epochs
 // at slice(1e-3/80, 1e-3/2).
 func notebookRates(t *testing.T) map[string]train.Phase {
 	full, err := train.EvenRates(1e-3/80, 1e-3/2, 3)
@@ -32,8 +32,8 @@ func TestOneCycleGolden(t *testing.T) {
 	}
 	golden.JSON(t, "b4_schedule/schedule.json", &after)
 	worst := 0.0
-	// Near the end cos(pi p)+1 loses the digits that Go's cosine and C's do not
-	// share: a rounding or two of half the peak.
+	// Near the end cos(pi p)+1 is small, and a difference between the cosines of Go and C in
+	// their last bit is large against it: one or two roundings of half the peak.
 	near := func(what string, got, want, peak float64) {
 		d := math.Abs(got - want)
 		worst = max(worst, d/peak)
@@ -66,8 +66,8 @@ func TestOneCycleGolden(t *testing.T) {
 	t.Logf("worst error %.2g of the peak", worst)
 }
 
-// The same few numbers for those without ../shared: "frozen.11" and "full.11" of
-// golden/b4_schedule/schedules.safetensors.
+// TestOneCycle compares a few of the same numbers and does not need ../shared: those of
+// "frozen.11" and "full.11" in golden/b4_schedule/schedules.safetensors.
 func TestOneCycle(t *testing.T) {
 	phases := notebookRates(t)
 	const frozen, full = 88, 110
@@ -93,8 +93,8 @@ func TestOneCycle(t *testing.T) {
 	}
 }
 
-// With few iterations, even with none, all numbers are numbers in their ranges,
-// and the peak comes where int(0.3 n) says.
+// With few or no iterations, all rates and momenta are finite and within their ranges, and
+// the peak is at iteration int(0.3 n).
 func TestOneCycleShort(t *testing.T) {
 	for n := range 15 {
 		for i := range n + 3 {
@@ -111,8 +111,8 @@ func TestOneCycleShort(t *testing.T) {
 	}
 }
 
-// What fastai's lr_range makes of a rate, a slice with one end, and one with two:
-// golden/b4_schedule/schedule.json, "lr_range".
+// The expected rates are those of fastai's lr_range for a number, a slice with one end, and
+// a slice with two ends: golden/b4_schedule/schedule.json, "lr_range".
 func TestRates(t *testing.T) {
 	require.Equal(t, []float64{1e-3, 1e-3, 1e-3}, train.SameRates(1e-3, 3))
 	require.Equal(t, []float64{1e-4, 1e-4, 1e-3}, train.TenthRates(1e-3, 3))

@@ -21,8 +21,8 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// dropping is a model with all that a run must not forget: batch norm, a frozen
-// part, and dropout.
+// dropping is a model with every kind of state that must be saved: batch norm, a part that
+// can be frozen, and dropout.
 type dropping struct{ a, b nn.Sequential }
 
 func newDropping() *dropping {
@@ -53,7 +53,7 @@ func (m *dropping) LayerGroups() [][]nn.Named {
 	return groups
 }
 
-// turning is a source whose order depends on the epoch, as a loader's does.
+// turning is a source whose order depends on the epoch, like that of a loader.
 type turning struct{ batches }
 
 func (s turning) Epoch(epoch, from int) iter.Seq2[*feed.Batch, error] {
@@ -66,16 +66,16 @@ func (s turning) Epoch(epoch, from int) iter.Seq2[*feed.Batch, error] {
 	}
 }
 
-// A resumable is one of the runs that are interrupted everywhere.
+// A resumable describes a run that is interrupted at every pause in turn.
 type resumable struct {
 	cfg     train.Config
-	average bool // weights, and the two best epochs
-	early   bool // stopping
+	average bool // average the weights, and keep the two best epochs
+	early   bool // use EarlyStop
 }
 
-// run trains through two phases from the state at path, "" for the beginning. After
-// stop pauses it saves its state to save and stops. It returns the rows, without
-// times, the weights in the end, and how many pauses there were.
+// run trains two phases, from the state at path if it is not "". After stop pauses, unless
+// stop is 0, it saves its state to save and stops. It returns the epochs as JSON without
+// times, the final weights, and the number of pauses.
 func (c resumable) run(t *testing.T, path string, stop int, save string) (rows string, weights []byte, pauses int) {
 	t.Helper()
 	model := newDropping()
@@ -133,16 +133,16 @@ func (c resumable) run(t *testing.T, path string, stop int, save string) (rows s
 	return string(text), b.Bytes(), pauses
 }
 
-// A run that stops after any batch or epoch, also with gradients gathered for half
-// a step, and goes on in another learner, ends with the same weights to the bit and
-// the same rows as one that does not stop; so do the averages and the best epochs.
+// A run is stopped after each batch and each epoch in turn, also in the middle of an
+// accumulated step, and continued by another learner. It ends with exactly the same weights
+// and epochs as a run without interruption, and with the same averages and best epochs.
 func TestResumeAnywhere(t *testing.T) {
-	withClip := mean(2, 0.5) // of three batches: a whole step and a rest
+	withClip := mean(2, 0.5) // three batches make one full step and one of the remaining batch
 	sgd := mean(4, 0)        // steps only at the ends of epochs
 	sgd.Optimizer = nn.DefaultSGD()
 	for name, c := range map[string]resumable{
 		"mean":          {cfg: withClip},
-		"notebook":      {cfg: notebook(3, 1)}, // validation batches count
+		"notebook":      {cfg: notebook(3, 1)}, // the notebook also counts validation batches
 		"averages":      {cfg: withClip, average: true},
 		"early stop":    {cfg: withClip, early: true},
 		"notebook, all": {cfg: notebook(4, 1), average: true, early: true},
@@ -170,7 +170,7 @@ func TestResumeAnywhere(t *testing.T) {
 	}
 }
 
-// A state can itself be one of a run that went on.
+// A run that was continued can be stopped and continued again.
 func TestResumeTwice(t *testing.T) {
 	c := resumable{cfg: mean(2, 0.5), average: true}
 	rows, weights, _ := c.run(t, "", 0, "")
@@ -183,7 +183,7 @@ func TestResumeTwice(t *testing.T) {
 	require.True(t, bytes.Equal(weights, got))
 }
 
-// What is not the state of this run is refused, with a reason.
+// The state of another run is refused with a reason.
 func TestForeignState(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.safetensors")
 	c := resumable{cfg: mean(2, 0.5), early: true}
@@ -217,7 +217,7 @@ func TestForeignState(t *testing.T) {
 	require.ErrorContains(t, fresh().LoadState(path), "for a new learner")
 }
 
-// Weights that are broken are not saved over good ones.
+// SaveState refuses infinite weights and does not overwrite the older state.
 func TestBrokenWeightsAreNotSaved(t *testing.T) {
 	model := newDropping()
 	l := learner(t, model, mean(1, 0))
@@ -228,7 +228,7 @@ func TestBrokenWeightsAreNotSaved(t *testing.T) {
 	require.NoError(t, learner(t, newDropping(), mean(1, 0)).LoadState(path))
 }
 
-// Anywhere but in a pause the state would be half of one thing and half of another.
+// State is refused except in a pause, because elsewhere it would not be consistent.
 func TestStateOnlyInAPause(t *testing.T) {
 	var l *train.Learner
 	tried := 0
@@ -258,7 +258,7 @@ func tear(path string) error {
 	return os.Truncate(path, info.Size()/2)
 }
 
-// Saver writes at its period, and reads back the last whole state.
+// Saver saves states periodically and loads the last complete one.
 func TestSaver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.safetensors")
 	source := turning{formulaBatches("b3.train", 5, 2, 8, 0.3)}
@@ -289,7 +289,7 @@ func TestSaver(t *testing.T) {
 		return fmt.Sprint(state(t, model))
 	}
 	want := resume()
-	// The newest is torn: the one before it takes over, and ends the same.
+	// The newest state is cut off: Resume loads the one before, and the run ends the same.
 	require.NoError(t, tear(path))
 	require.Equal(t, want, resume())
 	require.NoError(t, tear(path+train.Previous))
@@ -297,7 +297,7 @@ func TestSaver(t *testing.T) {
 	require.ErrorContains(t, err, "state.safetensors: ")
 }
 
-// A state without a digest could be damaged without anybody seeing it.
+// A state without a digest is refused, because damage could not be detected.
 func TestStateNeedsDigest(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.safetensors")
 	require.NoError(t, learner(t, newDropping(), mean(1, 1)).SaveState(path))

@@ -15,7 +15,7 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// tiny is the model of golden/b3_optim: three layer groups.
+// tiny is the model of golden/b3_optim, with three layer groups.
 type tiny struct{ a, b, c nn.Sequential }
 
 func newTiny(t testing.TB, dtype nn.DType) *tiny {
@@ -53,22 +53,22 @@ func (m *tiny) LayerGroups() [][]nn.Named {
 	return groups
 }
 
-// mean is the default configuration with n micro-batches a step and clipping.
+// mean returns the default configuration with n micro-batches for each step and clipping.
 func mean(n int, clip float64) train.Config {
 	c := train.Default()
 	c.MicroBatches, c.Clip = n, clip
 	return c
 }
 
-// notebook is the notebook's with n micro-batches a step and clipping; the batch
-// norms keep their momentum.
+// notebook returns the notebook's configuration with n micro-batches for each step and
+// clipping; the batch norms keep their momentum.
 func notebook(n int, clip float64) train.Config {
 	c := train.Kernel()
 	c.MicroBatches, c.Clip, c.BatchNorm = n, clip, 0
 	return c
 }
 
-// rgb is the task of two classes on images of three channels.
+// rgb returns a task of two classes on images of three channels.
 func rgb() data.Task {
 	task := data.Binary("foreground")
 	task.Channels = 3
@@ -84,9 +84,9 @@ func learner(t testing.TB, m train.Model, cfg train.Config, hooks ...train.Hook)
 	return l
 }
 
-const dice = "dice" // the name of its value
+const dice = "dice" // the name of the value of metric.KernelDice
 
-// batches is a source that yields the same batches each epoch.
+// batches is a source that yields the same batches in each epoch.
 type batches []*feed.Batch
 
 func (b batches) Len() (n int) {
@@ -110,8 +110,9 @@ func (b batches) Epoch(_, from int) iter.Seq2[*feed.Batch, error] {
 	}
 }
 
-// formulaBatches returns the data of golden/b3_optim: n batches of size images of
-// side x side pixels under a tag, targets where the formula exceeds threshold.
+// formulaBatches returns the data of golden/b3_optim with the given tag: n batches, each
+// with size images of side x side pixels. The target is 1 where the formula's value exceeds
+// threshold.
 func formulaBatches(tag string, n, size, side int, threshold float32) batches {
 	images := golden.Fill(tag+".x", n*size*3*side*side, 0, 2)
 	targets := make([]uint8, n*size*side*side)
@@ -133,7 +134,7 @@ func formulaBatches(tag string, n, size, side int, threshold float32) batches {
 	return b
 }
 
-// asking is a source that writes down for which epochs it is asked.
+// asking is a source that records the epochs for which it is asked.
 type asking struct {
 	batches
 	epochs *[]int
