@@ -45,7 +45,7 @@ func newScene(t *testing.T, width, classes int64) scene {
 		weight:  random(classes, 4*width, 1, 1),
 		bias:    random(classes),
 	}
-	for _, p := range nn.Parameters(s.columns) { // also the biases, which start at 0, where an error in them would not show
+	for _, p := range nn.Parameters(s.columns) { // with the initial biases of 0 an error in their code would not show
 		v := make([]float32, len(values(t, p.Tensor)))
 		for i := range v {
 			v[i] = float32(r.NormFloat64())

@@ -15,7 +15,7 @@ import (
 type Init struct {
 	Device Device
 	DType  DType      // 0 means Float
-	Rand   *rand.Rand // nil means that of NewInit with seed 0
+	Rand   *rand.Rand // nil means the stream of NewInit with seed 0
 	// Blank draws no random numbers and starts the kernels with zeros, for a network
 	// whose weights will be loaded. On Meta this is always so.
 	Blank bool
@@ -27,7 +27,7 @@ func NewInit(d Device, seed uint64, numbers ...uint64) *Init {
 	return &Init{Device: d, DType: Float, Rand: random.New(seed, "weights", numbers...)}
 }
 
-// param makes a tensor that records gradients from values.
+// param makes a tensor with the given values, for which gradients are recorded.
 func (in *Init) param(values []float32, shape ...int64) torch.Tensor {
 	t := in.buffer(values, shape...)
 	SetRequiresGrad(t, true)
@@ -44,7 +44,7 @@ func (in *Init) buffer(values []float32, shape ...int64) torch.Tensor {
 	return To(t, in.Device, dtype)
 }
 
-// constant returns n times v.
+// constant returns a slice of n elements v.
 func constant(v float32, n int64) []float32 {
 	s := make([]float32, n)
 	for i := range s {

@@ -56,7 +56,7 @@ const channelsLast = 2 // torch.channels_last: the channels of a pixel lie toget
 // column too many, at the bottom and at the right; they are cut off.
 func blur(x torch.Tensor) torch.Tensor {
 	size := Shape(x)
-	x = call(opAvgPool2d, x, []int64{2, 2}, []int64{1, 1}, []int64{1, 1}, false, false) // neither ceil_mode nor count_include_pad
+	x = call(opAvgPool2d, x, []int64{2, 2}, []int64{1, 1}, []int64{1, 1}, false, false) // without ceil_mode and count_include_pad
 	return Narrow(Narrow(x, 2, 0, size[2]), 3, 0, size[3])
 }
 

@@ -31,7 +31,7 @@ func (m *Mismatch) Error() string {
 		if len(part.names) == 0 {
 			continue
 		}
-		const most = 5 // named in the text; all are in m
+		const most = 5 // largest number of names of each kind in the text
 		fmt.Fprintf(&b, "\n%d %s: %s", len(part.names), part.what, strings.Join(part.names[:min(most, len(part.names))], ", "))
 		if more := len(part.names) - most; more > 0 {
 			fmt.Fprintf(&b, " and %d more", more)

@@ -156,7 +156,7 @@ func TestTryPending(t *testing.T) {
 	require.NoError(t, nn.Try(func() {}))
 }
 
-// A number of channels that cannot be is a panic.
+// A number of channels that is too small is a panic.
 func TestWidths(t *testing.T) {
 	in := nn.NewInit(nn.CPU, 1)
 	require.Panics(t, func() { nn.NewConv2d(in, 0, 3, 3, nil) })

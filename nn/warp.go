@@ -48,7 +48,7 @@ type Warp struct {
 	n, h, w      int64
 	padding      int
 	grid         torch.Tensor // (N, H, W, 2) float64
-	lit          torch.Tensor // (N, 1, 1, 1) bool: which images are lit; no handle if none is
+	lit          torch.Tensor // (N, 1, 1, 1) bool: which images have lighting; the zero torch.Tensor if none has
 	scale, shift torch.Tensor // (N, 1, 1, 1) float64: p is 1 / (1 + shift*(1/p - 1)^scale)
 }
 

@@ -42,7 +42,7 @@ type Options struct {
 var (
 	// ErrBusy is the error of a call that finds the queue full; see Options.Refuse.
 	ErrBusy = errors.New("predict: the queue is full; try again later")
-	// ErrClosed is the error of calls after, or interrupted by, Predictor.Close.
+	// ErrClosed is the error of calls that come after Predictor.Close or are interrupted by it.
 	ErrClosed = errors.New("predict: the predictor is closed")
 )
 

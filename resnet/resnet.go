@@ -110,7 +110,7 @@ func (e *Encoder) InChannels() int64 { return e.inC }
 func (e *Encoder) Kind() encoder.Kind {
 	k, err := encoder.Find(e.name)
 	if err != nil {
-		panic(err) // init registered it
+		panic(err) // impossible: init has registered the kind
 	}
 	return k
 }

@@ -94,7 +94,7 @@ func TestGradient(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			net := tinyNet(test.cfg, nn.Double)
-			formula(t, net, nil) // in a new network, inputs of ReLUs are exactly 0, where there is no slope
+			formula(t, net, nil) // in a new network some inputs of ReLUs are exactly 0, where the slope is not defined
 			x, y := batch(t, nn.Double)
 			loss := func() torch.Tensor { return crossEntropy.Forward(net.Forward(nn.Train, x), y) }
 			scoped(t, func() { require.NoError(t, nn.Backward(loss())) })

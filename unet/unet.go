@@ -161,7 +161,7 @@ func (relu) Walk(nn.Walker)                                 {}
 func (relu) String() string                                 { return "ReLU()" }
 
 // Forward returns the class scores (N, classes, H, W) of images (N, C, H, W): logits, or
-// values in cfg.YRange if it is set. It panics with an *[nn.InputError] if C is not
+// values in Config.YRange if it is set. It panics with an *[nn.InputError] if C is not
 // InChannels or [Net.CheckSize] refuses the size, and with an *[nn.Error] where libtorch
 // refuses an operation; [nn.Try] turns both into errors.
 func (n *Net) Forward(mode nn.Mode, image torch.Tensor) torch.Tensor {

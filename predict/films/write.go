@@ -181,7 +181,7 @@ func (w *writer) version() string {
 // Source: PNG, third edition, 11.3.3.2.
 func PNG(img image.Image, notices []string) ([]byte, error) {
 	var b bytes.Buffer
-	e := png.Encoder{CompressionLevel: png.BestSpeed} // a third larger, in a third of the time or less
+	e := png.Encoder{CompressionLevel: png.BestSpeed} // files are a third larger, but take at most a third of the time
 	if err := e.Encode(&b, img); err != nil {
 		return nil, err
 	}

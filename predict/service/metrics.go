@@ -30,7 +30,7 @@ func newMetrics(s *Service) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hcunet_http_requests_total", Help: "Requests that were answered. Status 499: nobody waited for the answer."}, []string{"path", "method", "status"}),
 		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "hcunet_http_request_seconds", Help: "From a request's header to the end of its answer.", Buckets: buckets}, []string{"path"}),
 		films:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hcunet_films_total", Help: "Films that were predicted."}, []string{"positive"}),
-		stages:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "hcunet_film_seconds", Help: "Time of a film in each stage; waited includes compute, which films that are computed together share.", Buckets: buckets}, []string{"stage"}),
+		stages:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "hcunet_film_seconds", Help: "Time of a film in each stage. waited: from sending it to the engine until the result; compute: of its batch, summed over tiles.", Buckets: buckets}, []string{"stage"}),
 		together: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "hcunet_films_together", Help: "Films that were computed together with a film, itself included.", Buckets: []float64{1, 2, 4, 8, 16, 32}}),
 		flying:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "hcunet_http_requests_in_flight", Help: "Requests that are being received or answered."}),
 		open:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "hcunet_connections", Help: "Open connections."}),

@@ -22,9 +22,10 @@
 // limits for the bodies, the times and the queue. If the queue is full when a request
 // arrives, the service answers 429 with Retry-After and does not keep the request's body.
 //
-// The log has one line for each request, with its X-Request-Id. Logs and metrics contain
-// neither pixels nor patient data. There is no TLS and no login; a proxy in front of the
-// service should provide them.
+// The log has one line for each request, with its X-Request-Id, except for requests of
+// /healthz, /readyz and /metrics that succeed. Logs and metrics contain neither pixels nor
+// patient data. There is no TLS and no login; a proxy in front of the service should
+// provide them.
 //
 // Results are for research use, not for diagnosis; every answer with a result says so.
 package service
