@@ -197,16 +197,52 @@ func (st *study) monochrome(f *Film, pix []byte, o *Options) error {
 // contrast sets Black and White of a film of more than 8 bits to its lowest and
 // highest pixel, without padding. With fewer bits this would not give more levels.
 func (st *study) contrast(f *Film, pix []byte) {
+	if f.Pix16 == nil {
+		return
+	}
 	padded := st.padding()
-	lo, hi := uint16(math.MaxUint16), uint16(0)
+	there := make([]bool, 1<<16)
 	for i, v := range f.Pix16 {
 		if padded == nil || !padded(pix, i) {
-			lo, hi = min(lo, v), max(hi, v)
+			there[v] = true
 		}
 	}
-	if lo < hi {
-		f.Black, f.White = lo, hi
+	var values []int
+	for v, is := range there {
+		if is {
+			values = append(values, v)
+		}
 	}
+	if values = together(values); len(values) > 1 {
+		f.Black, f.White = uint16(values[0]), uint16(values[len(values)-1])
+	}
+}
+
+// together returns ascending values without a few at either end that a gap wider than
+// the range of all others separates from them: a border or a marker that the file says
+// nothing about, beside which the picture would be flat.
+func together(values []int) []int {
+	const few = 32
+	for len(values) > few {
+		at, last := 1, len(values)-1 // at is the first value after the widest gap
+		for i := range last {
+			if values[i+1]-values[i] > values[at]-values[at-1] {
+				at = i + 1
+			}
+		}
+		low, high := values[:at], values[at:]
+		switch gap := high[0] - low[at-1]; {
+		case gap <= values[last]-values[0]-gap:
+			return values
+		case len(low) < few && len(high) >= few:
+			values = high
+		case len(high) < few && len(low) >= few:
+			values = low
+		default:
+			return values
+		}
+	}
+	return values
 }
 
 // padding returns the function that says which pixels are padding around the

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -122,6 +123,12 @@ func TestLevels(t *testing.T) {
 	lut := el{0x00283000, "SQ", [][]el{{{0x00283002, "US", []uint16{256, 0, 16}}, {0x00283006, "OW", table}}}}
 	padded := append([]uint16{0xF830, 0xF831}, little[2:]...) // -2000 and -1999
 	pad := []el{{0x00280120, "SS", []uint16{0xF830}}, {0x00280121, "SS", []uint16{0xF831}}}
+	edged := slices.Clone(little) // with a border and a marker that nothing declares
+	edged[0], edged[1], edged[279] = 0xE000, 0xE003, 0x7FFF
+	halves := slices.Clone(little) // two pictures far from one another
+	for i := range 140 {
+		halves[i] += 0x9000
+	}
 	window := []el{{0x00281050, "DS", "-500"}, {0x00281051, "DS", "1000"}}
 	ct := func(more ...el) []el { return sized(14, 20, imageHeader("MONOCHROME2", 1, 16, 16, 1, more...)) }
 	for _, c := range []struct {
@@ -135,6 +142,8 @@ func TestLevels(t *testing.T) {
 		{"CT", with(ct(), pixels(little)), nil, 256, 32768 - 1000, 32768 + 395, 0, 255},
 		{"CT inverted", with(sized(14, 20, imageHeader("MONOCHROME1", 1, 16, 16, 1)), pixels(little)), nil, 256, 32767 - 395, 32767 + 1000, 255, 0},
 		{"CT with padding", with(ct(pad...), pixels(padded)), nil, 256, 32768 - 990, 32768 + 395, 0, 255},
+		{"CT with a border and a marker", with(ct(), pixels(edged)), nil, 256, 32768 - 990, 32768 + 390, 0, 255},
+		{"CT of two pictures", with(ct(), pixels(halves)), nil, 14, 0x9000 + 0x8000 - 1000 - 0x10000, 32768 + 395, 0, 255},
 		{"CT, its window not asked for", with(ct(window...), pixels(little)), nil, 256, 32768 - 1000, 32768 + 395, 0, 255},
 		// C-0.5-(W-1)/2 = -1000 is black and from 0 on it is white: 200 values of 5 between.
 		{"CT in its window", with(ct(window...), pixels(little)), &Options{ApplyVOI: true}, 201, 0, 65535, 0, 255},
