@@ -16,7 +16,8 @@ type Saver struct {
 	Path string
 
 	// Every is the shortest time between two states. 0 means fifty times as long as
-	// the last state took to write, so that saving takes under 2 % of the time.
+	// the last state took to write, so that saving takes under 2 % of the time. The
+	// first state, of which nobody knows how long it takes, then waits two minutes.
 	Every time.Duration
 
 	next time.Time
@@ -26,7 +27,10 @@ type Saver struct {
 // place.
 const Previous = ".previous"
 
-const saveShare = 50
+const (
+	saveShare = 50
+	firstSave = 2 * time.Minute // fifty times the 2.4 s that the notebook's network takes
+)
 
 // Hook returns the hook that saves when it is time, and when a hook has just
 // returned [Stop].
@@ -35,7 +39,7 @@ func (s *Saver) Hook() Hook {
 		if s.next.IsZero() {
 			s.next = time.Now().Add(s.Every) // no state is needed right after the beginning
 			if s.Every == 0 {
-				s.next = time.Now().Add(time.Second)
+				s.next = time.Now().Add(firstSave)
 			}
 		}
 		if time.Now().Before(s.next) && !l.stopping() {
