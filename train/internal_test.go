@@ -3,6 +3,7 @@ package train
 import (
 	"math"
 	"testing"
+	"time"
 
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
@@ -132,4 +133,23 @@ func TestOutOfMemory(t *testing.T) {
 	// A real one: a tensor of 2^60 numbers.
 	real := nn.Try(func() { nn.Scope(func() { nn.Zeros(nn.CPU, nn.Float, 1<<30, 1<<28) }) })
 	require.ErrorContains(t, outOfMemory(real, &feed.Batch{N: 4, H: 8, W: 8}), "try batches of 2")
+}
+
+// Saving takes under 2 % of the time once the second state is due, even if the first
+// one took much longer than expected.
+func TestSaverPeriod(t *testing.T) {
+	for _, took := range []time.Duration{time.Millisecond, 2 * time.Second, 10 * time.Second} {
+		began := time.Now()
+		s := Saver{began: began}
+		now := began.Add(firstSave + took)
+		for range 5 {
+			s.saved(now, took)
+			require.GreaterOrEqual(t, s.next.Sub(now), saveShare*took)
+			require.LessOrEqual(t, saveShare*(s.spent+took), s.next.Sub(began))
+			now = s.next.Add(took)
+		}
+		s.Every = time.Second
+		s.saved(now, took)
+		require.Equal(t, now.Add(time.Second), s.next)
+	}
 }

@@ -17,10 +17,11 @@ type Saver struct {
 
 	// Every is the shortest time between two states. 0 means fifty times as long as
 	// the last state took to write, so that saving takes under 2 % of the time. The
-	// first state, of which nobody knows how long it takes, then waits two minutes.
+	// first state, whose time is not known, is then written after two minutes.
 	Every time.Duration
 
-	next time.Time
+	began, next time.Time
+	spent       time.Duration // on all states
 }
 
 // Previous is appended to the file name of a state when a newer state takes its
@@ -36,10 +37,11 @@ const (
 // returned [Stop].
 func (s *Saver) Hook() Hook {
 	return Hook{Pause: func(l *Learner) error {
-		if s.next.IsZero() {
-			s.next = time.Now().Add(s.Every) // no state is needed right after the beginning
+		if s.began.IsZero() {
+			s.began = time.Now()
+			s.next = s.began.Add(s.Every) // no state is needed right after the beginning
 			if s.Every == 0 {
-				s.next = time.Now().Add(firstSave)
+				s.next = s.began.Add(firstSave)
 			}
 		}
 		if time.Now().Before(s.next) && !l.stopping() {
@@ -62,12 +64,22 @@ func (s *Saver) Save(l *Learner) error {
 	if err := checkpoint.SaveSafetensors(s.Path, state); err != nil {
 		return err
 	}
-	wait := s.Every
-	if wait == 0 {
-		wait = saveShare * time.Since(start)
-	}
-	s.next = time.Now().Add(wait)
+	s.saved(time.Now(), time.Since(start))
 	return nil
+}
+
+// saved sets when the next state is written, after one that took so long.
+func (s *Saver) saved(now time.Time, took time.Duration) {
+	s.spent += took
+	if s.Every != 0 {
+		s.next = now.Add(s.Every)
+		return
+	}
+	s.next = now.Add(saveShare * took)
+	// The first state may have come too early for the time that it took.
+	if enough := s.began.Add(saveShare * (s.spent + took)); enough.After(s.next) {
+		s.next = enough
+	}
 }
 
 // Resume loads the newest complete state into a new learner; found is false if
