@@ -1,8 +1,8 @@
 //go:build !cgotorch_so
 
-// The one translation unit of hcunet's native code. `go build` compiles it into
-// the program; `make libcgotorch` compiles it into a library of its own, for
-// programs built with the tag cgotorch_so.
+// All of hcunet's native code that uses libtorch; winograd.cc has the rest. `go build`
+// compiles both into the program; `make libcgotorch` compiles them into a library of
+// its own, for programs built with the tag cgotorch_so.
 
 #if !__has_include(<ATen/ATen.h>) || !__has_include(<torch/torch.h>)
 #error hcunet needs libtorch: "sudo apt-get install libtorch-dev", or another way of README.md, section Install
@@ -11,6 +11,7 @@
 #include "shim.h"
 
 #include "cgotorch.h"
+#include "convolution.h"
 #include "distributed.h"
 #include "memory.h"
 #include "meta.h"
@@ -156,6 +157,10 @@ char* hcunet_inspect(void* tensor, hcunet_info* info) {
     info->channels_last = t.dim() == 4 && t.is_contiguous(at::MemoryFormat::ChannelsLast);
     for (int64_t i = 0; i < t.dim(); i++) info->shape[i] = t.size(i);
   });
+}
+
+int hcunet_fast_convolutions(int on) {
+  return fast_convolutions.exchange(on != 0 && winograd::available());
 }
 
 char* hcunet_set_requires_grad(void* tensor, int on) {

@@ -1,19 +1,19 @@
 // Package shim is the native room: the only package with C++ in it, and the
 // only door to libtorch besides gotorch's own.
 //
-// Its one translation unit, shim.cc, implements the C interface that gotorch
-// declares (so that gotorch needs no library of its own) and adds calls to any
-// operator of libtorch's dispatcher, scopes, and guarded autograd, all on the
-// handles behind gotorch.Tensor. Every call returns libtorch's errors as Go
+// shim.cc implements the C interface that gotorch declares (so that gotorch needs
+// no library of its own) and adds calls to any operator of libtorch's dispatcher,
+// scopes, and guarded autograd, all on the handles behind gotorch.Tensor.
+// winograd.cc computes convolutions by 3x3 faster than libtorch does on the CPU. Every call returns libtorch's errors as Go
 // errors, and keeps its operands alive until C++ is done with them.
 //
-// By default `go build` compiles the unit against the libtorch it finds under
+// By default `go build` compiles both against the libtorch it finds under
 // /usr (Debian's libtorch-dev); CGO_CXXFLAGS and CGO_LDFLAGS name another one.
 // With the build tag cgotorch_so nothing is compiled: the program links with a
 // libcgotorch.so made by `make libcgotorch` and needs no other library.
 package shim
 
-// #cgo CXXFLAGS: -std=c++20 -O1 -Wno-deprecated-declarations -I/usr/include/torch/csrc/api/include
+// #cgo CXXFLAGS: -std=c++20 -O1 -fopenmp -Wno-deprecated-declarations -I/usr/include/torch/csrc/api/include
 // #include <stdlib.h>
 // #include "shim.h"
 import "C"
@@ -76,6 +76,12 @@ func SetThreads(n int) { C.hcunet_set_threads(C.int(n)) }
 
 // Threads returns the number of threads inside an operator.
 func Threads() int { return int(C.hcunet_threads()) }
+
+// FastConvolutions switches the fast convolutions of this package on or off, for all
+// threads, and says whether they were on. They stay off where the processor has no AVX2.
+func FastConvolutions(on bool) bool {
+	return C.hcunet_fast_convolutions(cbool(on)) != 0
+}
 
 // CUDADevices returns the number of usable CUDA devices, 0 without CUDA.
 func CUDADevices() int { return int(C.hcunet_cuda_devices()) }

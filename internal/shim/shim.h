@@ -55,6 +55,10 @@ typedef struct {
 } hcunet_info;
 char* hcunet_inspect(void* tensor, hcunet_info* info);
 
+// Switches the convolutions of winograd.h for all threads; returns what was before. They
+// stay off where the processor cannot run them.
+int hcunet_fast_convolutions(int on);
+
 // Autograd.
 char* hcunet_set_requires_grad(void* tensor, int on);
 char* hcunet_backward(void* tensor, int retain_graph);

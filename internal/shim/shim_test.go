@@ -83,14 +83,19 @@ func floats(t *testing.T, data []float32, shape ...int64) torch.Tensor {
 	return x
 }
 
+// size returns the number of elements of a shape.
+func size(shape []int64) int64 {
+	n := int64(1)
+	for _, extent := range shape {
+		n *= extent
+	}
+	return n
+}
+
 // filled returns a tensor of n copies of v.
 func filled(t *testing.T, v float32, shape ...int64) torch.Tensor {
 	t.Helper()
-	n := int64(1)
-	for _, s := range shape {
-		n *= s
-	}
-	data := make([]float32, n)
+	data := make([]float32, size(shape))
 	for i := range data {
 		data[i] = v
 	}
@@ -101,11 +106,7 @@ func values(t *testing.T, x torch.Tensor) []float32 {
 	t.Helper()
 	info, err := Inspect(x)
 	require.NoError(t, err)
-	n := int64(1)
-	for _, s := range info.Shape {
-		n *= s
-	}
-	v := make([]float32, n)
+	v := make([]float32, size(info.Shape))
 	require.NoError(t, ToSlice(x, v))
 	return v
 }

@@ -1,0 +1,455 @@
+//go:build !cgotorch_so
+
+// The arithmetic of winograd.h. It knows nothing of libtorch, and compiles in a second.
+#include "winograd.h"
+
+#include <algorithm>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+namespace hcunet::winograd {
+bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+}  // namespace hcunet::winograd
+
+#pragma GCC optimize("O3")
+#pragma GCC target("avx2,fma")
+#include <immintrin.h>
+
+namespace hcunet::winograd {
+namespace {
+
+using Vector = __m256;
+constexpr int64_t lanes = 8;
+
+constexpr float a = 0.75f, b = 1.5f;  // the points
+constexpr float a2 = a * a, b2 = b * b, a3 = a2 * a, b3 = b2 * b;
+
+inline Vector plus(Vector x, float f, Vector y) { return _mm256_fmadd_ps(_mm256_set1_ps(f), y, x); }
+inline float plus(float x, float f, float y) { return x + f * y; }
+inline Vector times(float f, Vector x) { return _mm256_set1_ps(f) * x; }
+inline float times(float f, float x) { return f * x; }
+
+// B' d.
+template <class T>
+inline void input(const T d[6], T t[6]) {
+  T u = plus(d[4], -b2, d[2]), v = times(a, plus(d[3], -b2, d[1]));
+  T w = plus(d[4], -a2, d[2]), x = times(b, plus(d[3], -a2, d[1]));
+  t[0] = plus(plus(d[4], -(a2 + b2), d[2]), a2 * b2, d[0]);
+  t[1] = u + v, t[2] = u - v, t[3] = w + x, t[4] = w - x;
+  t[5] = plus(plus(d[5], -(a2 + b2), d[3]), a2 * b2, d[1]);
+}
+
+// A' m.
+template <class T>
+inline void output(const T m[6], T y[4]) {
+  T s = m[1] + m[2], u = m[1] - m[2], v = m[3] + m[4], w = m[3] - m[4];
+  y[0] = m[0] + s + v;
+  y[1] = plus(times(a, u), b, w);
+  y[2] = plus(times(a2, s), b2, v);
+  y[3] = plus(plus(m[5], a3, u), b3, w);
+}
+
+// A y.
+template <class T>
+inline void gradient(const T y[4], T t[6]) {
+  T u = plus(y[0], a2, y[2]), v = times(a, plus(y[1], a2, y[3]));
+  T w = plus(y[0], b2, y[2]), x = times(b, plus(y[1], b2, y[3]));
+  t[0] = y[0], t[1] = u + v, t[2] = u - v, t[3] = w + x, t[4] = w - x, t[5] = y[3];
+}
+
+constexpr float at_0 = 1 / (a2 * b2), at_a = 1 / (2 * a2 * (a2 - b2)), at_b = 1 / (2 * b2 * (b2 - a2));
+
+// G g.
+template <class T>
+inline void filter(const T g[3], T t[6]) {
+  T u = plus(g[0], a2, g[2]), v = times(a, g[1]), w = plus(g[0], b2, g[2]), x = times(b, g[1]);
+  t[0] = times(at_0, g[0]);
+  t[1] = times(at_a, u + v), t[2] = times(at_a, u - v);
+  t[3] = times(at_b, w + x), t[4] = times(at_b, w - x);
+  t[5] = g[2];
+}
+
+// G' m.
+template <class T>
+inline void filter_back(const T m[6], T g[3]) {
+  T s = times(at_a, m[1] + m[2]), u = times(at_a, m[1] - m[2]), v = times(at_b, m[3] + m[4]), w = times(at_b, m[3] - m[4]);
+  g[0] = plus(s + v, at_0, m[0]);
+  g[1] = plus(times(a, u), b, w);
+  g[2] = plus(plus(m[5], a2, s), b2, v);
+}
+
+// Values 0 to 3 of eight tiles, which stand side by side from p on.
+inline void columns_of(const float* p, Vector d[4]) {
+  Vector t[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++)
+    t[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 4 * i)), _mm_loadu_ps(p + 16 + 4 * i), 1);
+  Vector s0 = _mm256_unpacklo_ps(t[0], t[1]), s1 = _mm256_unpackhi_ps(t[0], t[1]);
+  Vector s2 = _mm256_unpacklo_ps(t[2], t[3]), s3 = _mm256_unpackhi_ps(t[2], t[3]);
+  d[0] = _mm256_shuffle_ps(s0, s2, 0x44), d[1] = _mm256_shuffle_ps(s0, s2, 0xee);
+  d[2] = _mm256_shuffle_ps(s1, s3, 0x44), d[3] = _mm256_shuffle_ps(s1, s3, 0xee);
+}
+
+// The inverse.
+inline void store_columns(const Vector d[4], float* p) {
+  Vector s0 = _mm256_unpacklo_ps(d[0], d[1]), s1 = _mm256_unpackhi_ps(d[0], d[1]);
+  Vector s2 = _mm256_unpacklo_ps(d[2], d[3]), s3 = _mm256_unpackhi_ps(d[2], d[3]);
+  Vector t[4] = {_mm256_shuffle_ps(s0, s2, 0x44), _mm256_shuffle_ps(s0, s2, 0xee), _mm256_shuffle_ps(s1, s3, 0x44),
+                 _mm256_shuffle_ps(s1, s3, 0xee)};
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    _mm_storeu_ps(p + 4 * i, _mm256_castps256_ps128(t[i]));
+    _mm_storeu_ps(p + 16 + 4 * i, _mm256_extractf128_ps(t[i], 1));
+  }
+}
+
+// Calls f(image, row, column, count, at) for the runs of tiles [first, first+n) that
+// stand in one row of tiles; `at` counts from first, and a run has at most `most` tiles.
+template <class F>
+inline void runs(const Maps& maps, int64_t first, int64_t n, int64_t most, F f) {
+  for (int64_t at = 0; at < n;) {
+    int64_t t = first + at, column = t % maps.across(), row = t / maps.across();
+    int64_t count = std::min({n - at, maps.across() - column, most});
+    f(row / maps.down(), row % maps.down(), column, count, at);
+    at += count;
+  }
+}
+
+// Rows of a plane that begin at row y and column x, as far as tiles need them. Where
+// the plane ends, they are copies with zeros around.
+template <int n>
+struct Lines {
+  static constexpr int64_t most = tile * Convolution::tiles_at_once + 2 + tile * lanes;
+  const float* at[n];
+  alignas(32) float copies[n][most];
+
+  // `width` values are used; vectors may read up to one vector of tiles behind them.
+  Lines(const Maps& maps, const float* plane, int64_t y, int64_t x, int64_t width) {
+    bool inside = x >= 0 && x + width + tile * lanes <= maps.width;
+    int64_t before = std::max<int64_t>(-x, 0), end = std::min(maps.width - x, width);
+    for (int i = 0; i < n; i++) {
+      bool missing = y + i < 0 || y + i >= maps.height;
+      const float* row = plane + (y + i) * maps.width + x;
+      at[i] = inside && !missing ? row : copies[i];
+      if (inside && !missing) continue;
+      if (missing) {
+        std::memset(copies[i], 0, width * sizeof(float));
+        continue;
+      }
+      if (before) copies[i][0] = 0;
+      std::memcpy(copies[i] + before, row + before, (end - before) * sizeof(float));
+      if (end < width) std::memset(copies[i] + end, 0, (width - end) * sizeof(float));
+    }
+  }
+};
+
+// Asks for rows of a plane before they are used: they are short, and the processor does not foresee the next plane.
+template <int n, bool write>
+inline void fetch(const Maps& maps, const float* plane, int64_t y, int64_t x, int64_t width) {
+  constexpr int64_t cache_line = 16;
+  for (int64_t i = std::max<int64_t>(y, 0); i < std::min(y + n, maps.height); i++)
+    for (int64_t k = 0; k < width; k += cache_line) __builtin_prefetch(plane + i * maps.width + x + k, write);
+}
+
+// B' d B of the tiles of a run, eight at a time: store(j, v) takes the 36 vectors of tiles j to j+7.
+template <class Store>
+inline void input_run(const Maps& x, const float* plane, int64_t row, int64_t column, int64_t count, Store store) {
+  Lines<6> lines(x, plane, tile * row - 1, tile * column - 1, tile * count + 2);
+  for (int64_t j = 0; j < count; j += lanes) {
+    Vector t[6][6], v[positions];
+    for (int i = 0; i < 6; i++) {
+      Vector d[8];
+      columns_of(lines.at[i] + tile * j, d);
+      columns_of(lines.at[i] + tile * j + 4, d + 4);
+      input(d, t[i]);
+    }
+    for (int i = 0; i < 6; i++) {
+      Vector d[6] = {t[0][i], t[1][i], t[2][i], t[3][i], t[4][i], t[5][i]}, u[6];
+      input(d, u);
+      for (int k = 0; k < 6; k++) v[6 * k + i] = u[k];
+    }
+    store(j, v);
+  }
+}
+
+// A dy A', as input_run.
+template <class Store>
+inline void gradient_run(const Maps& dy, const float* plane, int64_t row, int64_t column, int64_t count, Store store) {
+  Lines<4> lines(dy, plane, tile * row, tile * column, tile * count);
+  for (int64_t j = 0; j < count; j += lanes) {
+    Vector t[4][6], v[positions];
+    for (int i = 0; i < 4; i++) {
+      Vector d[4];
+      columns_of(lines.at[i] + tile * j, d);
+      gradient(d, t[i]);
+    }
+    for (int i = 0; i < 6; i++) {
+      Vector d[4] = {t[0][i], t[1][i], t[2][i], t[3][i]}, u[6];
+      gradient(d, u);
+      for (int k = 0; k < 6; k++) v[6 * k + i] = u[k];
+    }
+    store(j, v);
+  }
+}
+
+// The 36 vectors of eight tiles, of up to 16 channels.
+using Stage = Vector[positions][columns];
+
+// Eight vectors of a stage as columns: afterwards t[i] has the values of tile i.
+inline void transpose(const Vector v[lanes], Vector t[lanes]) {
+  Vector u[lanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    u[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+    u[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+  }
+  Vector w[lanes];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++) {
+    w[4 * i] = _mm256_shuffle_ps(u[4 * i], u[4 * i + 2], 0x44), w[4 * i + 1] = _mm256_shuffle_ps(u[4 * i], u[4 * i + 2], 0xee);
+    w[4 * i + 2] = _mm256_shuffle_ps(u[4 * i + 1], u[4 * i + 3], 0x44), w[4 * i + 3] = _mm256_shuffle_ps(u[4 * i + 1], u[4 * i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    t[i] = _mm256_permute2f128_ps(w[i], w[4 + i], 0x20);
+    t[4 + i] = _mm256_permute2f128_ps(w[i], w[4 + i], 0x31);
+  }
+}
+
+// Stores the first six values, one row of a block.
+inline void store_row(Vector v, float* to) {
+  _mm_storeu_ps(to, _mm256_castps256_ps128(v));
+  _mm_storel_pi(reinterpret_cast<__m64*>(to + 4), _mm256_extractf128_ps(v, 1));
+}
+
+// Writes to memory what is read much later: a cached store would first read the line.
+inline void store_past_cache(const float* from, int64_t n, float* to) {
+  int64_t i = 0;
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(Vector) == 0)
+    for (; i + lanes <= n; i += lanes) _mm256_stream_ps(to + i, _mm256_load_ps(from + i));
+  std::memcpy(to + i, from + i, (n - i) * sizeof(float));
+}
+
+// product (+)= left right, for one block and one panel.
+template <bool add>
+void multiply_block(const float* left, const float* right, int64_t depth, float* product) {
+  Vector sum[rows][2];
+#pragma GCC unroll 6
+  for (int i = 0; i < rows; i++) {
+    sum[i][0] = add ? _mm256_load_ps(product + i * columns) : _mm256_setzero_ps();
+    sum[i][1] = add ? _mm256_load_ps(product + i * columns + lanes) : _mm256_setzero_ps();
+  }
+  for (int64_t p = 0; p < depth; p++, left += rows, right += columns) {
+    Vector r0 = _mm256_load_ps(right), r1 = _mm256_load_ps(right + lanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++) {
+      Vector l = _mm256_broadcast_ss(left + i);
+      sum[i][0] = _mm256_fmadd_ps(l, r0, sum[i][0]);
+      sum[i][1] = _mm256_fmadd_ps(l, r1, sum[i][1]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < rows; i++) {
+    _mm256_store_ps(product + i * columns, sum[i][0]);
+    _mm256_store_ps(product + i * columns + lanes, sum[i][1]);
+  }
+}
+
+void multiply(const float* left, const float* right, float* product, int64_t blocks, int64_t depth, int64_t panels, bool add) {
+  constexpr int64_t deep = 256, high = 16;  // a piece of left stays in the second cache, one of right in the first
+  for (int64_t p = 0; p < depth; p += deep) {
+    int64_t n = std::min(deep, depth - p);
+    for (int64_t r = 0; r < blocks; r += high)
+      for (int64_t c = 0; c < panels; c++)
+        for (int64_t i = r; i < std::min(r + high, blocks); i++)
+          (add || p > 0 ? multiply_block<true> : multiply_block<false>)(
+              left + (i * depth + p) * rows, right + (c * depth + p) * columns, n, product + (c * blocks + i) * rows * columns);
+  }
+}
+
+}  // namespace
+
+
+void Convolution::filters(int64_t block, float* transformed) const {
+  int64_t part = filter_part(), outputs = std::min(rows, f_.out - block * rows);
+  float* to = transformed + block * f_.in * rows;
+  for (int64_t first = 0; first < f_.in; first += lanes) {
+    int64_t n = std::min(lanes, f_.in - first);
+    alignas(32) float u[positions][lanes * rows + lanes];
+    for (int64_t i = 0; i < n; i++) {
+      alignas(32) float g[9][lanes] = {};
+      for (int64_t o = 0; o < outputs; o++)
+        for (int k = 0; k < 9; k++)
+          g[k][o] = f_.data[(block * rows + o) * f_.out_step + (first + i) * f_.in_step + (f_.mirrored ? 8 - k : k)];
+      Vector t[6][3];
+      for (int k = 0; k < 3; k++) {
+        Vector c[3] = {_mm256_load_ps(g[k]), _mm256_load_ps(g[3 + k]), _mm256_load_ps(g[6 + k])}, v[6];
+        filter(c, v);
+        for (int l = 0; l < 6; l++) t[l][k] = v[l];
+      }
+      for (int k = 0; k < 6; k++) {
+        Vector v[6];
+        filter(t[k], v);
+        for (int l = 0; l < 6; l++) _mm256_storeu_ps(u[6 * k + l] + i * rows, v[l]);
+      }
+    }
+    for (int p = 0; p < positions; p++) store_past_cache(u[p], n * rows, to + p * part + first * rows);
+  }
+  _mm_sfence();
+}
+
+void Convolution::tiles(const float* x, const float* transformed, const float* bias, float* y, int64_t first, int64_t n,
+                        int64_t first_group, int64_t end_group, float* scratch) const {
+  int64_t in = f_.in, out = f_.out, panels = parts(n, columns), area = x_.height * x_.width;
+  int64_t in_part = input_part(), out_part = product_part();
+  float *inputs = scratch, *products = scratch + positions * in_part;
+  // Maps of this size are out of the cache before anybody reads them.
+  bool large = x_.images * out * area * int64_t{sizeof(float)} >= int64_t{16} << 20;
+
+  runs(x_, first, n, tiles_at_once, [&](int64_t image, int64_t row, int64_t column, int64_t count, int64_t at) {
+    for (int64_t c = 0; c < in; c++) {
+      const float* plane = x + (image * in + c) * area;
+      fetch<6, false>(x_, plane + area, tile * row - 1, tile * column, tile * count);
+      input_run(x_, plane, row, column, count, [&](int64_t j, const Vector* v) {
+        int64_t t = at + j;
+        if (t % lanes == 0) {
+          float* u = inputs + (t / columns * in + c) * columns + t % columns;
+          for (int p = 0; p < positions; p++) _mm256_store_ps(u + p * in_part, v[p]);
+          return;
+        }
+        alignas(32) float values[positions][lanes];
+        for (int p = 0; p < positions; p++) _mm256_store_ps(values[p], v[p]);
+        for (int64_t i = 0; i < std::min(lanes, count - j); i++)
+          for (int p = 0; p < positions; p++)
+            inputs[p * in_part + ((t + i) / columns * in + c) * columns + (t + i) % columns] = values[p][i];
+      });
+    }
+  });
+
+  for (int64_t block = first_group * group; block < std::min(end_group * group, blocks()); block += group) {
+    int64_t many = std::min(group, blocks() - block);
+    for (int p = 0; p < positions; p++)
+      multiply(transformed + p * filter_part() + block * in * rows, inputs + p * in_part, products + p * out_part, many, in, panels, false);
+    runs(x_, first, n, tiles_at_once, [&](int64_t image, int64_t row, int64_t column, int64_t count, int64_t at) {
+      for (int64_t r = 0; r < std::min(many * rows, out - block * rows); r++) {
+        int64_t o = block * rows + r;
+        Vector add = _mm256_set1_ps(bias ? bias[o] : 0);
+        float* plane = y + (image * out + o) * area;
+        if (!large) fetch<4, true>(x_, plane + area, tile * row, tile * column, tile * count);
+        for (int64_t j = 0; j < count;) {
+          int64_t t = at + j, skip = t % lanes, n8 = std::min(count - j, lanes - skip);
+          const float* m = products + (t / columns * many * rows + r) * columns + t % columns - skip;
+          Vector s[4][6];
+          for (int i = 0; i < 6; i++) {
+            Vector d[6], u[4];
+            for (int k = 0; k < 6; k++) d[k] = _mm256_load_ps(m + (6 * k + i) * out_part);
+            output(d, u);
+            for (int k = 0; k < 4; k++) s[k][i] = u[k];
+          }
+          int64_t left = tile * (column + j), width = std::min(tile * n8, x_.width - left);
+          for (int i = 0; i < 4 && tile * row + i < x_.height; i++) {
+            Vector d[4];
+            output(s[i], d);
+            for (int k = 0; k < 4; k++) d[k] += add;
+            float* p = plane + (tile * row + i) * x_.width + left;
+            bool whole = width == tile * lanes;
+            if (whole && !large) {
+              store_columns(d, p);
+              continue;
+            }
+            alignas(32) float values[tile * lanes];
+            store_columns(d, values);
+            if (whole) {
+              store_past_cache(values, width, p);
+            } else {
+              std::memcpy(p, values + tile * skip, width * sizeof(float));
+            }
+          }
+          j += n8;
+        }
+      }
+    });
+  }
+  _mm_sfence();
+}
+
+void Sum::input(const float* x, int64_t panel, int64_t first, int64_t n, float* scratch) const {
+  int64_t area = x_.height * x_.width;
+  Stage stage = {};
+  runs(x_, first, n, lanes, [&](int64_t image, int64_t row, int64_t column, int64_t count, int64_t at) {
+    for (int64_t c = 0; c < std::min(columns, x_.channels - panel * columns); c++) {
+      const float* plane = x + (image * x_.channels + panel * columns + c) * area;
+      fetch<6, false>(x_, plane + area, tile * row - 1, tile * column, tile * count);
+      input_run(x_, plane, row, column, count, [&](int64_t, const Vector* v) {
+        for (int p = 0; p < positions; p++) stage[p][c] = v[p];
+      });
+    }
+    for (int p = 0; p < positions; p++) {
+      float* to = scratch + p * input_part() + (panel * n + at) * columns;
+      for (int64_t half = 0; half < columns; half += lanes) {
+        Vector t[lanes];
+        transpose(stage[p] + half, t);
+        for (int64_t i = 0; i < count; i++) _mm256_store_ps(to + i * columns + half, t[i]);
+      }
+    }
+  });
+}
+
+void Sum::gradient(const float* dy, int64_t block, int64_t first, int64_t n, float* scratch) const {
+  int64_t area = dy_.height * dy_.width;
+  Stage stage = {};
+  runs(dy_, first, n, lanes, [&](int64_t image, int64_t row, int64_t column, int64_t count, int64_t at) {
+    for (int64_t o = 0; o < std::min(rows, dy_.channels - block * rows); o++) {
+      const float* plane = dy + (image * dy_.channels + block * rows + o) * area;
+      fetch<4, false>(dy_, plane + area, tile * row, tile * column, tile * count);
+      gradient_run(dy_, plane, row, column, count, [&](int64_t, const Vector* v) {
+        for (int p = 0; p < positions; p++) stage[p][o] = v[p];
+      });
+    }
+    for (int p = 0; p < positions; p++) {
+      float* to = scratch + positions * input_part() + p * gradient_part() + (block * n + at) * rows;
+      Vector t[lanes];
+      transpose(stage[p], t);
+      for (int64_t i = 0; i < count; i++) store_row(t[i], to + i * rows);
+    }
+  });
+}
+
+void Sum::add(int64_t position, int64_t first, int64_t n, float* scratch) const {
+  const float *inputs = scratch + position * input_part();
+  const float *gradients = scratch + positions * input_part() + position * gradient_part();
+  float* sums = scratch + positions * (input_part() + gradient_part()) + position * sum_part();
+  multiply(gradients, inputs, sums, blocks(), n, panels(), first > 0);
+}
+
+void Sum::filters(int64_t o, const float* scratch, float* gradient) const {
+  const float* sums = scratch + positions * (input_part() + gradient_part());
+  for (int64_t i = 0; i < x_.channels; i++) {
+    const float* m = sums + (i / columns * blocks() * rows + o) * columns + i % columns;
+    float t[3][6];
+    for (int l = 0; l < 6; l++) {
+      float c[6], g[3];
+      for (int k = 0; k < 6; k++) c[k] = m[(6 * k + l) * sum_part()];
+      filter_back(c, g);
+      for (int k = 0; k < 3; k++) t[k][l] = g[k];
+    }
+    for (int k = 0; k < 3; k++) filter_back(t[k], gradient + i * 9 + k * 3);
+  }
+}
+
+}  // namespace hcunet::winograd
+
+#else
+
+namespace hcunet::winograd {
+bool available() { return false; }
+void Convolution::filters(int64_t, float*) const {}
+void Convolution::tiles(const float*, const float*, const float*, float*, int64_t, int64_t, int64_t, int64_t, float*) const {}
+void Sum::input(const float*, int64_t, int64_t, int64_t, float*) const {}
+void Sum::gradient(const float*, int64_t, int64_t, int64_t, float*) const {}
+void Sum::add(int64_t, int64_t, int64_t, float*) const {}
+void Sum::filters(int64_t, const float*, float*) const {}
+}  // namespace hcunet::winograd
+
+#endif

@@ -1,0 +1,102 @@
+// Winograd: convolutions by 3x3 with stride 1 and padding 1 in four times fewer
+// multiplications, for float32 maps on a CPU with AVX2.
+//
+// A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks",
+// https://arxiv.org/abs/1509.09308, F(4x4, 3x3): a tile of 6x6 pixels d and a filter g
+// give 4x4 outputs A'[(G g G') * (B' d B)]A. The product * is elementwise, so that
+// for each of the 36 positions in a tile a layer is one matrix product.
+//
+// The matrices interpolate a polynomial at 0, +-3/4, +-3/2 and infinity. With these
+// points the rounding errors are about twice those of the plain sum; with 0, +-1, +-2
+// and infinity, the usual ones, they are five to ten times as large. See B. Barabasz and
+// others, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
+// Neural Networks", https://arxiv.org/abs/1803.10986.
+//
+// An array of "positions" has one part for each position. A part holds a matrix in the
+// order in which multiply reads it: the rows of the left one in blocks of `rows`, the
+// columns of the right one and of the product in panels of `columns`.
+#pragma once
+
+#include <cstdint>
+
+namespace hcunet::winograd {
+
+constexpr int64_t tile = 4, positions = 36, rows = 6, columns = 16;
+
+// Whether this processor can run the functions below.
+bool available();
+
+constexpr int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
+
+// N images of C maps, contiguous in the order N, C, H, W.
+struct Maps {
+  int64_t images, channels, height, width;
+  int64_t down() const { return parts(height, tile); }
+  int64_t across() const { return parts(width, tile); }
+  int64_t tiles() const { return images * down() * across(); }
+};
+
+// Filters of shape (out, in, 3, 3), or, for the gradient of the input, the mirrored
+// filters with `in` and `out` exchanged: element (o, i) begins at o*out_step + i*in_step.
+struct Filters {
+  const float* data;
+  int64_t out, in, out_step, in_step;
+  bool mirrored;
+};
+
+// A convolution: transform the filters of all blocks of outputs, then compute the tiles
+// in pieces [first, first + n), n <= tiles_at_once, each with a scratch of its own. A
+// piece can be computed for some groups of outputs only.
+class Convolution {
+ public:
+  static constexpr int64_t tiles_at_once = 32;
+
+  Convolution(const Maps& x, const Filters& f) : x_(x), f_(f) {}
+  int64_t blocks() const { return parts(f_.out, rows); }
+  int64_t groups() const { return parts(blocks(), group); }
+  int64_t transformed_size() const { return positions * filter_part(); }
+  int64_t scratch_size() const { return positions * (input_part() + product_part()); }
+
+  void filters(int64_t block, float* transformed) const;
+  // y has maps of the size of x; bias may be null.
+  void tiles(const float* x, const float* transformed, const float* bias, float* y, int64_t first, int64_t n, int64_t first_group,
+             int64_t end_group, float* scratch) const;
+
+ private:
+  static constexpr int64_t group = 4;  // blocks whose products stay in the second cache
+  // Parts are an odd number of cache lines apart: one place in all of them would
+  // otherwise fall into one set of the cache.
+  int64_t filter_part() const { return parts(blocks() * f_.in * rows, columns) * columns + columns; }
+  int64_t input_part() const { return tiles_at_once * f_.in + columns; }
+  int64_t product_part() const { return tiles_at_once * group * rows + columns; }
+
+  Maps x_;
+  Filters f_;
+};
+
+// The gradient of the filters, the sum over tiles of (A dy A') * (B' d B) transformed
+// back. Sum takes at most tiles_at_once tiles at a time, and is called for each piece in
+// this order: input for all panels, gradient for all blocks, add for all positions.
+class Sum {
+ public:
+  static constexpr int64_t tiles_at_once = 256;
+
+  Sum(const Maps& x, int64_t out) : x_(x), dy_{x.images, out, x.height, x.width} {}
+  int64_t panels() const { return parts(x_.channels, columns); }
+  int64_t blocks() const { return parts(dy_.channels, rows); }
+  int64_t size() const { return positions * (input_part() + gradient_part() + sum_part()); }
+
+  void input(const float* x, int64_t panel, int64_t first, int64_t n, float* scratch) const;
+  void gradient(const float* dy, int64_t block, int64_t first, int64_t n, float* scratch) const;
+  void add(int64_t position, int64_t first, int64_t n, float* scratch) const;
+  void filters(int64_t o, const float* scratch, float* gradient) const;  // of one output
+
+ private:
+  int64_t input_part() const { return panels() * columns * tiles_at_once + columns; }
+  int64_t gradient_part() const { return blocks() * rows * tiles_at_once + columns; }
+  int64_t sum_part() const { return panels() * columns * blocks() * rows; }
+
+  Maps x_, dy_;
+};
+
+}  // namespace hcunet::winograd
