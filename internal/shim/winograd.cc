@@ -270,7 +270,6 @@ void multiply(const float* left, const float* right, float* product, int64_t blo
 
 }  // namespace
 
-
 void Convolution::filters(int64_t block, float* transformed) const {
   int64_t part = filter_part(), outputs = std::min(rows, f_.out - block * rows);
   float* to = transformed + block * f_.in * rows;
