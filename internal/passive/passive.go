@@ -18,8 +18,7 @@ const timeout = "OPENBLAS_THREAD_TIMEOUT"
 // because OpenMP reads its environment before main. It sets OMP_WAIT_POLICY=passive
 // and, unless it is set, the shortest OPENBLAS_THREAD_TIMEOUT. It returns without a
 // restart if OMP_WAIT_POLICY is set already, or if a process cannot be replaced, as
-// on Windows. A program should call it first. On Linux, a program that imports this
-// package with cgo has been restarted before main, and before libtorch was initialized.
+// on Windows. A program should call it first.
 func Restart() {
 	if _, said := os.LookupEnv(policy); said {
 		return
