@@ -80,7 +80,7 @@ def prepare(folder, films):
     subprocess.run(["go", "build", "-tags", "nolibtorch", "-o", folder + "/films-onnx", "./films"], cwd=HERE, check=True)
     subprocess.run(["go", "run", "./exported", folder, "resnet34", "1", "256"], cwd=HERE, check=True, stdout=subprocess.DEVNULL)
     if not films:
-        subprocess.run(["go", "run", "../examples/phantom", "-n", "8", "-size", "1024", "-out", folder + "/phantoms"], cwd=HERE, check=True)
+        subprocess.run(["go", "run", "../examples/phantom", "-n", "8", "-out", folder + "/phantoms"], cwd=HERE, check=True)
 
 
 def main():
