@@ -53,7 +53,7 @@ inline at::Tensor convolved(const at::Tensor& x, const winograd::Filters& f, con
   int64_t tiles = maps.tiles(), many = c.tiles_at_once, pieces = winograd::parts(tiles, many);
   int64_t shares = std::clamp<int64_t>(winograd::parts(at::get_num_threads(), pieces), 1, c.groups());
   at::parallel_for(0, pieces * shares, 1, [&](int64_t begin, int64_t end) {
-    auto scratch = at::zeros({c.scratch_size()}, x.options());
+    auto scratch = at::zeros({c.scratch_size()}, x.options());  // multiply reads lanes of no tile, too
     for (int64_t i = begin; i < end; i++) {
       int64_t first = i / shares * many, share = i % shares;
       c.tiles(from, transformed, bias, to, first, std::min(many, tiles - first), share * c.groups() / shares,

@@ -152,45 +152,40 @@ inline void fetch(const Maps& maps, const float* plane, int64_t y, int64_t x, in
     for (int64_t k = 0; k < width; k += cache_line) __builtin_prefetch(plane + i * maps.width + x + k, write);
 }
 
-// B' d B of the tiles of a run, eight at a time: store(j, v) takes the 36 vectors of tiles j to j+7.
-template <class Store>
-inline void input_run(const Maps& x, const float* plane, int64_t row, int64_t column, int64_t count, Store store) {
-  Lines<6> lines(x, plane, tile * row - 1, tile * column - 1, tile * count + 2);
+// Transforms the tiles of a run on both axes, eight at a time: transform takes n vectors
+// to 6, and store(j, v) takes the 36 vectors of tiles j to j+7.
+template <int n, class Transform, class Store>
+inline void transform_run(const Lines<n>& lines, int64_t count, Transform transform, Store store) {
   for (int64_t j = 0; j < count; j += lanes) {
-    Vector t[6][6], v[positions];
-    for (int i = 0; i < 6; i++) {
+    Vector t[n][6], v[positions];
+    for (int i = 0; i < n; i++) {
       Vector d[8];
       columns_of(lines.at[i] + tile * j, d);
-      columns_of(lines.at[i] + tile * j + 4, d + 4);
-      input(d, t[i]);
+      if (n > 4) columns_of(lines.at[i] + tile * j + 4, d + 4);
+      transform(d, t[i]);
     }
     for (int i = 0; i < 6; i++) {
-      Vector d[6] = {t[0][i], t[1][i], t[2][i], t[3][i], t[4][i], t[5][i]}, u[6];
-      input(d, u);
+      Vector d[n], u[6];
+      for (int k = 0; k < n; k++) d[k] = t[k][i];
+      transform(d, u);
       for (int k = 0; k < 6; k++) v[6 * k + i] = u[k];
     }
     store(j, v);
   }
 }
 
-// A dy A', as input_run.
+// B' d B.
+template <class Store>
+inline void input_run(const Maps& x, const float* plane, int64_t row, int64_t column, int64_t count, Store store) {
+  Lines<6> lines(x, plane, tile * row - 1, tile * column - 1, tile * count + 2);
+  transform_run(lines, count, [](const Vector* d, Vector* t) { input(d, t); }, store);
+}
+
+// A dy A'.
 template <class Store>
 inline void gradient_run(const Maps& dy, const float* plane, int64_t row, int64_t column, int64_t count, Store store) {
   Lines<4> lines(dy, plane, tile * row, tile * column, tile * count);
-  for (int64_t j = 0; j < count; j += lanes) {
-    Vector t[4][6], v[positions];
-    for (int i = 0; i < 4; i++) {
-      Vector d[4];
-      columns_of(lines.at[i] + tile * j, d);
-      gradient(d, t[i]);
-    }
-    for (int i = 0; i < 6; i++) {
-      Vector d[4] = {t[0][i], t[1][i], t[2][i], t[3][i]}, u[6];
-      gradient(d, u);
-      for (int k = 0; k < 6; k++) v[6 * k + i] = u[k];
-    }
-    store(j, v);
-  }
+  transform_run(lines, count, [](const Vector* d, Vector* t) { gradient(d, t); }, store);
 }
 
 // The 36 vectors of eight tiles, of up to 16 channels.
