@@ -8,6 +8,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	// go test compiles the native code before this test runs. Without the import go vet
+	// would compile it a second time, at the same time.
+	_ "github.com/hcunet/hcunet/nn"
 )
 
 // The README's programs are formatted, and compile as they stand there.
