@@ -4,6 +4,7 @@
     bench/speed.py                                        with this Python's torch
     bench/speed.py -python /usr/bin/python3 -python ~/venv/bin/python
     bench/speed.py -rows forward -precision float32 -rounds 9 -sizes 2x256
+    bench/speed.py -device cuda -sizes 16x256,64x256
 
 Each -python names an interpreter with torch. For each of them, the sides are PyTorch
 eager, channels-last and compiled, and hcunet on the same libtorch, for which a
@@ -19,7 +20,10 @@ given as a share of the fastest convolution; a training step counts as the opera
 three forward passes. Peak memory is measured with processes that compute only this row,
 twice.
 
-bfloat16 is left out if the processor has no instructions for it (AVX-512, AMX), unless
+On CUDA each time is the mean of 20, and memory is not measured. -built takes what an
+earlier run left in build/bench, for a GPU machine without Go: copy it there.
+
+On the CPU bfloat16 is left out if the processor has no instructions for it (AVX-512, AMX), unless
 -precision asks for it: convolutions then use loops that are 10 to 100 times slower.
 """
 import argparse, json, os, random, statistics, subprocess, sys, tempfile
@@ -67,23 +71,25 @@ def sides(arg, folder):
             check=True, capture_output=True, text=True).stdout.split()
         version = version.split("+")[0]
         build = f"{ROOT}/build/bench/{version}"
+        ours.append((f"hcunet, libtorch {version}", [build + "/hcunet", arg.device, str(arg.threads), weights]))
+        for mode in arg.modes:
+            if mode == "compiled" and version.startswith("1."):
+                continue
+            peers.append((f"PyTorch {version} {mode}", [python, "speed/torch_side.py", mode, arg.device, str(arg.threads), weights]))
+        if arg.built:
+            continue
         newest = max(os.path.getmtime(f"{ROOT}/internal/shim/{f}") for f in os.listdir(f"{ROOT}/internal/shim"))
         library = build + "/libcgotorch.so"
         if not os.path.exists(library) or os.path.getmtime(library) < newest:
             env = dict(os.environ) if system == "True" else dict(os.environ, LIBTORCH=home)
             subprocess.run([ROOT + "/scripts/libcgotorch", build], env=env, check=True)
-        if not ours:
+        if len(ours) == 1:
             env = dict(os.environ, CGO_LDFLAGS=f"-O2 -g -L{build}")
             subprocess.run(["go", "build", "-tags", "cgotorch_so", "-o", program, "./speed"], cwd=HERE, env=env, check=True)
         # A program looks for the library in its own folder first.
         subprocess.run(["cp", program, build + "/hcunet"], check=True)
-        ours.append((f"hcunet, libtorch {version}", [build + "/hcunet", str(arg.threads), weights]))
-        for mode in arg.modes:
-            if mode == "compiled" and version.startswith("1."):
-                continue
-            peers.append((f"PyTorch {version} {mode}", [python, "speed/torch_side.py", mode, str(arg.threads), weights]))
     for command in arg.side:
-        peers.append((os.path.basename(command.split()[0]), [*command.split(), str(arg.threads), weights]))
+        peers.append((os.path.basename(command.split()[0]), [*command.split(), arg.device, str(arg.threads), weights]))
     return ours, peers
 
 
@@ -102,25 +108,25 @@ def compare(all_sides):
             sys.exit("that is too much to be rounding")
 
 
-def limits(pythons, threads, sizes):
+def limits(pythons, device, threads, sizes):
     """Prints the limits of the machine. Returns the speed of the fastest convolution in
     GFLOP/s, and the operations of a forward pass of one image by its size."""
     best, flops = {}, {}
     for python in pythons:
-        s = Side("", [python, "speed/torch_side.py", "limits", str(threads), "-"])
+        s = Side("", [python, "speed/torch_side.py", "limits", device, str(threads), "-"])
         for k, v in s.ask("limits").items():
             best[k] = max(v, best.get(k, 0))
         flops = {size: s.ask("flops", size=size) for _, size in sizes}
         s.stop()
-    print("this machine's best, float32: " + ", ".join(f"{k} {v:.0f}" for k, v in best.items()), flush=True)
+    print("this machine's best, " + ("float32: " if device == "cpu" else "bfloat16: ") + ", ".join(f"{k} {v:.0f}" for k, v in best.items()), flush=True)
     for size, f in flops.items():
         print(f"convolutions of an image of {size}x{size}: {f['plain'] / 1e9:.1f} GFLOP as the notebook has it, {f['folded'] / 1e9:.1f} with the head folded")
     return best["convolution, GFLOP/s"], flops
 
 
-def row(what, precision, batch, size, ours, peers, rounds, limit):
+def row(what, precision, batch, size, ours, peers, arg, limit):
     title = f"{what} {precision}, batch {batch} of {size}x{size}"
-    request = dict(precision=precision, batch=batch, size=size)
+    request = dict(precision=precision, batch=batch, size=size, times=1 if arg.device == "cpu" else 20)
     alive, notes, times = [], [], {}
     for s in ours + peers:
         answer = s.ask(what, **request)  # warms up
@@ -132,19 +138,21 @@ def row(what, precision, batch, size, ours, peers, rounds, limit):
         s.ask(what, **request)
         alive.append(s)
         times[s] = []
-    for _ in range(rounds):
+    for _ in range(arg.rounds):
         for s in random.sample(alive, len(alive)):
             times[s].append(s.ask(what, **request)["seconds"])
-    print(f"\n{title}, {rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    print(f"\n{title}, {arg.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     ours = [s for s in ours if s in times]
     print(f"  {'':36} {'least':>8} {'median':>8}" + "".join(f"  {'over ' + s.name.split(',')[1].strip():>22}" for s in ours))
     for s in alive:
-        line = f"  {s.name:36} {min(times[s]):7.3f}s {statistics.median(times[s]):7.3f}s"
+        line = f"  {s.name:36} {min(times[s]):7.4f}s {statistics.median(times[s]):7.4f}s"
+        if arg.device != "cpu":
+            line += f" {batch / min(times[s]):7.0f} images/s"
         for o in ours:
             ratios = [a / b for a, b in zip(times[s], times[o])]
             line += f"  {statistics.median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(line)
-    if limit and precision == "float32":
+    if limit and precision == ("float32" if arg.device == "cpu" else "bfloat16"):
         best, flops = limit
         work = flops[size]["folded"] * batch * (3 if what == "step" else 1) / 1e9
         for s in ours:
@@ -169,6 +177,8 @@ def main():
     flags.add_argument("-modes", default="eager,channels-last,compiled", help="modes of PyTorch")
     flags.add_argument("-side", action="append", default=[], help="the command of an additional side, see speed/torch_side.py")
     flags.add_argument("-rows", default="forward,step")
+    flags.add_argument("-device", default="cpu", choices=["cpu", "cuda"])
+    flags.add_argument("-built", action="store_true", help="build nothing, use what is in build/bench")
     flags.add_argument("-precision", help="float32,bfloat16")
     flags.add_argument("-sizes", default="2x256,4x128", help="BATCHxSIZE,...")
     flags.add_argument("-rounds", type=int, default=7)
@@ -181,7 +191,7 @@ def main():
     if not arg.precision:
         arg.precision = "float32"
         with open("/proc/cpuinfo") as f:
-            if "avx512bw" in f.read():
+            if arg.device != "cpu" or "avx512bw" in f.read():
                 arg.precision += ",bfloat16"
             else:
                 print("bfloat16 is left out: this processor has neither AVX-512 nor AMX")
@@ -191,13 +201,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         ours, peers = ([Side(name, command) for name, command in group] for group in sides(arg, folder))
         compare(ours + peers)
-        limit = None if arg.no_limits else limits(arg.python, arg.threads, sizes)
+        limit = None if arg.no_limits else limits(arg.python, arg.device, arg.threads, sizes)
         jobs = [(what, p, batch, size) for what in arg.rows.split(",") for p in arg.precision.split(",") for batch, size in sizes]
         for what, precision, batch, size in jobs:
-            row(what, precision, batch, size, ours, peers, arg.rounds, limit)
+            row(what, precision, batch, size, ours, peers, arg, limit)
         for s in ours + peers:
             s.stop()
-        for what, precision, batch, size in [] if arg.no_memory else jobs:
+        for what, precision, batch, size in [] if arg.no_memory or arg.device != "cpu" else jobs:
             memory(what, precision, batch, size, ours + peers)
 
 

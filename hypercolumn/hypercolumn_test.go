@@ -6,6 +6,7 @@ import (
 
 	"github.com/hcunet/hcunet/hypercolumn"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -21,7 +22,7 @@ type scene struct {
 }
 
 func newScene(t *testing.T, width, classes int64) scene {
-	in := nn.NewInit(nn.CPU, 2)
+	in := nn.NewInit(testdevice.Device, 2)
 	in.DType = nn.Double
 	r := rand.New(rand.NewPCG(4, 0))
 	random := func(shape ...int64) torch.Tensor {
@@ -33,7 +34,7 @@ func newScene(t *testing.T, width, classes int64) scene {
 		for i := range v {
 			v[i] = r.NormFloat64()
 		}
-		x, err := nn.FromSlice(nn.CPU, v, shape...)
+		x, err := nn.FromSlice(testdevice.Device, v, shape...)
 		require.NoError(t, err)
 		nn.SetRequiresGrad(x, true)
 		return x
@@ -50,7 +51,7 @@ func newScene(t *testing.T, width, classes int64) scene {
 		for i := range v {
 			v[i] = float32(r.NormFloat64())
 		}
-		replacement, err := nn.FromSlice(nn.CPU, v, nn.Shape(p.Tensor)...)
+		replacement, err := nn.FromSlice(testdevice.Device, v, nn.Shape(p.Tensor)...)
 		require.NoError(t, err)
 		nn.CopyInto(p.Tensor, replacement)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
@@ -64,11 +65,11 @@ func evaluateAs(t testing.TB, dtype nn.DType, l loss.Loss, scores []float64, tar
 	t.Helper()
 	err := nn.Try(func() {
 		nn.Scope(func() {
-			x, err := nn.FromSlice(nn.CPU, scores, shape...)
+			x, err := nn.FromSlice(testdevice.Device, scores, shape...)
 			require.NoError(t, err)
-			x = nn.To(x, nn.CPU, dtype)
+			x = nn.To(x, testdevice.Device, dtype)
 			nn.SetRequiresGrad(x, true)
-			y, err := nn.FromSlice(nn.CPU, targets, shape[0], shape[2], shape[3])
+			y, err := nn.FromSlice(testdevice.Device, targets, shape[0], shape[2], shape[3])
 			require.NoError(t, err)
 			v := l.Forward(x, y)
 			require.Empty(t, nn.Shape(v))

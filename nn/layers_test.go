@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -19,7 +20,7 @@ import (
 const rounding = 1e-13
 
 // double makes layers of float64, the element type of testdata/layers.py.
-func double() *nn.Init { return &nn.Init{DType: nn.Double} }
+func double() *nn.Init { return &nn.Init{Device: testdevice.Device, DType: nn.Double} }
 
 // A single makes a layer of a function.
 type single struct {
@@ -89,7 +90,7 @@ func TestLayers(t *testing.T) {
 				nn.CopyInto(n.Tensor, float32Tensor(t, v, nn.Shape(n.Tensor)...))
 			}
 			mode := nn.Mode(!strings.HasSuffix(name, "_eval"))
-			x := nn.To(float32Tensor(t, golden.Unit(name+".x", product(w.In)), w.In...), nn.CPU, nn.Double)
+			x := nn.To(float32Tensor(t, golden.Unit(name+".x", product(w.In)), w.In...), testdevice.Device, nn.Double)
 			nn.SetRequiresGrad(x, true)
 			y := layer.Forward(mode, x)
 			require.Equal(t, w.Shape, nn.Shape(y))
@@ -128,7 +129,7 @@ func product(shape []int64) int {
 
 func float32Tensor(t testing.TB, v []float32, shape ...int64) torch.Tensor {
 	t.Helper()
-	x, err := nn.FromSlice(nn.CPU, v, shape...)
+	x, err := nn.FromSlice(testdevice.Device, v, shape...)
 	require.NoError(t, err)
 	return x
 }

@@ -102,6 +102,11 @@ func Mean(x torch.Tensor) torch.Tensor { return call(opMean, x) }
 // ResizeBilinear resizes images (N, C, H, W) to h rows and w columns by bilinear
 // interpolation, with the outer edges of the images aligned (align_corners=False).
 func ResizeBilinear(x torch.Tensor, h, w int64) torch.Tensor {
+	if DeviceOf(x).CUDA() {
+		y, err := shim.ResizeBilinear(x, h, w)
+		must(err)
+		return y
+	}
 	return call(opBilinear, x, []int64{h, w}, false)
 }
 

@@ -3,7 +3,6 @@ package nn
 import (
 	"math"
 
-	"github.com/hcunet/hcunet/internal/shim"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
@@ -36,7 +35,7 @@ func NewPixelShuffleICNR(in *Init, inC, outC int64, opt PixelShuffleOptions) *Pi
 // on the CPU the shuffle then is 3 times and the average 12 times as fast as in the
 // default format.
 func (p *PixelShuffleICNR) Forward(mode Mode, x torch.Tensor) torch.Tensor {
-	x = call(opContiguous, x, channelsLast)
+	x = ChannelsLast(x)
 	x = ReLUInPlace(p.conv.Forward(mode, x)) // (N, 4C, H, W)
 	x = call(opPixelShuffle, x, 2)           // (N, C, 2H, 2W)
 	if p.noBlur {
@@ -44,10 +43,6 @@ func (p *PixelShuffleICNR) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	}
 	return blur(x)
 }
-
-var opContiguous = shim.NewOp("contiguous")
-
-const channelsLast = 2 // torch.channels_last: the channels of a pixel lie together
 
 // blur averages each pixel with its neighbours to the left, above, and left above. In
 // the first column and the first row, where neighbours are missing, fastai repeats the

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -16,7 +17,7 @@ import (
 // chain returns a small network with every kind of tensor: kernels, biases, running
 // statistics, a count of batches, and singular vectors.
 func chain(seed uint64) nn.Sequential {
-	in := nn.NewInit(nn.CPU, seed)
+	in := nn.NewInit(testdevice.Device, seed)
 	return nn.Sequential{
 		nn.NewConv2d(in, 2, 3, 3, &nn.ConvOptions{Padding: 1, Norm: nn.NormSpectral}),
 		nn.NewBatchNorm2d(in, 3, nil),
@@ -28,7 +29,7 @@ func chain(seed uint64) nn.Sequential {
 // network.
 func TestStateRoundTrip(t *testing.T) {
 	from, to := chain(1), chain(2)
-	from.Forward(nn.Train, nn.Full(nn.CPU, nn.Float, 0.5, 1, 2, 4, 5)) // changes the statistics and the count
+	from.Forward(nn.Train, nn.Full(testdevice.Device, nn.Float, 0.5, 1, 2, 4, 5)) // changes the statistics and the count
 	f, err := nn.SaveState(from)
 	require.NoError(t, err)
 	var file bytes.Buffer

@@ -58,9 +58,12 @@ func newWeightNorm(in *Init, values []float32, shape []int64) *weightNorm {
 	return &weightNorm{in.param(norms, gShape...), in.param(values, shape...)}
 }
 
-var opWeightNorm = shim.NewOp("_weight_norm")
+var opNormExceptDim = shim.NewOp("norm_except_dim")
 
-func (n *weightNorm) value(Mode) torch.Tensor { return call(opWeightNorm, n.v, n.g, 0) }
+// libtorch's own weight norm computes in float32 on CUDA, also if its parameters are float64.
+func (n *weightNorm) value(Mode) torch.Tensor {
+	return Mul(n.v, Div(n.g, call(opNormExceptDim, n.v, 2, 0)))
+}
 func (n *weightNorm) walk(w Walker, bias func()) {
 	bias()
 	w.Param("weight_g", n.g)

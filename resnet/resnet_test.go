@@ -10,6 +10,7 @@ import (
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/stretchr/testify/require"
@@ -37,7 +38,7 @@ func reference(t *testing.T) (r torchvision) {
 // The encoder's tensors have the names, shapes and order of torchvision's state dict.
 func TestTorchvisionName(t *testing.T) {
 	r := reference(t)
-	in := nn.NewInit(nn.CPU, 1)
+	in := nn.NewInit(testdevice.Device, 1)
 	for _, test := range []struct {
 		encoder *resnet.Encoder
 		want    [][2]any
@@ -92,19 +93,19 @@ func formula(t *testing.T, names [][2]any) *checkpoint.File {
 func TestLoadWeights(t *testing.T) {
 	f := formula(t, reference(t).ResNet18)
 	f.Tensors = append(f.Tensors, checkpoint.FromFloat32("fc.bias", []float32{1, 2}, 2))
-	require.NoError(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadWeights(f))
+	require.NoError(t, resnet.New18(nn.NewInit(testdevice.Device, 1), 3).LoadWeights(f))
 
 	var mismatch *nn.Mismatch
-	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 1).LoadWeights(f), &mismatch)
+	require.ErrorAs(t, resnet.New18(nn.NewInit(testdevice.Device, 1), 1).LoadWeights(f), &mismatch)
 	require.Equal(t, &nn.Mismatch{Misshape: []string{"0.weight: [64 3 7 7], wanted [64 1 7 7]"}}, mismatch)
 
 	f.Tensors = append(f.Tensors[1:], checkpoint.FromFloat32("layer5.bias", []float32{1, 2}, 2))
-	require.ErrorAs(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadWeights(f), &mismatch)
+	require.ErrorAs(t, resnet.New18(nn.NewInit(testdevice.Device, 1), 3).LoadWeights(f), &mismatch)
 	require.Equal(t, &nn.Mismatch{Missing: []string{"0.weight"}, Extra: []string{"layer5.bias"}}, mismatch)
 
-	require.EqualError(t, resnet.New34(nn.NewInit(nn.CPU, 1), 3).LoadWeights(formula(t, reference(t).ResNet18)),
+	require.EqualError(t, resnet.New34(nn.NewInit(testdevice.Device, 1), 3).LoadWeights(formula(t, reference(t).ResNet18)),
 		"resnet: these are weights of a resnet18, wanted resnet34")
-	require.EqualError(t, resnet.New18(nn.NewInit(nn.CPU, 1), 3).LoadWeights(formula(t, reference(t).ResNet34)),
+	require.EqualError(t, resnet.New18(nn.NewInit(testdevice.Device, 1), 3).LoadWeights(formula(t, reference(t).ResNet34)),
 		"resnet: these are weights of a resnet34, wanted resnet18")
 }
 
@@ -133,16 +134,16 @@ func TestArchitecture(t *testing.T) {
 // TestFeatures compares the feature maps of an image with torchvision's, in float64.
 func TestFeatures(t *testing.T) {
 	r := reference(t)
-	in := nn.NewInit(nn.CPU, 1)
+	in := nn.NewInit(testdevice.Device, 1)
 	in.DType = nn.Double
 	e := resnet.New18(in, 3)
 	require.NoError(t, e.LoadWeights(formula(t, r.ResNet18)))
 	require.EqualValues(t, 3, e.InChannels())
 	nn.Scope(func() {
-		x, err := nn.FromSlice(nn.CPU, golden.Fill("image", 3*64*96, 0, 2), 1, 3, 64, 96)
+		x, err := nn.FromSlice(testdevice.Device, golden.Fill("image", 3*64*96, 0, 2), 1, 3, 64, 96)
 		require.NoError(t, err)
 		nn.NoGrad(func() {
-			features := e.Features(nn.Eval, nn.To(x, nn.CPU, nn.Double))
+			features := e.Features(nn.Eval, nn.To(x, testdevice.Device, nn.Double))
 			require.Len(t, features, len(r.Features))
 			for i, f := range features {
 				want := r.Features[i]
@@ -167,7 +168,7 @@ func TestFeatures(t *testing.T) {
 
 // The second layer group holds the last two stages.
 func TestGroup(t *testing.T) {
-	e := resnet.New18(nn.NewInit(nn.CPU, 1), 1)
+	e := resnet.New18(nn.NewInit(testdevice.Device, 1), 1)
 	for _, n := range nn.State(e) {
 		name, err := resnet.TorchvisionName(n.Name)
 		require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
@@ -48,7 +49,7 @@ func TestBFloat16FullModel(t *testing.T) {
 		t.Skip("trains the full network, slowly where the CPU has no bfloat16; make test-long")
 	}
 	defer allThreads(t)()
-	in := nn.NewInit(nn.CPU, 1)
+	in := nn.NewInit(testdevice.Device, 1)
 	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 	f := state(t, net)
 	golden.Weights(f, "", nil)

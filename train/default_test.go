@@ -9,6 +9,7 @@ import (
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -21,7 +22,7 @@ import (
 type plain struct{ layers nn.Sequential }
 
 func newPlain(t testing.TB) *plain {
-	in := nn.NewInit(nn.CPU, 5)
+	in := nn.NewInit(testdevice.Device, 5)
 	in.DType = nn.Double
 	return &plain{nn.Sequential{
 		nn.NewConv2d(in, 3, 6, 3, &nn.ConvOptions{Padding: 1}), nn.Activation{},
@@ -188,6 +189,7 @@ func TestSteps(t *testing.T) {
 // Under the default recipe, validation changes nothing: the model and the training losses
 // are the same without it.
 func TestValidationOnlyLooks(t *testing.T) {
+	testdevice.Repeatable(t)
 	source := formulaBatches("laws", 5, 2, 8, 0.3)
 	fit := func(valid feed.Source) (*tiny, []metric.Epoch) {
 		model := newTiny(t, nn.Double)
@@ -242,7 +244,7 @@ func TestRateNearZero(t *testing.T) {
 // A network learns one batch with random masks almost perfectly.
 func TestOverfit(t *testing.T) {
 	for _, cfg := range []train.Config{mean(1, 1), notebook(1, 1)} {
-		in := nn.NewInit(nn.CPU, 3)
+		in := nn.NewInit(testdevice.Device, 3)
 		conv := func(from, to int64) nn.Layer { return nn.NewConv2d(in, from, to, 3, &nn.ConvOptions{Padding: 1}) }
 		model := &plain{nn.Sequential{conv(3, 48), nn.Activation{}, conv(48, 48), nn.Activation{}, conv(48, 2)}}
 		batch := formulaBatches("laws", 1, 1, 8, 0.3)

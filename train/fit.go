@@ -138,6 +138,10 @@ func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64,
 		if err = l.freeze(frozen); err != nil {
 			return
 		}
+		if l.device.CUDA() {
+			nn.SearchConvolutions(true)
+			defer nn.SearchConvolutions(false)
+		}
 		r := &run{Learner: l, schedule: s, iterations: iterations, highest: rates, accumulator: newAccumulator(l.cfg), at: &underway{}}
 		if l.at.Phase != nil {
 			r.at = l.at.Phase
@@ -151,6 +155,8 @@ func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64,
 		if r.reducer != nil {
 			defer r.reducer.Close()
 		}
+		r.recorder.off = !l.recordable()
+		defer r.recorder.close()
 		r.stepper = &stepper{params: l.params, clip: l.cfg.Clip, scaler: &l.at.Scaler, step: r.step}
 		defer func() { err = errors.Join(err, nn.DropGrad(l.params)) }()
 		err = f(r)
@@ -183,6 +189,7 @@ type run struct {
 	accumulator accumulator
 	reducer     *dist.Reducer // nil for one process
 	stepper     *stepper
+	recorder    recorder
 	at          *underway
 	silent      bool      // hooks are not called
 	epochEnd    bool      // after the epoch's last training batch
@@ -487,11 +494,13 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	nn.SeedDropout(r.model, r.cfg.Seed, stream...)
 	r.accumulator.beginBatch(&r.at.Gathered, images, true)
 	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
+	recorded := r.recorded(b)
 	err = r.inScope(b, func() {
-		// Result lets the backward pass free each map as soon as it is not needed.
-		loss := nn.Result(func() torch.Tensor {
-			return r.loss.Forward(r.scores(nn.Train, r.input.images(b)), r.input.targets(b))
-		})
+		if recorded {
+			value = r.recorder.repeat(r, b)
+			return
+		}
+		loss := r.lossOf(r.input.upload(b))
 		// On CUDA the backward pass is queued before the loss is read, so that the
 		// device does not wait. On other devices the loss is checked before it
 		// changes a gradient.
@@ -500,11 +509,7 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 				return
 			}
 		}
-		scaled := loss
-		if w := r.accumulator.weight(b.N) * r.Learner.at.Scaler.scale(); w != 1 {
-			scaled = nn.MulScalar(loss, w)
-		}
-		if err := r.backward(scaled, completes); err != nil {
+		if err := r.backward(r.scaled(loss, b.N), completes); err != nil {
 			panic(err)
 		}
 		if r.device.CUDA() {
@@ -518,6 +523,23 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 		err = &badNumber{"the loss", value}
 	}
 	return value, err
+}
+
+// lossOf returns the loss of uploaded images and masks.
+func (r *run) lossOf(images, targets torch.Tensor) torch.Tensor {
+	// Result lets the backward pass free each map as soon as it is not needed.
+	return nn.Result(func() torch.Tensor {
+		return r.loss.Forward(r.scores(nn.Train, r.input.images(images)), r.input.classes(targets))
+	})
+}
+
+// scaled returns the loss of a batch of n images, times the factors of the accumulation and
+// of float16.
+func (r *run) scaled(loss torch.Tensor, n int) torch.Tensor {
+	if w := r.accumulator.weight(n) * r.Learner.at.Scaler.scale(); w != 1 {
+		return nn.MulScalar(loss, w)
+	}
+	return loss
 }
 
 // scores returns the scores of images, in the number type of the model's

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/train"
@@ -51,7 +52,7 @@ func TestKernelFullModel(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			defer allThreads(t)()
-			in := &nn.Init{DType: c.dtype}
+			in := &nn.Init{Device: testdevice.Device, DType: c.dtype}
 			net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{DetachSkips: true})
 			f := state(t, net)
 			golden.Weights(f, "", nil)
@@ -117,9 +118,9 @@ func TestKernelFullModel(t *testing.T) {
 			var logits []float64
 			require.NoError(t, nn.Try(func() {
 				nn.Scope(func() {
-					x, err := nn.FromSlice(nn.CPU, formulaBatches("b3c.valid", 2, 4, 64, 0.6)[0].Images[:3*64*64], 1, 3, 64, 64)
+					x, err := nn.FromSlice(testdevice.Device, formulaBatches("b3c.valid", 2, 4, 64, 0.6)[0].Images[:3*64*64], 1, 3, 64, 64)
 					require.NoError(t, err)
-					nn.NoGrad(func() { logits, err = nn.Slice[float64](net.Forward(nn.Eval, nn.To(x, nn.CPU, c.dtype))) })
+					nn.NoGrad(func() { logits, err = nn.Slice[float64](net.Forward(nn.Eval, nn.To(x, testdevice.Device, c.dtype))) })
 					require.NoError(t, err)
 				})
 			}))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -129,6 +130,7 @@ func TestEpochsOfTheRun(t *testing.T) {
 // The average of the weights follows its formula, validation uses the average, and training
 // is the same as without an average.
 func TestAverage(t *testing.T) {
+	testdevice.Repeatable(t)
 	model := newTiny(t, nn.Double)
 	bias := nn.Parameters(model)[8].Tensor // c.0.bias
 	values := func() []float64 {

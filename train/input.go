@@ -47,9 +47,10 @@ func (in Input) check(image int) error {
 // A normalizer holds the numbers of an Input as tensors on the device of the
 // network.
 type normalizer struct {
-	device    nn.Device
-	dtype     nn.DType
-	mean, std *torch.Tensor // (1, C, 1, 1); nil if the input changes nothing
+	device       nn.Device
+	dtype        nn.DType
+	mean, std    *torch.Tensor // (1, C, 1, 1); nil if the input changes nothing
+	channelsLast bool          // the memory format of the result
 }
 
 func newNormalizer(in Input, d nn.Device, dtype nn.DType) normalizer {
@@ -65,20 +66,30 @@ func newNormalizer(in Input, d nn.Device, dtype nn.DType) normalizer {
 	return n
 }
 
-// images returns the images of a batch as the network needs them.
-func (n normalizer) images(b *feed.Batch) torch.Tensor {
-	x := must(nn.FromSlice(n.device, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
-	x = nn.To(x, n.device, n.dtype)
-	if n.mean == nil {
-		return x
+// upload returns the images (N, C, H, W) and the masks (N, H, W) of a batch as they are, on
+// the device of the network. A batch without masks has the zero torch.Tensor.
+func (n normalizer) upload(b *feed.Batch) (images, targets torch.Tensor) {
+	images = must(nn.FromSlice(n.device, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
+	if b.Targets != nil {
+		targets = must(nn.FromSlice(n.device, b.Targets, int64(b.N), int64(b.H), int64(b.W)))
 	}
-	return nn.Div(nn.Sub(x, *n.mean), *n.std)
+	return images, targets
 }
 
-// targets returns the masks of a batch as classes (N, H, W).
-func (n normalizer) targets(b *feed.Batch) torch.Tensor {
-	return nn.To(must(nn.FromSlice(n.device, b.Targets, int64(b.N), int64(b.H), int64(b.W))), n.device, nn.Long)
+// images returns uploaded images as the network needs them.
+func (n normalizer) images(x torch.Tensor) torch.Tensor {
+	x = nn.To(x, n.device, n.dtype)
+	if n.mean != nil {
+		x = nn.Div(nn.Sub(x, *n.mean), *n.std)
+	}
+	if n.channelsLast {
+		x = nn.ChannelsLast(x)
+	}
+	return x
 }
+
+// classes returns uploaded masks as the losses need them.
+func (n normalizer) classes(y torch.Tensor) torch.Tensor { return nn.To(y, n.device, nn.Long) }
 
 // checkBatch returns an error if the learner cannot use the batch.
 func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {

@@ -91,7 +91,7 @@ func TestFindRateGroups(t *testing.T) {
 // far, or that is NaN. This loss is the last point.
 func TestFindRateStops(t *testing.T) {
 	source := formulaBatches("b3.train", 4, 2, 8, 0.3)
-	exploding := &train.FindOptions{Start: train.SameRates(1e-2, 3), End: train.SameRates(1e6, 3)}
+	exploding := &train.FindOptions{Start: train.SameRates(1e-2, 3), End: train.SameRates(1e5, 3)}
 	model := newTiny(t, nn.Double)
 	tr := learner(t, model, mean(1, 0))
 	before := state(t, model)

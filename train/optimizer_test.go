@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/train"
@@ -32,7 +33,7 @@ func setGradient(t *testing.T, p nn.Named, values []float64) {
 	require.NoError(t, nn.DropGrad([]nn.Named{p}))
 	require.NoError(t, nn.Try(func() {
 		nn.Scope(func() {
-			g, err := nn.FromSlice(nn.CPU, values, nn.Shape(p.Tensor)...)
+			g, err := nn.FromSlice(testdevice.Device, values, nn.Shape(p.Tensor)...)
 			require.NoError(t, err)
 			require.NoError(t, nn.Backward(nn.Sum(nn.Mul(p.Tensor, g))))
 		})
@@ -121,7 +122,7 @@ func TestGroups(t *testing.T) {
 		}
 	}
 	golden.JSON(t, "b4_schedule/schedule.json", &want)
-	in := &nn.Init{}
+	in := &nn.Init{Device: testdevice.Device}
 	net := unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 	require.Equal(t, want.LayerGroups, names(net.LayerGroups()))
 

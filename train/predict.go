@@ -73,7 +73,8 @@ func (l *Learner) predict(b *feed.Batch, flip Flip) (prob []float32, err error) 
 	}
 	err = l.inScope(b, func() {
 		nn.NoGrad(func() {
-			x := l.input.images(b)
+			images, _ := l.input.upload(b)
+			x := l.input.images(images)
 			p := l.probabilities(l.scores(nn.Eval, x))
 			if flip {
 				mirrored := l.probabilities(l.scores(nn.Eval, nn.FlipLR(x)))
@@ -130,8 +131,9 @@ func (r *run) scoreAll(ctx context.Context, valid feed.Source) (metric.Values, e
 		}
 		err = r.inScope(b, func() {
 			nn.NoGrad(func() {
-				scores := r.scores(nn.Eval, r.input.images(b))
-				s.loss = item(r.loss.Forward(scores, r.input.targets(b)))
+				images, targets := r.input.upload(b)
+				scores := r.scores(nn.Eval, r.input.images(images))
+				s.loss = item(r.loss.Forward(scores, r.input.classes(targets)))
 				s.prob = slice(r.probabilities(scores))
 			})
 		})

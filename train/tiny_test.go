@@ -8,6 +8,7 @@ import (
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/metric"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/train"
@@ -19,7 +20,7 @@ import (
 type tiny struct{ a, b, c nn.Sequential }
 
 func newTiny(t testing.TB, dtype nn.DType) *tiny {
-	in := &nn.Init{DType: dtype}
+	in := &nn.Init{Device: testdevice.Device, DType: dtype}
 	m := &tiny{
 		nn.Sequential{nn.NewConv2d(in, 3, 4, 3, &nn.ConvOptions{Padding: 1, NoBias: true}), nn.NewBatchNorm2d(in, 4, nil), nn.Activation{}},
 		nn.Sequential{nn.NewConv2d(in, 4, 5, 3, &nn.ConvOptions{Padding: 1}), nn.NewBatchNorm2d(in, 5, nil), nn.Activation{}},

@@ -140,6 +140,12 @@ func New(model Model, task data.Task, cfg Config, parts *Parts) (*Learner, error
 	if cfg.Precision == Float16 && !l.device.CUDA() {
 		return nil, fmt.Errorf("train: float16 on %s; it works on CUDA, use bfloat16 or float32 here", l.device)
 	}
+	if l.tensorCores() {
+		if err := nn.SetChannelsLast(model); err != nil {
+			return nil, err
+		}
+		l.input.channelsLast = true
+	}
 	if cfg.BatchNorm > 0 {
 		nn.SetBatchNormMomentum(model, cfg.BatchNorm)
 	}
@@ -149,6 +155,9 @@ func New(model Model, task data.Task, cfg Config, parts *Parts) (*Learner, error
 	l.at.Scaler = newScaler(cfg.Precision)
 	return l, nil
 }
+
+// tensorCores returns whether a GPU computes in a type that its tensor cores have.
+func (l *Learner) tensorCores() bool { return l.device.CUDA() && l.cfg.Precision != Full }
 
 // check returns the errors that New can find before it makes anything.
 func (l *Learner) check() error {

@@ -45,15 +45,20 @@ func newBlock(in *nn.Init, upC, skipC int64, opt blockOptions) (*block, int64) {
 // returns (N, C, 2h, 2w). If the encoder halved an odd size, the skip is smaller than
 // 2h or 2w, and the upsampled map is resized to it.
 func (b *block) Forward(mode nn.Mode, x, skip torch.Tensor) torch.Tensor {
-	x = b.up.Forward(mode, x) // (N, upC/2, 2h, 2w), at least 0 everywhere
-	if have, want := nn.Shape(x), nn.Shape(skip); have[2] != want[2] || have[3] != want[3] {
-		x = nn.ResizeNearest(x, want[2], want[3])
-	}
 	// fastai applies this ReLU to the concatenated map. The upsampled map is never
 	// negative, so only the skip needs it.
 	skip = b.relu.Forward(mode, b.bn.Forward(mode, skip))
-	x = nn.Result(func() torch.Tensor { return b.conv1.Forward(mode, nn.Cat(x, skip)) }) // (N, upC/2 + skipC, 2h, 2w) to (N, C, 2h, 2w)
+	x = nn.Result(func() torch.Tensor { return b.conv1.Forward(mode, b.join(mode, x, skip)) })
 	return b.conv2.Forward(mode, x)
+}
+
+// join returns the upsampled map and the skip as one map (N, upC/2 + skipC, 2h, 2w).
+func (b *block) join(mode nn.Mode, x, skip torch.Tensor) torch.Tensor {
+	have, want := nn.Shape(x), nn.Shape(skip)
+	if 2*have[2] == want[2] && 2*have[3] == want[3] {
+		return b.up.Join(mode, x, skip, false)
+	}
+	return nn.Cat(nn.ResizeNearest(b.up.Forward(mode, x), want[2], want[3]), skip)
 }
 
 func (b *block) Walk(w nn.Walker) {

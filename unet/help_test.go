@@ -11,6 +11,7 @@ import (
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
 	"github.com/hcunet/hcunet/unet"
@@ -49,14 +50,14 @@ func optionNames() []string {
 // kernelNet returns the notebook's network, on a ResNet-34, without initial weights;
 // formula sets them.
 func kernelNet(cfg unet.Config, dtype nn.DType) *unet.Net {
-	in := &nn.Init{DType: dtype, Blank: true}
+	in := &nn.Init{Device: testdevice.Device, DType: dtype, Blank: true}
 	return unet.New(in, resnet.New34(in, 3), 2, cfg)
 }
 
 // newKernelNet returns the notebook's network with the random weights with which
 // training starts.
 func newKernelNet() *unet.Net {
-	in := nn.NewInit(nn.CPU, 1)
+	in := nn.NewInit(testdevice.Device, 1)
 	return unet.New(in, resnet.New34(in, 3), 2, unet.Config{})
 }
 
@@ -138,9 +139,9 @@ func formula(t testing.TB, net nn.Module, shipped map[string]checkpoint.Tensor) 
 
 func tensor(t testing.TB, dtype nn.DType, values []float32, shape ...int64) torch.Tensor {
 	t.Helper()
-	x, err := nn.FromSlice(nn.CPU, values, shape...)
+	x, err := nn.FromSlice(testdevice.Device, values, shape...)
 	require.NoError(t, err)
-	return nn.To(x, nn.CPU, dtype)
+	return nn.To(x, testdevice.Device, dtype)
 }
 
 // image returns the reference's input of that name, with values in [-2, 2].

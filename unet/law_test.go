@@ -8,6 +8,7 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/encoder"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/unet"
 	"github.com/stretchr/testify/require"
@@ -52,7 +53,7 @@ func (e tinyEncoder) Features(mode nn.Mode, x torch.Tensor) (maps []torch.Tensor
 }
 
 func tinyNet(cfg unet.Config, dtype nn.DType) *unet.Net {
-	in := nn.NewInit(nn.CPU, 3)
+	in := nn.NewInit(testdevice.Device, 3)
 	in.DType = dtype
 	return unet.New(in, newTinyEncoder(in, 1), 2, cfg)
 }
@@ -73,7 +74,7 @@ func batch(t testing.TB, dtype nn.DType) (x, y torch.Tensor) {
 		}
 	}
 	x = tensor(t, dtype, pixels, n, 1, h, w)
-	y, err := nn.FromSlice(nn.CPU, mask, n, h, w)
+	y, err := nn.FromSlice(testdevice.Device, mask, n, h, w)
 	require.NoError(t, err)
 	return x, y
 }
@@ -119,7 +120,7 @@ func TestGradient(t *testing.T) {
 						moved[i] = at[i] + by*direction[i]
 					}
 					scoped(t, func() {
-						v, err := nn.FromSlice(nn.CPU, moved, nn.Shape(p.Tensor)...)
+						v, err := nn.FromSlice(testdevice.Device, moved, nn.Shape(p.Tensor)...)
 						require.NoError(t, err)
 						nn.CopyInto(p.Tensor, v)
 					})
@@ -180,9 +181,9 @@ func TestBFloat16(t *testing.T) {
 			if i == 0 {
 				forward()
 			} else {
-				nn.Autocast(nn.CPU, nn.BFloat16, forward)
+				nn.Autocast(testdevice.Device, nn.BFloat16, forward)
 			}
-			scores = nn.To(scores, nn.CPU, nn.Float)
+			scores = nn.To(scores, testdevice.Device, nn.Float)
 			outs[i] = values(t, scores)
 			require.NoError(t, nn.Backward(crossEntropy.Forward(scores, y)))
 			for _, p := range nn.Parameters(net) {
@@ -226,6 +227,7 @@ func TestOverfit(t *testing.T) {
 
 // Two runs from the same seed give the same gradients.
 func TestRepeatable(t *testing.T) {
+	testdevice.Repeatable(t)
 	x, y := batch(t, nn.Float)
 	run := func() (out []float64) {
 		net := tinyNet(unet.Config{SelfAttention: true}, nn.Float)

@@ -9,6 +9,7 @@ import (
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/loss"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/hcunet/hcunet/resnet"
@@ -49,7 +50,7 @@ func trainStep(t *testing.T, net *unet.Net, dtype nn.DType) (out []float64, loss
 				target[i] = 1
 			}
 		}
-		y, err := nn.FromSlice(nn.CPU, target, 4, 64, 64)
+		y, err := nn.FromSlice(testdevice.Device, target, 4, 64, 64)
 		require.NoError(t, err)
 		scores := net.Forward(nn.Train, x)
 		l := crossEntropy.Forward(scores, y)
@@ -141,7 +142,7 @@ func TestFloat32Gradients(t *testing.T) {
 	for seed := range tries {
 		var grads [2][][]float64
 		for i, dtype := range []nn.DType{nn.Double, nn.Float} {
-			in := nn.NewInit(nn.CPU, uint64(seed))
+			in := nn.NewInit(testdevice.Device, uint64(seed))
 			in.DType = dtype
 			net := unet.New(in, resnet.New18(in, 3), 2, unet.Config{})
 			scoped(t, func() {
@@ -150,7 +151,7 @@ func TestFloat32Gradients(t *testing.T) {
 				for i := range target {
 					target[i] = int64(i / 7 % 2)
 				}
-				y, err := nn.FromSlice(nn.CPU, target, 2, 32, 32)
+				y, err := nn.FromSlice(testdevice.Device, target, 2, 32, 32)
 				require.NoError(t, err)
 				require.NoError(t, nn.Backward(crossEntropy.Forward(net.Forward(nn.Eval, x), y)))
 				for _, p := range nn.Parameters(net) {

@@ -116,10 +116,15 @@ func New(in *nn.Init, e encoder.Encoder, classes int64, cfg Config) *Net {
 			p.maps = append(p.maps, p.x)
 		}})
 	}
-	add(layer(nn.NewPixelShuffleICNR(in, c, c, nn.PixelShuffleOptions{Norm: cfg.Norm, NoBlur: !cfg.Blur.Final()})))
-	if !cfg.NoLastCross {
+	last := nn.NewPixelShuffleICNR(in, c, c, nn.PixelShuffleOptions{Norm: cfg.Norm, NoBlur: !cfg.Blur.Final()})
+	if cfg.NoLastCross {
+		add(layer(last))
+	} else {
+		// This stage upsamples and appends the image, which is fastai's next layer.
+		convolutions := cfg.Norm != nn.NormBatch && cfg.Norm != nn.NormBatchZero // only these follow
+		add(stage{last, func(mode nn.Mode, p *pass) { p.x = last.Join(mode, p.x, p.image, convolutions) }})
 		c += e.InChannels()
-		add(stage{nn.Leaf("MergeLayer()"), func(_ nn.Mode, p *pass) { p.x = nn.Cat(p.x, p.image) }})
+		add(stage{nn.Leaf("MergeLayer()"), func(nn.Mode, *pass) {}})
 		add(layer(nn.NewResBlock(in, c, cfg.Norm, cfg.Bottle)))
 	}
 	if cfg.NoHypercolumns {
@@ -209,6 +214,10 @@ func (n *Net) CheckSize(h, w int) error {
 	}
 	return nil
 }
+
+// Static returns true: a forward pass is the same operations for all images of one shape,
+// so that a learner of package train may record them.
+func (n *Net) Static() bool { return true }
 
 // Config returns the configuration of the network, with the name of its encoder.
 func (n *Net) Config() Config { return n.cfg }

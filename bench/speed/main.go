@@ -2,7 +2,7 @@
 // one forward pass or training step of the notebook's network for each line of its
 // input.
 //
-//	go run ./bench/speed threads weights.safetensors
+//	go run ./bench/speed device threads weights.safetensors
 //
 // torch_side.py describes the lines that it reads and writes.
 package main
@@ -39,13 +39,18 @@ type request struct {
 	Precision string
 	Batch     int64
 	Size      int64
+	Times     int
 }
 
 func serve() error {
-	if len(os.Args) != 3 {
-		return fmt.Errorf("usage: speed threads weights.safetensors < requests")
+	if len(os.Args) != 4 {
+		return fmt.Errorf("usage: speed device threads weights.safetensors < requests")
 	}
-	threads, err := strconv.Atoi(os.Args[1])
+	device, err := nn.ParseDevice(os.Args[1])
+	if err != nil {
+		return err
+	}
+	threads, err := strconv.Atoi(os.Args[2])
 	if err != nil {
 		return err
 	}
@@ -53,10 +58,12 @@ func serve() error {
 	if err := nn.SetThreads(threads); err != nil {
 		return err
 	}
-	s, err := newSide(os.Args[2])
+	nn.SearchConvolutions(true)
+	weights, err := checkpoint.OpenSafetensors(os.Args[3])
 	if err != nil {
 		return err
 	}
+	sides := map[string]*side{} // by precision
 	out := json.NewEncoder(os.Stdout)
 	if err := out.Encode(map[string]string{"ready": fmt.Sprintf("libtorch %s, %d threads", nn.LibtorchVersion(), nn.Threads())}); err != nil {
 		return err
@@ -67,7 +74,12 @@ func serve() error {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return err
 		}
-		answer, err := s.answer(r)
+		if sides[r.Precision] == nil {
+			if sides[r.Precision], err = newSide(device, r.Precision, weights); err != nil {
+				return err
+			}
+		}
+		answer, err := sides[r.Precision].answer(r)
 		if err != nil {
 			answer = map[string]any{"error": err.Error()}
 		}
@@ -80,20 +92,31 @@ func serve() error {
 
 // A side holds the network and its optimizer and loss.
 type side struct {
+	device     nn.Device
+	precision  string
 	net        *unet.Net
 	parameters []nn.Named
 	adam       nn.Optimizer
 	loss       loss.Loss
+	recorded   map[[3]int64]*recording // on CUDA, as package train does it
 }
 
-func newSide(weights string) (*side, error) {
-	in := nn.NewInit(nn.CPU, 1)
-	s := &side{net: unet.New(in, resnet.New34(in, 3), 2, unet.Config{DetachSkips: true})}
-	f, err := checkpoint.OpenSafetensors(weights)
-	if err != nil {
-		return nil, err
+// A recording is a step's or a forward pass's operations for batches of one size.
+type recording struct {
+	graph  *nn.Graph
+	x, y   torch.Tensor
+	scores torch.Tensor
+	grads  []torch.Tensor
+}
+
+func newSide(d nn.Device, precision string, weights *checkpoint.File) (*side, error) {
+	in := &nn.Init{Device: d, Blank: true}
+	s := &side{device: d, precision: precision, recorded: map[[3]int64]*recording{}, net: unet.New(in, resnet.New34(in, 3), 2, unet.Config{DetachSkips: true})}
+	err := nn.LoadState(s.net, weights)
+	if err == nil && s.tensorCores() {
+		err = nn.SetChannelsLast(s.net)
 	}
-	if err := nn.LoadState(s.net, f); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	s.parameters = nn.Parameters(s.net)
@@ -103,6 +126,8 @@ func newSide(weights string) (*side, error) {
 	s.loss, err = loss.CrossEntropy{}.New(data.Softmax, 2)
 	return s, err
 }
+
+func (s *side) tensorCores() bool { return s.device.CUDA() && s.precision != "float32" }
 
 func (s *side) answer(r request) (answer map[string]any, err error) {
 	switch r.Do {
@@ -117,22 +142,30 @@ func (s *side) answer(r request) (answer map[string]any, err error) {
 	failed := nn.Try(func() {
 		nn.Scope(func() {
 			var x, y torch.Tensor
-			if x, y, err = batch(r); err != nil {
+			if x, y, err = s.batch(r); err != nil {
 				return
 			}
-			if r.Do == "step" {
-				start := time.Now()
-				err = s.step(r.Precision, x, y)
-				answer = map[string]any{"seconds": time.Since(start).Seconds()}
-				return
-			}
-			var scores []float32
-			start := time.Now()
-			scores, err = s.forward(r.Precision, x)
-			answer = map[string]any{"seconds": time.Since(start).Seconds()}
 			if r.Do == "scores" {
-				answer["scores"] = scores
+				var scores []float32
+				scores, err = s.forward(x)
+				answer = map[string]any{"scores": scores}
+				return
 			}
+			one := func() error {
+				if r.Do == "step" {
+					return s.step(x, y)
+				}
+				_, err := s.forward(x)
+				return err
+			}
+			if s.device.CUDA() {
+				if one, err = s.repeated(r, x, y, one); err != nil {
+					return
+				}
+			}
+			var seconds float64
+			seconds, err = s.timed(max(r.Times, 1), one)
+			answer = map[string]any{"seconds": seconds}
 		})
 	})
 	if failed != nil {
@@ -141,45 +174,133 @@ func (s *side) answer(r request) (answer map[string]any, err error) {
 	return answer, err
 }
 
+// timed returns the mean time of one of several calls of f.
+func (s *side) timed(times int, f func() error) (seconds float64, err error) {
+	if err := s.device.Synchronize(); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	for range times {
+		if err := f(); err != nil {
+			return 0, err
+		}
+	}
+	err = s.device.Synchronize()
+	return time.Since(start).Seconds() / float64(times), err
+}
+
 // batch returns the images of torch_side.py and targets of zeros.
-func batch(r request) (x, y torch.Tensor, err error) {
+func (s *side) batch(r request) (x, y torch.Tensor, err error) {
 	pixels := make([]float32, r.Batch*3*r.Size*r.Size)
 	for i := range pixels {
 		pixels[i] = float32(i%251)/125 - 1
 	}
-	if x, err = nn.FromSlice(nn.CPU, pixels, r.Batch, 3, r.Size, r.Size); err != nil {
+	if x, err = nn.FromSlice(s.device, pixels, r.Batch, 3, r.Size, r.Size); err != nil {
 		return x, y, err
 	}
-	y, err = nn.FromSlice(nn.CPU, make([]int64, r.Batch*r.Size*r.Size), r.Batch, r.Size, r.Size)
+	if s.tensorCores() {
+		x = nn.ChannelsLast(x)
+	}
+	y, err = nn.FromSlice(s.device, make([]int64, r.Batch*r.Size*r.Size), r.Batch, r.Size, r.Size)
 	return x, y, err
 }
 
-// in runs f with autocast if precision is bfloat16.
-func in(precision string, f func()) {
-	if precision == "bfloat16" {
-		nn.Autocast(nn.CPU, nn.BFloat16, f)
+// in runs f with autocast if the precision is bfloat16.
+func (s *side) in(f func()) {
+	if s.precision == "bfloat16" {
+		nn.Autocast(s.device, nn.BFloat16, f)
 	} else {
 		f()
 	}
 }
 
-// forward returns the scores of images.
-func (s *side) forward(precision string, x torch.Tensor) ([]float32, error) {
-	var scores torch.Tensor
-	nn.NoGrad(func() { in(precision, func() { scores = s.net.Forward(nn.Eval, x) }) })
-	return nn.Slice[float32](scores)
+// repeated returns a function that does what one does, but by recorded operations.
+func (s *side) repeated(r request, x, y torch.Tensor, one func() error) (func() error, error) {
+	kind := int64(0)
+	if r.Do == "step" {
+		kind = 1
+	}
+	key := [3]int64{kind, r.Batch, r.Size}
+	rec := s.recorded[key]
+	if rec == nil {
+		for range 2 {
+			if err := one(); err != nil {
+				return nil, err
+			}
+		}
+		rec = &recording{x: x, y: y}
+		var err error
+		rec.graph, err = nn.Record(s.device, func() {
+			if kind == 0 {
+				rec.scores = s.scores(x)
+			} else if err := s.gradients(x, y); err != nil {
+				panic(err)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		nn.Keep(x, y, rec.scores)
+		if kind == 1 {
+			for _, p := range s.parameters {
+				g, ok := nn.Grad(p.Tensor)
+				if !ok {
+					return nil, fmt.Errorf("%s has no gradient", p.Name)
+				}
+				nn.Keep(g)
+				rec.grads = append(rec.grads, g)
+			}
+		}
+		s.recorded[key] = rec
+	}
+	return func() error {
+		nn.CopyInto(rec.x, x)
+		nn.CopyInto(rec.y, y)
+		if err := rec.graph.Replay(); err != nil {
+			return err
+		}
+		if kind == 0 {
+			_, err := nn.Slice[float32](rec.scores)
+			return err
+		}
+		for i, p := range s.parameters {
+			nn.SetGrad(p.Tensor, rec.grads[i])
+		}
+		return s.update()
+	}, nil
+}
+
+// scores returns the scores of images.
+func (s *side) scores(x torch.Tensor) (y torch.Tensor) {
+	nn.NoGrad(func() { s.in(func() { y = nn.Result(func() torch.Tensor { return s.net.Forward(nn.Eval, x) }) }) })
+	return y
+}
+
+func (s *side) forward(x torch.Tensor) (scores []float32, err error) {
+	nn.Scope(func() { scores, err = nn.Slice[float32](s.scores(x)) })
+	return scores, err
+}
+
+// gradients computes the gradients of a batch.
+func (s *side) gradients(x, y torch.Tensor) (err error) {
+	nn.Scope(func() {
+		var l torch.Tensor
+		s.in(func() { l = nn.Result(func() torch.Tensor { return s.loss.Forward(s.net.Forward(nn.Train, x), y) }) })
+		err = nn.Backward(l)
+	})
+	return err
 }
 
 // step makes one training step.
-func (s *side) step(precision string, x, y torch.Tensor) (err error) {
-	nn.Scope(func() {
-		var l torch.Tensor
-		in(precision, func() { l = nn.Result(func() torch.Tensor { return s.loss.Forward(s.net.Forward(nn.Train, x), y) }) })
-		err = nn.Backward(l)
-	})
-	if err != nil {
+func (s *side) step(x, y torch.Tensor) error {
+	if err := s.gradients(x, y); err != nil {
 		return err
 	}
+	return s.update()
+}
+
+// update changes the parameters by their gradients, which it removes.
+func (s *side) update() error {
 	if err := s.adam.Step([]nn.Hyper{{Rate: 1e-5, Momentum: 0.9}}); err != nil {
 		return err
 	}

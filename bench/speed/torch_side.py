@@ -1,12 +1,12 @@
 """A side of bench/speed.py: PyTorch.
 
     torch_side.py -save weights.safetensors
-    torch_side.py eager|channels-last|compiled|limits threads weights.safetensors
+    torch_side.py eager|channels-last|compiled|limits cpu|cuda threads weights.safetensors
 
 The second form first prints {"ready": ...}. It answers each line of its input, such as
 {"do": "forward", "precision": "float32", "batch": 2, "size": 256}, with {"seconds": ...}
 or {"error": ...}. "step" is a training step: forward, loss, backward, Adam and clearing
-the gradients. "scores" answers with the scores of a forward pass, "memory" with the
+the gradients. With "times" it is the mean of so many. "scores" answers with the scores of a forward pass, "memory" with the
 process's peak memory. bfloat16 means autocast, except in the forward pass of
 channels-last and compiled: there the network itself is converted to bfloat16 once, which
 is faster.
@@ -23,25 +23,26 @@ def images(n, size):
 
 
 class Side:
-    def __init__(self, mode, weights):
-        self.mode, self.nets = mode, {}
-        self.net = network.Net()
+    def __init__(self, mode, device, weights):
+        self.mode, self.device, self.nets = mode, device, {}
+        self.net = network.Net().to(device)
         self.net.load_state_dict(network.load(weights))
         if mode != "eager":
             self.net.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-5, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-5, betas=(0.9, 0.99), fused=device == "cuda" and mode != "eager")
+        self.compiled = torch.compile(self.net, dynamic=False) if mode == "compiled" else self.net
 
     def autocast(self, precision):
-        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+        return torch.autocast(self.device, torch.bfloat16, enabled=precision == "bfloat16")
 
     def images(self, n, size):
-        x = images(n, size)
+        x = images(n, size).to(self.device)
         return x if self.mode == "eager" else x.contiguous(memory_format=torch.channels_last)
 
     def inference(self, precision):
         """Returns the network in the form that is fastest for inference."""
         if precision not in self.nets:
-            net = network.Net().eval()
+            net = network.Net().to(self.device).eval()
             net.load_state_dict(self.net.state_dict())
             if self.mode != "eager":
                 net.to(memory_format=torch.channels_last)
@@ -54,75 +55,90 @@ class Side:
             self.nets[precision] = net
         return self.nets[precision]
 
-    def forward(self, precision, batch, size):
-        net, x = self.inference(precision), self.images(batch, size)
+    def timed(self, times, f):
+        """Returns the mean time of one of several calls of f."""
+        self.wait()
+        start = time.perf_counter()
+        for _ in range(times):
+            f()
+        self.wait()
+        return (time.perf_counter() - start) / times
+
+    def wait(self):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def forward(self, precision, x):
+        net = self.inference(precision)
         with torch.no_grad():
-            start = time.perf_counter()
             if self.mode == "eager":
                 with self.autocast(precision):
                     y = net(x)
             else:
                 y = net(x.bfloat16() if precision == "bfloat16" else x)
-            y = y.float().contiguous()
-            return y, time.perf_counter() - start
+            return y.float().contiguous().cpu()
 
-    def step(self, precision, batch, size):
-        x, y = self.images(batch, size), torch.zeros(batch, size, size, dtype=torch.int64)
-        net = self.net.train()
-        if self.mode == "compiled":
-            net = torch.compile(net, dynamic=False)
-        start = time.perf_counter()
+    def step(self, precision, x, y):
+        self.net.train()
         with self.autocast(precision):
-            loss = F.cross_entropy(net(x), y)
+            loss = F.cross_entropy(self.compiled(x), y)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return time.perf_counter() - start
 
-    def answer(self, do, precision="float32", batch=1, size=64):
+    def answer(self, do, precision="float32", batch=1, size=64, times=1):
+        if do in ("scores", "forward", "step"):
+            x = self.images(batch, size)
         if do == "scores":
-            return {"scores": self.forward(precision, batch, size)[0].flatten().tolist()}
+            return {"scores": self.forward(precision, x).flatten().tolist()}
         if do == "forward":
-            return {"seconds": self.forward(precision, batch, size)[1]}
+            return {"seconds": self.timed(times, lambda: self.forward(precision, x))}
         if do == "step":
-            return {"seconds": self.step(precision, batch, size)}
+            y = torch.zeros(batch, size, size, dtype=torch.int64, device=self.device)
+            return {"seconds": self.timed(times, lambda: self.step(precision, x, y))}
         if do == "memory":
             return {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
         if do == "limits":
-            return limits()
+            return limits(self)
         if do == "flops":
             return network.flops(size)
         return {"error": f"{do} is not known"}
 
 
-def least(f, times=5):
+def least(f, wait, times=5):
     seconds = []
     for _ in range(times + 1):
+        wait()
         start = time.perf_counter()
         f()
+        wait()
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
 
 
-def limits():
+def limits(device):
     """Returns the highest speeds of this machine: of 3x3 convolutions with shapes of the
-    network and larger ones, in both memory layouts and in oneDNN's own layout with packed
-    weights; of a matrix product; and of a copy."""
-    best = 0
+    network and larger ones, in both memory layouts and, on the CPU, in oneDNN's own layout
+    with packed weights; of a matrix product; and of a copy. In float32 on the CPU, in
+    bfloat16 on CUDA."""
+    best, cpu = 0, device == "cpu"
+    n, side, wait, dtype = (2, 2048, lambda: None, torch.float32) if cpu else (16, 8192, torch.cuda.synchronize, torch.bfloat16)
+    random = lambda *shape: torch.randn(shape, device=device).to(dtype)
     with torch.no_grad():
         for c, s in ((64, 64), (96, 256), (256, 64), (384, 64), (512, 32)):
-            work = 2 * 2 * c * c * 9 * s * s
+            work = 2 * n * c * c * 9 * s * s
             for layout in (torch.contiguous_format, torch.channels_last):
-                x, w = (t.contiguous(memory_format=layout) for t in (torch.randn(2, c, s, s), torch.randn(c, c, 3, 3)))
-                best = max(best, work / least(lambda: F.conv2d(x, w, padding=1)))
-            x, w = torch.randn(2, c, s, s).to_mkldnn(), torch.randn(c, c, 3, 3).to_mkldnn()
-            w = torch._C._nn.mkldnn_reorder_conv2d_weight(w, (1, 1), (1, 1), (1, 1), 1)
-            b = torch.zeros(c).to_mkldnn()
-            best = max(best, work / least(lambda: F.conv2d(x, w, b, padding=1)))
-        a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-        product = 2 * 2048 ** 3 / least(lambda: a @ b)
-        a, b = torch.zeros(1 << 26), torch.zeros(1 << 26)
-        copy = 2 * 4 * (1 << 26) / least(lambda: b.copy_(a))
+                x, w = (t.contiguous(memory_format=layout) for t in (random(n, c, s, s), random(c, c, 3, 3)))
+                best = max(best, work / least(lambda: F.conv2d(x, w, padding=1), wait))
+            if cpu:
+                x, w = random(n, c, s, s).to_mkldnn(), random(c, c, 3, 3).to_mkldnn()
+                w = torch._C._nn.mkldnn_reorder_conv2d_weight(w, (1, 1), (1, 1), (1, 1), 1)
+                b = torch.zeros(c).to_mkldnn()
+                best = max(best, work / least(lambda: F.conv2d(x, w, b, padding=1), wait))
+        a, b = random(side, side), random(side, side)
+        product = 2 * side ** 3 / least(lambda: a @ b, wait)
+        a, b = (torch.zeros(1 << 26, device=device) for _ in range(2))
+        copy = 2 * 4 * (1 << 26) / least(lambda: b.copy_(a), wait)
     return {"convolution, GFLOP/s": best / 1e9, "matrix product, GFLOP/s": product / 1e9, "copy (read and written), GB/s": copy / 1e9}
 
 
@@ -131,9 +147,10 @@ def main():
     if sys.argv[1] == "-save":
         network.save(sys.argv[2], network.Net().state_dict())
         return
-    mode, threads, weights = sys.argv[1:]
+    mode, device, threads, weights = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    side = None if mode == "limits" else Side(mode, weights)
+    torch.backends.cudnn.benchmark = True
+    side = device if mode == "limits" else Side(mode, device, weights)
     print(json.dumps({"ready": f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads"}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -144,4 +161,5 @@ def main():
         print(json.dumps(answer), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,8 @@
 #include "cgotorch.h"
 #include "convolution.h"
 #include "distributed.h"
+#include "fused.h"
+#include "graph.h"
 #include "memory.h"
 #include "meta.h"
 
@@ -66,6 +68,10 @@ c10::IValue value(const hcunet_arg& a, const int64_t* ints_, void* const* tensor
   }
   TORCH_CHECK(false, "unknown argument tag ", a.tag);
 }
+
+// On CUDA libtorch rounds the operands of float32 convolutions to TF32, with 10 bits
+// of fraction, unless told otherwise. Here float32 means float32.
+[[maybe_unused]] const bool exact = (at::globalContext().setAllowTF32CuDNN(false), true);
 
 }  // namespace
 
@@ -122,9 +128,10 @@ char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t*
     TORCH_CHECK(needed == bytes, "shape ", size, " of ", c10::toString(type), " needs ", needed, " bytes, the slice has ",
                 bytes);
     auto target = device(device_type, device_index);
-    auto t = at::empty(size, at::TensorOptions(type));
+    // From pinned memory a GPU copies while this thread goes on.
+    auto t = at::empty(size, at::TensorOptions(type).pinned_memory(target.is_cuda()));
     if (bytes) std::memcpy(t.data_ptr(), data, bytes);
-    put(out, t.to(target));
+    put(out, t.to(target, type, /*non_blocking=*/true));
   });
 }
 
@@ -161,6 +168,21 @@ char* hcunet_inspect(void* tensor, hcunet_info* info) {
 
 int hcunet_fast_convolutions(int on) {
   return fast_convolutions.exchange(on != 0 && winograd::available());
+}
+
+char* hcunet_fused(void* x, int* yes) {
+  return guard([&] { *yes = fused::type_on_cuda(ref(x)).has_value(); });
+}
+char* hcunet_conv_relu(void* x, void* w, void* b, int64_t channels, void** out) {
+  return guard([&] { put(out, fused::ConvReLU::apply(ref(x), ref(w), fused::bias(b, ref(w)), fused::type_of(ref(x)), channels)); });
+}
+char* hcunet_upsample(void* x, void* w, void* b, void* skip, int64_t channels, int blur, void** out) {
+  return guard([&] {
+    put(out, fused::Upsample::apply(ref(x), ref(w), fused::bias(b, ref(w)), ref(skip), fused::type_of(ref(x)), channels, blur != 0));
+  });
+}
+char* hcunet_resize_bilinear(void* x, int64_t height, int64_t width, void** out) {
+  return guard([&] { put(out, fused::ResizeBilinear::apply(ref(x), height, width)); });
 }
 
 char* hcunet_set_requires_grad(void* tensor, int on) {
@@ -346,5 +368,16 @@ int hcunet_cuda_devices(void) { return torch::cuda::is_available() ? static_cast
 char* hcunet_cuda_synchronize(int index) {
   return guard([&] { torch::cuda::synchronize(device(1, index).index()); });
 }
+char* hcunet_graph_begin(int index, void** graph) {
+  return guard([&] { *graph = new Graph(device(1, index).index()); });
+}
+char* hcunet_graph_end(void* graph) {
+  return guard([&] { static_cast<Graph*>(graph)->end(); });
+}
+char* hcunet_graph_replay(void* graph) {
+  return guard([&] { static_cast<Graph*>(graph)->replay(); });
+}
+void hcunet_graph_free(void* graph) { delete static_cast<Graph*>(graph); }
+void hcunet_search_convolutions(int on) { at::globalContext().setBenchmarkCuDNN(on != 0); }
 
 }  // extern "C"

@@ -127,3 +127,7 @@ func with(op string, t torch.Tensor, f func(p unsafe.Pointer) *C.char) error {
 	runtime.KeepAlive(t.T)
 	return err
 }
+
+// SearchConvolutions says whether cuDNN measures its algorithms at the first
+// convolution of each shape and takes the fastest, instead of guessing which it is.
+func SearchConvolutions(on bool) { C.hcunet_search_convolutions(cbool(on)) }

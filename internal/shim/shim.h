@@ -59,6 +59,15 @@ char* hcunet_inspect(void* tensor, hcunet_info* info);
 // stay off where the processor cannot run them.
 int hcunet_fast_convolutions(int on);
 
+// The fused layers of fused.h. Whether x is computed by them:
+char* hcunet_fused(void* x, int* yes);
+// A convolution that keeps the size and its ReLU, to so many channels; b may be NULL.
+char* hcunet_conv_relu(void* x, void* w, void* b, int64_t channels, void** out);
+// A 1x1 convolution, ReLU, pixel shuffle and perhaps a 2x2 average, before the channels of skip.
+char* hcunet_upsample(void* x, void* w, void* b, void* skip, int64_t channels, int blur, void** out);
+// A bilinear resize of a map whose gradient is fast and repeatable on CUDA.
+char* hcunet_resize_bilinear(void* x, int64_t height, int64_t width, void** out);
+
 // Autograd.
 char* hcunet_set_requires_grad(void* tensor, int on);
 char* hcunet_backward(void* tensor, int retain_graph);
@@ -97,6 +106,11 @@ void hcunet_set_threads(int n);
 int hcunet_threads(void);
 int hcunet_cuda_devices(void);
 char* hcunet_cuda_synchronize(int index);
+char* hcunet_graph_begin(int device, void** graph);
+char* hcunet_graph_end(void* graph);
+char* hcunet_graph_replay(void* graph);
+void hcunet_graph_free(void* graph);
+void hcunet_search_convolutions(int on);  // cuDNN measures its algorithms for each new shape
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,66 @@
+package shim
+
+// #include "shim.h"
+import "C"
+
+import (
+	"runtime"
+	"unsafe"
+
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// Fused reports whether [ConvReLU] and [Upsample] are the fast way for the map x: it is on
+// a CUDA device, autocast is on, and the kernels work there.
+func Fused(x torch.Tensor) (bool, error) {
+	var yes C.int
+	err := with("fused", x, func(p unsafe.Pointer) *C.char { return C.hcunet_fused(p, &yes) })
+	return yes != 0, err
+}
+
+// ConvReLU returns the ReLU of the convolution of x with w, which has an odd size, and the
+// bias b, if it is not the zero torch.Tensor. The result has x's height and width and the
+// given number of channels; those that w does not have are 0, and so are channels of x
+// that w does not have.
+func ConvReLU(x, w, b torch.Tensor, channels int64) (torch.Tensor, error) {
+	return fusedLayer("conv_relu", []torch.Tensor{x, w, b}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
+		return C.hcunet_conv_relu(p[0], p[1], p[2], C.int64_t(channels), out)
+	})
+}
+
+// Upsample returns the pixel shuffle by 2 of ConvReLU(x, w, b), averaged over 2x2 pixels if
+// blur is set, then the channels of skip, then zeros up to the given number of channels.
+func Upsample(x, w, b, skip torch.Tensor, channels int64, blur bool) (torch.Tensor, error) {
+	return fusedLayer("upsample", []torch.Tensor{x, w, b, skip}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
+		return C.hcunet_upsample(p[0], p[1], p[2], p[3], C.int64_t(channels), cbool(blur), out)
+	})
+}
+
+// ResizeBilinear resizes x (N, C, H, W) with the outer edges aligned. On CUDA its gradient
+// is faster than that of libtorch's operator, and the same in every run.
+func ResizeBilinear(x torch.Tensor, height, width int64) (torch.Tensor, error) {
+	return fusedLayer("upsample_bilinear2d", []torch.Tensor{x}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
+		return C.hcunet_resize_bilinear(p[0], C.int64_t(height), C.int64_t(width), out)
+	})
+}
+
+// fusedLayer calls f with the handles of operands, nil for a zero torch.Tensor.
+func fusedLayer(name string, operands []torch.Tensor, f func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char) (torch.Tensor, error) {
+	p := make([]unsafe.Pointer, len(operands))
+	for i, t := range operands {
+		if t.T == nil {
+			continue
+		}
+		var err error
+		if p[i], err = handle(t); err != nil {
+			return torch.Tensor{}, &Error{name, err.Error()}
+		}
+	}
+	var out unsafe.Pointer
+	err := check(name, f(p, &out))
+	runtime.KeepAlive(operands)
+	if err != nil {
+		return torch.Tensor{}, err
+	}
+	return wrap(out), nil
+}

@@ -1,0 +1,136 @@
+package shim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// TestFusedLayers compares the fused layers, which run on the CPU too, with libtorch's
+// operators, in scores and gradients: with and without blur, with a skip of an odd and an
+// even number of channels, and with maps that are wider than their kernels.
+func TestFusedLayers(t *testing.T) {
+	for _, c := range []struct {
+		blur               bool
+		skip, joined, wide int64
+	}{{true, 3, 8, 0}, {true, 4, 8, 3}, {false, 3, 10, 3}, {false, 2, 6, 0}} {
+		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
+			const n, in, out, h, w = 2, 5, 16, 3, 4 // out is four times the upsampled map's channels
+			r := rand.New(rand.NewPCG(3, 0))
+			random := func(shape ...int64) torch.Tensor {
+				v := make([]float32, size(shape))
+				for i := range v {
+					v[i] = float32(r.NormFloat64())
+				}
+				return floats(t, v, shape...)
+			}
+			x, skip := random(n, in, h, w), random(n, c.skip, 2*h, 2*w)
+			w1, b1 := random(out, in, 1, 1), random(out)
+			w3, b3 := random(8, c.joined-c.wide, 3, 3), random(8)
+			leaves := []torch.Tensor{x, skip, w1, b1, w3, b3}
+			for _, l := range leaves {
+				require.NoError(t, SetRequiresGrad(l, true))
+			}
+			by := random(n, 8, 2*h, 2*w)
+			one := []int64{1, 1}
+			joined := c.joined
+
+			fast := func() torch.Tensor {
+				wide := call(t, NewOp("constant_pad_nd"), x, []int64{0, 0, 0, 0, 0, c.wide})
+				y, err := Upsample(wide, w1, b1, skip, joined, c.blur)
+				require.NoError(t, err)
+				y, err = ConvReLU(y, call(t, NewOp("constant_pad_nd"), w3, []int64{0, 0, 0, 0, 0, c.wide}), b3, 16)
+				require.NoError(t, err)
+				require.Equal(t, make([]float32, n*8*2*h*2*w), values(t, call(t, NewOp("narrow"), y, 1, 8, 8)), "channels that the kernel does not have")
+				return call(t, NewOp("narrow"), y, 1, 0, 8)
+			}
+			slow := func() torch.Tensor {
+				u := call(t, NewOp("relu"), call(t, NewOp("conv2d"), x, w1, b1))
+				u = call(t, NewOp("pixel_shuffle"), u, 2)
+				if c.blur {
+					u = call(t, NewOp("avg_pool2d"), call(t, NewOp("replication_pad2d"), u, []int64{1, 0, 1, 0}), []int64{2, 2}, one)
+				}
+				y := call(t, NewOp("cat"), []torch.Tensor{u, skip}, 1)
+				y = call(t, NewOp("constant_pad_nd"), y, []int64{0, 0, 0, 0, 0, joined - out/4 - c.skip})
+				k := call(t, NewOp("constant_pad_nd"), w3, []int64{0, 0, 0, 0, 0, c.wide})
+				return call(t, NewOp("relu"), call(t, NewOp("conv2d"), y, k, b3, one, one))
+			}
+			results := func(f func() torch.Tensor) (all [][]float32) {
+				y := f()
+				require.NoError(t, Backward(call(t, NewOp("sum"), call(t, NewOp("mul.Tensor"), y, by)), false))
+				all = append(all, values(t, y))
+				for _, l := range leaves {
+					g, ok, err := Grad(l)
+					require.NoError(t, err)
+					require.True(t, ok)
+					all = append(all, values(t, g))
+					require.NoError(t, SetGrad(l, torch.Tensor{}))
+				}
+				return all
+			}
+			want, got := results(slow), results(fast)
+			for i, name := range []string{"scores", "x", "skip", "w1", "b1", "w3", "b3"} {
+				require.InDeltaSlice(t, want[i], got[i], 2e-4, name) // float32 sums of up to 100 numbers of size 10
+			}
+		})
+	}
+}
+
+// TestResizeBilinear compares the resize, up and down, with libtorch's in float64.
+func TestResizeBilinear(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 0))
+	random := func(shape ...int64) torch.Tensor {
+		v := make([]float64, size(shape))
+		for i := range v {
+			v[i] = r.NormFloat64()
+		}
+		x, err := FromSlice(v, Device{}, shape...)
+		require.NoError(t, err)
+		return x
+	}
+	for _, to := range [][]int64{{8, 12}, {5, 7}, {2, 1}, {3, 4}} {
+		x, by := random(2, 3, 3, 4), random(2, 3, to[0], to[1])
+		require.NoError(t, SetRequiresGrad(x, true))
+		var got [2][2][]float64
+		for i := range got {
+			y := call(t, NewOp("upsample_bilinear2d"), x, to, false)
+			if i == 1 {
+				var err error
+				y, err = ResizeBilinear(x, to[0], to[1])
+				require.NoError(t, err)
+			}
+			require.NoError(t, Backward(call(t, opSum, call(t, opMul, y, by)), false))
+			g, ok, err := Grad(x)
+			require.NoError(t, err)
+			require.True(t, ok)
+			for j, v := range []torch.Tensor{y, g} {
+				info, err := Inspect(v)
+				require.NoError(t, err)
+				got[i][j] = make([]float64, size(info.Shape))
+				require.NoError(t, ToSlice(v, got[i][j]))
+			}
+			require.NoError(t, SetGrad(x, torch.Tensor{}))
+		}
+		require.InDeltaSlice(t, got[0][0], got[1][0], 1e-14)
+		require.InDeltaSlice(t, got[0][1], got[1][1], 1e-13)
+	}
+}
+
+func TestFusedLayersRefuse(t *testing.T) {
+	zeros := func(shape ...int64) torch.Tensor { return call(t, NewOp("zeros"), shape) }
+	x, w, skip := zeros(1, 4, 2, 2), zeros(8, 4, 1, 1), zeros(1, 2, 4, 4)
+	yes, err := Fused(x)
+	require.NoError(t, err)
+	require.False(t, yes, "on the CPU")
+	_, err = ConvReLU(x, w, torch.Tensor{}, 4)
+	require.ErrorContains(t, err, "channels")
+	_, err = Upsample(x, w, torch.Tensor{}, skip, 3, true)
+	require.ErrorContains(t, err, "no map of 3 channels")
+	_, err = Upsample(x, w, torch.Tensor{}, zeros(1, 2, 2, 2), 4, true)
+	require.ErrorContains(t, err, "a skip of shape")
+	_, err = Upsample(x, w, torch.Tensor{}, torch.Tensor{}, 4, true)
+	require.ErrorContains(t, err, "nil tensor")
+}

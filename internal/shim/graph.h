@@ -1,0 +1,70 @@
+// CUDA graphs: operations of a device that are recorded once and repeated by one call.
+//
+// This is compiled in where scripts/libtorch finds CUDA's headers and defines HCUNET_CUDA.
+// Where it does not, begin says so.
+#pragma once
+
+#include "guard.h"
+
+#ifdef HCUNET_CUDA
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/cuda.h>
+#endif
+
+namespace hcunet {
+
+#ifdef HCUNET_CUDA
+
+// A graph keeps the memory of the tensors that were made while it was recorded.
+class Graph {
+ public:
+  // Records what this thread and its backward passes do on the device until end.
+  explicit Graph(int device) : before_(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device))) {
+    torch::cuda::synchronize(device);
+    c10::cuda::CUDACachingAllocator::emptyCache();  // the recording takes memory of its own
+    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device)));
+    try {
+      graph_.capture_begin();
+    } catch (...) {
+      c10::cuda::setCurrentCUDAStream(before_);
+      throw;
+    }
+  }
+  void end() {
+    recording_ = false;
+    try {
+      graph_.capture_end();
+    } catch (...) {
+      c10::cuda::setCurrentCUDAStream(before_);
+      throw;
+    }
+    c10::cuda::setCurrentCUDAStream(before_);
+  }
+  void replay() {
+    TORCH_CHECK(!recording_, "a graph that is being recorded cannot be repeated");
+    c10::cuda::CUDAGuard guard(before_.device());
+    graph_.replay();
+  }
+
+ private:
+  c10::cuda::CUDAStream before_;
+  at::cuda::CUDAGraph graph_;
+  bool recording_ = true;
+};
+
+#else
+
+struct Graph {
+  explicit Graph(int) {
+    TORCH_CHECK(false, "this program was built without CUDA's headers, which graphs need: install them (nvidia-cuda-runtime and "
+                       "nvidia-cuda-crt by pip, or the CUDA toolkit), run scripts/libtorch again, and build with go build -a");
+  }
+  void end() {}
+  void replay() {}
+};
+
+#endif
+
+}  // namespace hcunet

@@ -1,0 +1,53 @@
+package train_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/internal/golden"
+	"github.com/hcunet/hcunet/internal/testdevice"
+	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/train"
+	"github.com/stretchr/testify/require"
+)
+
+// static is a tiny model whose steps may be recorded.
+type static struct{ *tiny }
+
+func (static) Static() bool { return true }
+
+// On a GPU, a run whose steps are recorded ends with the weights and losses of one whose
+// operations are asked for one by one: with batches of two sizes, in a frozen phase and a
+// full one, with and without clipping.
+func TestRecorded(t *testing.T) {
+	if !testdevice.Device.CUDA() {
+		t.Skip("only steps on a GPU are recorded; HCUNET_DEVICE=cuda:0 runs this test on one")
+	}
+	for _, clip := range []float64{0, 0.1} {
+		var states [2]*checkpoint.File
+		var losses [2][]float64
+		for i := range 2 {
+			model := newTiny(t, nn.Double)
+			var m train.Model = model
+			if i == 1 {
+				m = static{model}
+			}
+			epochs, err := learner(t, m, mean(1, clip)).Fit(context.Background(), formulaBatches("laws", 11, 2, 8, 0.3), nil,
+				train.Phase{Epochs: 2, Rates: train.SameRates(1e-2, 3), Frozen: true}, train.Phase{Epochs: 2, Rates: train.SameRates(1e-2, 3)})
+			require.NoError(t, err)
+			states[i] = state(t, model)
+			for _, e := range epochs {
+				losses[i] = append(losses[i], e.TrainLoss)
+			}
+		}
+		for j, want := range states[0].Tensors {
+			a, err := want.Float64s()
+			require.NoError(t, err)
+			b, err := states[1].Tensors[j].Float64s()
+			require.NoError(t, err)
+			golden.Close(t, want.Name, b, a, 1e-9) // the rounding of float64, in 24 steps that amplify it
+		}
+		golden.Close(t, "losses", losses[1], losses[0], 1e-9)
+	}
+}
