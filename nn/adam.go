@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -15,17 +16,8 @@ var adamRule = rule{
 	update: updateAdam,
 }
 
-var opFusedAdam_ = shim.NewOp("_fused_adam_")
-
 func updateAdam(c *OptimizerConfig, h Hyper, steps int64, params, grads []torch.Tensor, state [][]torch.Tensor) {
 	means, sqs := state[0], state[1]
-	if d := DeviceOf(params[0]); d.CUDA() && c.Epsilon == EpsilonAfter {
-		// One kernel for all parameters, where the operators below pass the memory 20 times.
-		step := Full(d, Float, float64(steps))
-		run(opFusedAdam_, params, grads, means, sqs, []torch.Tensor{}, slices.Repeat([]torch.Tensor{step}, len(params)),
-			h.Rate, h.Momentum, c.Beta2, 0.0, c.Eps, false, false)
-		return
-	}
 	correction1 := 1 - math.Pow(h.Momentum, float64(steps))
 	correction2 := math.Sqrt(1 - math.Pow(c.Beta2, float64(steps)))
 	size := h.Rate / correction1
@@ -43,4 +35,44 @@ func updateAdam(c *OptimizerConfig, h Hyper, steps int64, params, grads []torch.
 	}
 	run(opForeachAddC_, roots, c.Eps)
 	run(opForeachAddcdiv_, params, means, roots, -size)
+}
+
+// fuses reports whether CUDA has the step of o's kind as one kernel for all parameters. The
+// operators of updateAdam pass the memory 20 times.
+func (o *optimizer) fuses(param torch.Tensor) bool {
+	return o.config.Kind == Adam && o.config.Epsilon == EpsilonAfter && DeviceOf(param).CUDA()
+}
+
+var (
+	opFusedAdam_  = shim.NewOp("_fused_adam_")
+	opFusedAdamW_ = shim.NewOp("_fused_adamw_")
+)
+
+// fusedAdam is the whole step of Adam, with its decay, unless skip, if there is one, is 1.
+func (o *optimizer) fusedAdam(h Hyper, steps int64, params, grads []torch.Tensor, state [][]torch.Tensor, skip torch.Tensor) {
+	op := opFusedAdamW_
+	if o.config.Decay == DecayL2 {
+		op = opFusedAdam_
+	}
+	step := Full(DeviceOf(params[0]), Float, float64(steps))
+	run(op, params, grads, state[0], state[1], []torch.Tensor{}, slices.Repeat([]torch.Tensor{step}, len(params)),
+		h.Rate, h.Momentum, o.config.Beta2, h.WeightDecay, o.config.Eps, false, false, shim.None{}, skip)
+}
+
+// CanSkip implements [Skipper].
+func (o *optimizer) CanSkip() bool {
+	for _, g := range o.groups {
+		for _, s := range g {
+			return o.fuses(s.param)
+		}
+	}
+	return false
+}
+
+// StepUnless implements [Skipper].
+func (o *optimizer) StepUnless(skip torch.Tensor, hyper []Hyper) error {
+	if !o.CanSkip() {
+		return fmt.Errorf("nn: %v cannot skip steps; adam on CUDA can", o)
+	}
+	return o.step(hyper, skip)
 }

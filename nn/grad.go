@@ -33,14 +33,19 @@ func GradNorm(params []Named) (norm float64, err error) {
 	return norm, err
 }
 
+// normOf returns the norm of at least one gradient as a tensor of one element.
+func normOf(grads []torch.Tensor) torch.Tensor {
+	norms, err := opForeachNorm.Call(grads, 2.0)
+	must(err)
+	return call(opNorm2, call(opStack, norms), 2.0)
+}
+
 // gradNorm needs only one transfer from the device to the CPU.
 func gradNorm(grads []torch.Tensor) float64 {
 	if len(grads) == 0 {
 		return 0
 	}
-	norms, err := opForeachNorm.Call(grads, 2.0)
-	must(err)
-	norm := call(opNorm2, call(opStack, norms), 2.0)
+	norm := normOf(grads)
 	if DeviceOf(norm) == Meta {
 		return 0
 	}
@@ -65,6 +70,29 @@ func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 		})
 	})
 	return norm, err
+}
+
+var (
+	opForeachMulTensor_ = shim.NewOp("_foreach_mul_.Tensor")
+	opClampMax          = shim.NewOp("clamp_max")
+	opReciprocal        = shim.NewOp("reciprocal")
+)
+
+// ClipGrad is ClipGradNorm without reading anything from the device: it returns the norm
+// as a tensor of one element. A limit of 0 only measures. At least one of params has a
+// gradient.
+func ClipGrad(params []Named, limit float64) (norm torch.Tensor) {
+	return Result(func() torch.Tensor {
+		grads := gradients(params)
+		NoGrad(func() {
+			norm = normOf(grads)
+			if limit > 0 {
+				factor := MulScalar(call(opReciprocal, AddScalar(norm, 1e-6)), limit)
+				run(opForeachMulTensor_, grads, call(opClampMax, factor, 1))
+			}
+		})
+		return norm
+	})
 }
 
 // DivGrad divides all gradients of params by n, for example by the number of

@@ -40,6 +40,17 @@ type Optimizer interface {
 	String() string
 }
 
+// A Skipper is an optimizer that can be told on the device to leave out a step: the program
+// need not wait for the gradients to know whether they are finite.
+type Skipper interface {
+	Optimizer
+	// CanSkip returns whether StepUnless works for its parameters.
+	CanSkip() bool
+	// StepUnless is Step, but changes no parameter if skip, a float32 tensor of one
+	// element on the device of the parameters, is 1; the step still counts.
+	StepUnless(skip torch.Tensor, hyper []Hyper) error
+}
+
 // Hyper holds the hyperparameters of one step for one group of parameters.
 type Hyper struct {
 	Rate        float64 // learning rate
@@ -333,7 +344,9 @@ var (
 
 func (o *optimizer) String() string { return o.config.String() }
 
-func (o *optimizer) Step(hyper []Hyper) error {
+func (o *optimizer) Step(hyper []Hyper) error { return o.step(hyper, torch.Tensor{}) }
+
+func (o *optimizer) step(hyper []Hyper, skip torch.Tensor) error {
 	if len(hyper) != len(o.groups) {
 		return fmt.Errorf("nn: Step: %d groups of values for %d groups of parameters", len(hyper), len(o.groups))
 	}
@@ -341,14 +354,14 @@ func (o *optimizer) Step(hyper []Hyper) error {
 		NoGrad(func() {
 			Scope(func() {
 				for i, g := range o.groups {
-					o.stepGroup(g, hyper[i])
+					o.stepGroup(g, hyper[i], skip)
 				}
 			})
 		})
 	})
 }
 
-func (o *optimizer) stepGroup(group []*slot, h Hyper) {
+func (o *optimizer) stepGroup(group []*slot, h Hyper, skip torch.Tensor) {
 	// Parameters of one group may have made different numbers of steps, because a step
 	// does not count for a parameter without a gradient.
 	bySteps := map[int64][]*slot{}
@@ -368,11 +381,11 @@ func (o *optimizer) stepGroup(group []*slot, h Hyper) {
 		bySteps[s.steps] = append(bySteps[s.steps], s)
 	}
 	for _, steps := range slices.Sorted(maps.Keys(bySteps)) {
-		o.update(bySteps[steps], steps, h)
+		o.update(bySteps[steps], steps, h, skip)
 	}
 }
 
-func (o *optimizer) update(slots []*slot, steps int64, h Hyper) {
+func (o *optimizer) update(slots []*slot, steps int64, h Hyper, skip torch.Tensor) {
 	n := len(slots)
 	params, grads := make([]torch.Tensor, n), make([]torch.Tensor, n)
 	state := make([][]torch.Tensor, len(o.rule.state))
@@ -384,6 +397,9 @@ func (o *optimizer) update(slots []*slot, steps int64, h Hyper) {
 		}
 	}
 	switch {
+	case o.fuses(params[0]):
+		o.fusedAdam(h, steps, params, grads, state, skip)
+		return
 	case h.WeightDecay == 0:
 	case o.config.Decay == DecayL2:
 		var err error

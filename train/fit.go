@@ -155,7 +155,7 @@ func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64,
 		if r.reducer != nil {
 			defer r.reducer.Close()
 		}
-		r.recorder.off = !l.recordable()
+		r.recorder.off = !r.recordable()
 		defer r.recorder.close()
 		r.stepper = &stepper{params: l.params, clip: l.cfg.Clip, scaler: &l.at.Scaler, step: r.step}
 		defer func() { err = errors.Join(err, nn.DropGrad(l.params)) }()
@@ -428,7 +428,10 @@ func (r *run) rates() (rates []float64, momentum float64, err error) {
 }
 
 // step updates the parameters with the current rates and momentum.
-func (r *run) step(divisor float64) error {
+func (r *run) step(divisor float64) error { return r.stepUnless(torch.Tensor{}, divisor) }
+
+// stepUnless is step, which an nn.Skipper leaves out if skip, where it is given, is 1.
+func (r *run) stepUnless(skip torch.Tensor, divisor float64) error {
 	rates, momentum, err := r.rates()
 	if err != nil {
 		return err
@@ -441,7 +444,12 @@ func (r *run) step(divisor float64) error {
 	for g, rate := range rates {
 		hyper[g] = nn.Hyper{Rate: rate, Momentum: momentum, WeightDecay: r.cfg.WeightDecay}
 	}
-	if err := r.optimizer.Step(hyper); err != nil {
+	if skip.T != nil {
+		err = r.optimizer.(nn.Skipper).StepUnless(skip, hyper)
+	} else {
+		err = r.optimizer.Step(hyper)
+	}
+	if err != nil {
 		return err
 	}
 	r.Learner.at.Step++
@@ -459,12 +467,7 @@ func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 	if err != nil {
 		return err
 	}
-	value, err := r.gradients(b, images)
-	if err == nil {
-		at.Loss.add(value)
-		r.stepper.norm = math.NaN()
-		err = r.accumulator.endBatch(&at.Gathered, r.stepper)
-	}
+	value, err := r.learn(b, images)
 	if bad := (*badNumber)(nil); errors.As(err, &bad) {
 		return fmt.Errorf("step %d, learning rate %v, %s: %w", r.Learner.at.Step, slices.Max(rates), films(source, b), err)
 	}
@@ -481,12 +484,28 @@ func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 	return nil
 }
 
-// gradients adds the gradients of the batch to those gathered and returns its
-// loss. Random numbers in the network depend only on the number of the batch.
-func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
+// learn computes the gradients of a batch, makes a step if it is time, and returns the loss.
+func (r *run) learn(b *feed.Batch, images int) (value float64, err error) {
 	if err := r.checkBatch(b, true); err != nil {
 		return 0, err
 	}
+	r.stepper.norm = math.NaN()
+	if r.recorded(b) {
+		if value, err = r.repeat(b); err == nil {
+			r.at.Loss.add(value)
+		}
+		return value, err
+	}
+	if value, err = r.gradients(b, images); err != nil {
+		return value, err
+	}
+	r.at.Loss.add(value)
+	return value, r.accumulator.endBatch(&r.at.Gathered, r.stepper)
+}
+
+// gradients adds the gradients of the batch to those gathered and returns its
+// loss. Random numbers in the network depend only on the number of the batch.
+func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	stream := []uint64{uint64(r.Learner.at.Epoch), uint64(r.at.Batch)}
 	if g := r.parts.Group; g != nil {
 		stream = append(stream, uint64(g.Rank()))
@@ -494,12 +513,7 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	nn.SeedDropout(r.model, r.cfg.Seed, stream...)
 	r.accumulator.beginBatch(&r.at.Gathered, images, true)
 	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
-	recorded := r.recorded(b)
 	err = r.inScope(b, func() {
-		if recorded {
-			value = r.recorder.repeat(r, b)
-			return
-		}
 		loss := r.lossOf(r.input.upload(b))
 		// On CUDA the backward pass is queued before the loss is read, so that the
 		// device does not wait. On other devices the loss is checked before it

@@ -159,6 +159,9 @@ func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (po
 
 // searchBatch trains on one micro-batch and returns its loss.
 func (r *run) searchBatch(b *feed.Batch) (loss float64, err error) {
+	if err := r.checkBatch(b, true); err != nil {
+		return 0, err
+	}
 	loss, err = r.gradients(b, b.N)
 	if err != nil || r.cfg.Accumulation == Notebook {
 		return loss, err

@@ -1,6 +1,8 @@
 package train
 
 import (
+	"errors"
+
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
@@ -14,13 +16,15 @@ type Static interface {
 	Static() bool
 }
 
-// recordable returns whether the gradients of a batch are the same operations for all
-// batches of one shape: not if gradients are added to those of earlier batches, if a loss of
-// the user's may do anything, if processes exchange gradients, or if float16's scale varies.
-func (l *Learner) recordable() bool {
-	m, ok := l.model.(Static)
-	return ok && m.Static() && l.device.CUDA() && l.parts.Loss == nil && l.parts.Group == nil &&
-		l.cfg.Accumulation == Mean && l.cfg.MicroBatches == 1 && l.cfg.Precision != Float16
+// recordable returns whether the step of a batch, but for the rates, is the same operations
+// for all batches of one shape: not if gradients are added to those of earlier batches, if a
+// loss of the user's may do anything, if processes exchange gradients, or if float16's scale
+// varies. The optimizer must be able to leave out a step whose gradients are not finite.
+func (r *run) recordable() bool {
+	m, isStatic := r.model.(Static)
+	o, isSkipper := r.optimizer.(nn.Skipper)
+	return isStatic && m.Static() && isSkipper && o.CanSkip() && r.device.CUDA() && r.parts.Loss == nil && r.parts.Group == nil &&
+		r.cfg.Accumulation == Mean && r.cfg.MicroBatches == 1 && r.cfg.Precision != Float16
 }
 
 // A recorder counts the batches of each shape and records the gradients of one shape.
@@ -31,8 +35,9 @@ type recorder struct {
 	graph *nn.Graph
 
 	images, targets torch.Tensor   // what a repetition reads
-	loss            torch.Tensor   // what it computes
-	grads           []torch.Tensor // of l.params, the zero torch.Tensor where there is none
+	grads           []torch.Tensor // what it computes: the gradients of the parameters, clipped; the zero torch.Tensor where there is none
+	numbers         torch.Tensor   // and the loss and the norm of the gradient before clipping
+	skip            torch.Tensor   // 1 if one of these is not finite
 }
 
 type shape struct{ n, c, h, w int }
@@ -64,7 +69,14 @@ func (r *run) recorded(b *feed.Batch) bool {
 	return true
 }
 
-// record records the gradients of batches of b's shape.
+var (
+	opStack    = nn.NewOp("stack")
+	opIsFinite = nn.NewOp("isfinite")
+	opNot      = nn.NewOp("logical_not")
+)
+
+// record records the gradients of batches of b's shape. One batch is a step, so that the
+// factor of its loss and the divisor of its gradients would cancel.
 func (r *run) record(b *feed.Batch) error {
 	rec := recorder{seen: r.recorder.seen, shape: shapeOf(b)}
 	err := nn.Try(func() { rec.images, rec.targets = r.input.upload(b) })
@@ -73,11 +85,17 @@ func (r *run) record(b *feed.Batch) error {
 	}
 	rec.graph, err = nn.Record(r.device, func() {
 		nn.Scope(func() {
-			rec.loss = r.lossOf(rec.images, rec.targets)
-			if err := r.backward(r.scaled(rec.loss, b.N), true); err != nil {
+			loss := r.lossOf(rec.images, rec.targets)
+			if err := nn.Backward(loss); err != nil {
 				panic(err)
 			}
-			nn.Keep(rec.loss)
+			nn.NoGrad(func() {
+				loss = nn.Detach(loss)
+				norm := nn.To(nn.ClipGrad(r.params, r.cfg.Clip), r.device, r.dtype)
+				rec.numbers = opStack.Call([]torch.Tensor{loss, norm})
+				rec.skip = nn.To(opNot.Call(opIsFinite.Call(nn.Add(loss, norm))), r.device, nn.Float)
+			})
+			nn.Keep(rec.numbers, rec.skip)
 		})
 	})
 	if err == nil {
@@ -88,30 +106,61 @@ func (r *run) record(b *feed.Batch) error {
 			}
 		})
 	}
+	err = errors.Join(err, nn.DropGrad(r.params))
 	if err != nil {
-		if rec.graph != nil {
-			rec.graph.Close()
-		}
+		rec.close()
 		return err
 	}
 	r.recorder = rec
-	return nn.DropGrad(r.params)
+	return nil
 }
 
-// repeat computes the gradients of a batch by the recorded operations and returns its loss.
-func (rec *recorder) repeat(r *run, b *feed.Batch) float64 {
-	images, targets := r.input.upload(b)
-	nn.CopyInto(rec.images, images)
-	nn.CopyInto(rec.targets, targets)
-	if err := rec.graph.Replay(); err != nil {
-		panic(err)
-	}
-	for i, g := range rec.grads {
-		if g.T != nil {
-			nn.SetGrad(r.params[i].Tensor, g)
+// repeat makes the step of a batch by the recorded operations and returns its loss. The
+// step is asked for before its loss is known, and left out on the device if it is not finite.
+func (r *run) repeat(b *feed.Batch) (loss float64, err error) {
+	rec := &r.recorder
+	r.accumulator.beginBatch(&r.at.Gathered, b.N, true)
+	err = r.inScope(b, func() {
+		images, targets := r.input.upload(b)
+		nn.CopyInto(rec.images, images)
+		nn.CopyInto(rec.targets, targets)
+		if err := rec.graph.Replay(); err != nil {
+			panic(err)
 		}
+		for i, g := range rec.grads {
+			if g.T != nil {
+				nn.SetGrad(r.params[i].Tensor, g)
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
 	}
-	return item(rec.loss)
+	r.at.Gathered = gathered{}
+	if err := r.stepUnless(rec.skip, float64(b.N)); err != nil {
+		return 0, err
+	}
+	if err := nn.DropGrad(r.params); err != nil {
+		return 0, err
+	}
+	numbers, err := nn.Slice[float64](rec.numbers)
+	if err != nil {
+		return 0, err
+	}
+	loss = numbers[0]
+	if r.cfg.Clip > 0 {
+		r.stepper.norm = numbers[1]
+	}
+	switch {
+	case !finite(loss):
+		err = &badNumber{"the loss", loss}
+	case !finite(numbers[1]):
+		err = &badNumber{"the norm of the gradient", numbers[1]}
+	}
+	if err != nil {
+		r.Learner.at.Step-- // the device left it out
+	}
+	return loss, err
 }
 
 // close frees what was recorded.

@@ -10,6 +10,10 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
+// FusedLayers switches the fused layers on or off, for tests that compare both, and
+// returns what was. They are on at the start.
+func FusedLayers(on bool) (was bool) { return C.hcunet_fused_layers(cbool(on)) != 0 }
+
 // Fused reports whether [ConvReLU] and [Upsample] are the fast way for the map x: it is on
 // a CUDA device, autocast is on, and the kernels work there.
 func Fused(x torch.Tensor) (bool, error) {

@@ -244,9 +244,11 @@ struct ResizeBilinear : torch::autograd::Function<ResizeBilinear> {
   }
 };
 
+inline std::atomic<bool> wanted{true};
+
 // The type in which autocast computes convolutions on CUDA, if it is on and the kernels work.
 inline c10::optional<at::ScalarType> type_on_cuda(const at::Tensor& x) {
-  if (!x.is_cuda() || x.dim() != 4) return {};
+  if (!x.is_cuda() || x.dim() != 4 || !wanted.load(std::memory_order_relaxed)) return {};
 #if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 204
   if (!at::autocast::is_autocast_enabled(at::kCUDA)) return {};
   auto type = at::autocast::get_autocast_dtype(at::kCUDA);

@@ -15,6 +15,14 @@
 
 namespace hcunet {
 
+// The number of graphs that are being recorded. Meanwhile the program must not exchange
+// values with a device: a repetition would read memory that has other values by then.
+inline std::atomic<int> recordings{0};
+
+inline void not_recorded(const c10::Device& d, const char* what) {
+  TORCH_CHECK(!d.is_cuda() || recordings.load() == 0, what, " while operations are recorded");
+}
+
 #ifdef HCUNET_CUDA
 
 // A graph keeps the memory of the tensors that were made while it was recorded.
@@ -31,9 +39,11 @@ class Graph {
       c10::cuda::setCurrentCUDAStream(before_);
       throw;
     }
+    recordings++;
   }
   void end() {
     recording_ = false;
+    recordings--;
     try {
       graph_.capture_end();
     } catch (...) {

@@ -128,6 +128,7 @@ char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t*
     TORCH_CHECK(needed == bytes, "shape ", size, " of ", c10::toString(type), " needs ", needed, " bytes, the slice has ",
                 bytes);
     auto target = device(device_type, device_index);
+    not_recorded(target, "values were copied to a device");
     // From pinned memory a GPU copies while this thread goes on.
     auto t = at::empty(size, at::TensorOptions(type).pinned_memory(target.is_cuda()));
     if (bytes) std::memcpy(t.data_ptr(), data, bytes);
@@ -142,7 +143,13 @@ char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes) {
     auto needed = bytes_of(from.sizes(), type);
     TORCH_CHECK(needed == bytes, "a tensor of shape ", from.sizes(), " as ", c10::toString(type), " needs ", needed,
                 " bytes, the slice has ", bytes);
-    auto t = from.detach().to(c10::Device(c10::kCPU), type).contiguous();
+    not_recorded(from.device(), "values were read from a device");
+    at::Tensor t = from.detach();
+    if (t.is_cuda()) {
+      t = at::empty(t.sizes(), at::TensorOptions(type).pinned_memory(true)).copy_(t.to(type));  // pinned memory is filled twice as fast
+    } else {
+      t = t.to(c10::Device(c10::kCPU), type).contiguous();
+    }
     if (bytes) std::memcpy(data, t.data_ptr(), bytes);
   });
 }
@@ -170,6 +177,7 @@ int hcunet_fast_convolutions(int on) {
   return fast_convolutions.exchange(on != 0 && winograd::available());
 }
 
+int hcunet_fused_layers(int on) { return fused::wanted.exchange(on != 0); }
 char* hcunet_fused(void* x, int* yes) {
   return guard([&] { *yes = fused::type_on_cuda(ref(x)).has_value(); });
 }

@@ -59,7 +59,9 @@ char* hcunet_inspect(void* tensor, hcunet_info* info);
 // stay off where the processor cannot run them.
 int hcunet_fast_convolutions(int on);
 
-// The fused layers of fused.h. Whether x is computed by them:
+// The fused layers of fused.h. Switches them on or off, returns what was; for tests.
+int hcunet_fused_layers(int on);
+// Whether x is computed by them.
 char* hcunet_fused(void* x, int* yes);
 // A convolution that keeps the size and its ReLU, to so many channels; b may be NULL.
 char* hcunet_conv_relu(void* x, void* w, void* b, int64_t channels, void** out);
