@@ -84,3 +84,10 @@ func TestFusedLayers(t *testing.T) {
 		})
 	}
 }
+
+func concat(vs [][]float64) (all []float64) {
+	for _, v := range vs {
+		all = append(all, v...)
+	}
+	return all
+}
