@@ -12,8 +12,7 @@ type Graph struct{ g *shim.Graph }
 // Record records the operations of f, backward passes included, and does not do them.
 // Tensors that f makes and keeps get their values at each [Graph.Replay]. f must do the
 // same operations every time: it must not read a value from the device, and every shape
-// must have been computed before, outside of a recording. Only the calling goroutine may
-// use the device meanwhile.
+// must have been computed before, outside of a recording.
 func Record(d Device, f func()) (*Graph, error) {
 	g, err := shim.Record(d.index, func() error { return Try(f) })
 	if err != nil {

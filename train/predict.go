@@ -71,19 +71,28 @@ func (l *Learner) predict(b *feed.Batch, flip Flip) (prob []float32, err error) 
 	if err := l.checkBatch(b, false); err != nil {
 		return nil, err
 	}
+	if prob, ok, err := l.predictions.repeat(l, b, flip); ok || err != nil {
+		return prob, outOfMemory(err, b)
+	}
 	err = l.inScope(b, func() {
-		nn.NoGrad(func() {
-			images, _ := l.input.upload(b)
-			x := l.input.images(images)
-			p := l.probabilities(l.scores(nn.Eval, x))
-			if flip {
-				mirrored := l.probabilities(l.scores(nn.Eval, nn.FlipLR(x)))
-				p = nn.MulScalar(nn.Add(p, nn.FlipLR(mirrored)), 0.5)
-			}
-			prob = slice(p)
-		})
+		images, _ := l.input.upload(b)
+		prob = slice(l.average(images, flip))
 	})
 	return prob, err
+}
+
+// average returns the probabilities of uploaded images, with flip the mean of those of the
+// images and of their mirror images.
+func (l *Learner) average(images torch.Tensor, flip Flip) (p torch.Tensor) {
+	nn.NoGrad(func() {
+		x := l.input.images(images)
+		p = l.probabilities(l.scores(nn.Eval, x))
+		if flip {
+			mirrored := l.probabilities(l.scores(nn.Eval, nn.FlipLR(x)))
+			p = nn.MulScalar(nn.Add(p, nn.FlipLR(mirrored)), 0.5)
+		}
+	})
+	return p
 }
 
 // probabilities returns the softmax or the sigmoid of scores (N, K, H, W).

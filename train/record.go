@@ -2,6 +2,8 @@ package train
 
 import (
 	"errors"
+	"runtime"
+	"sync"
 
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
@@ -169,4 +171,83 @@ func (rec *recorder) close() {
 		rec.graph.Close()
 		rec.graph = nil
 	}
+}
+
+// predictions records predictions as a recorder does gradients, for several shapes.
+type predictions struct {
+	mutex sync.Mutex
+	seen  map[prediction]int
+	made  map[prediction]*recordedPrediction
+}
+
+type prediction struct {
+	shape
+	flip Flip
+}
+
+// mostPredictions bounds the number of recordings, each of which keeps its own memory.
+const mostPredictions = 4
+
+type recordedPrediction struct {
+	graph       *nn.Graph
+	images, out torch.Tensor
+}
+
+// repeat returns the probabilities of a batch by recorded operations; ok is false if they
+// are not recorded.
+func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob []float32, ok bool, err error) {
+	if m, isStatic := l.model.(Static); !isStatic || !m.Static() || !l.device.CUDA() {
+		return nil, false, nil
+	}
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	key := prediction{shapeOf(b), flip}
+	rec := p.made[key]
+	if rec == nil {
+		if p.seen == nil {
+			p.seen, p.made = map[prediction]int{}, map[prediction]*recordedPrediction{}
+		}
+		if p.seen[key]++; p.seen[key] != recordAfter+1 || len(p.made) == mostPredictions {
+			return nil, false, nil
+		}
+		if rec, err = l.recordPrediction(b, flip); err != nil {
+			return nil, false, nil // and it is not tried again
+		}
+		p.made[key] = rec
+	}
+	err = l.inScope(b, func() {
+		images, _ := l.input.upload(b)
+		nn.CopyInto(rec.images, images)
+		if err := rec.graph.Replay(); err != nil {
+			panic(err)
+		}
+		prob = slice(rec.out)
+	})
+	return prob, err == nil, err
+}
+
+// recordPrediction records the predictions of batches of b's shape, on a goroutine of its
+// own, so that no scope of the caller's frees the tensors.
+func (l *Learner) recordPrediction(b *feed.Batch, flip Flip) (*recordedPrediction, error) {
+	rec := &recordedPrediction{}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and the thread ends with the goroutine
+		done <- nn.Try(func() {
+			rec.images, _ = l.input.upload(b)
+			nn.Scope(func() { l.average(rec.images, flip) })
+			var err error
+			rec.graph, err = nn.Record(l.device, func() {
+				rec.out = nn.Result(func() torch.Tensor { return l.average(rec.images, flip) })
+			})
+			if err != nil {
+				panic(err)
+			}
+		})
+	}()
+	err := <-done
+	if err == nil {
+		runtime.AddCleanup(rec, func(g *nn.Graph) { g.Close() }, rec.graph)
+	}
+	return rec, err
 }

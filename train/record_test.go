@@ -2,6 +2,7 @@ package train_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
@@ -49,5 +50,39 @@ func TestRecorded(t *testing.T) {
 			golden.Close(t, want.Name, b, a, 1e-9) // the rounding of float64, in 24 steps that amplify it
 		}
 		golden.Close(t, "losses", losses[1], losses[0], 1e-9)
+	}
+}
+
+// Recorded predictions are those of a learner that asks for one operation at a time, also
+// if several goroutines predict at once, inside of a scope, and after more training.
+func TestRecordedPredictions(t *testing.T) {
+	if !testdevice.Device.CUDA() {
+		t.Skip("only predictions on a GPU are recorded; HCUNET_DEVICE=cuda:0 runs this test on one")
+	}
+	model := newTiny(t, nn.Double)
+	plain, recorded := learner(t, model, mean(1, 0)), learner(t, static{model}, mean(1, 0))
+	source := formulaBatches("laws", 7, 2, 8, 0.3)
+	predict := func(l *train.Learner) (all []float32) {
+		nn.Scope(func() {
+			require.NoError(t, l.Predict(context.Background(), source, train.FlipAverage, func(p *train.Prediction) error {
+				all = append(all, p.Prob...)
+				return nil
+			}))
+		})
+		return all
+	}
+	for range 2 {
+		want := predict(plain)
+		var wait sync.WaitGroup
+		for range 4 {
+			wait.Go(func() {
+				for range 3 {
+					golden.Close(t, "probabilities", predict(recorded), want, 1e-6) // float32 results of float64 sums
+				}
+			})
+		}
+		wait.Wait()
+		_, err := plain.Fit(context.Background(), source, nil, train.Phase{Epochs: 1, Rates: train.SameRates(1e-1, 3)})
+		require.NoError(t, err)
 	}
 }

@@ -100,6 +100,8 @@ type Learner struct {
 	busy    sync.RWMutex // write-locked by calls that change the model, read-locked by Predict
 	pausing bool         // a Pause hook is running, so SaveState is allowed
 
+	predictions predictions // recorded on a GPU
+
 	at      standing // the position of the run
 	called  int      // number of phases that were passed to Fit
 	resumed *resumed // of an interrupted phase, from LoadState; nil otherwise

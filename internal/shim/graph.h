@@ -15,12 +15,12 @@
 
 namespace hcunet {
 
-// The number of graphs that are being recorded. Meanwhile the program must not exchange
-// values with a device: a repetition would read memory that has other values by then.
-inline std::atomic<int> recordings{0};
+// Whether this thread records. Meanwhile it must not exchange values with a device: a
+// repetition would read memory that has other values by then.
+inline thread_local bool recording = false;
 
 inline void not_recorded(const c10::Device& d, const char* what) {
-  TORCH_CHECK(!d.is_cuda() || recordings.load() == 0, what, " while operations are recorded");
+  TORCH_CHECK(!d.is_cuda() || !recording, what, " while operations are recorded");
 }
 
 #ifdef HCUNET_CUDA
@@ -34,16 +34,15 @@ class Graph {
     c10::cuda::CUDACachingAllocator::emptyCache();  // the recording takes memory of its own
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device)));
     try {
-      graph_.capture_begin();
+      begin(graph_);
     } catch (...) {
       c10::cuda::setCurrentCUDAStream(before_);
       throw;
     }
-    recordings++;
+    recording = true;
   }
   void end() {
-    recording_ = false;
-    recordings--;
+    recording_ = recording = false;
     try {
       graph_.capture_end();
     } catch (...) {
@@ -59,6 +58,15 @@ class Graph {
   }
 
  private:
+  // Other threads may use the device meanwhile, which older versions of libtorch forbid.
+  template <class CUDAGraph>
+  static void begin(CUDAGraph& graph) {
+    if constexpr (requires { graph.capture_begin(c10::MempoolId_t{}, cudaStreamCaptureModeThreadLocal); })
+      graph.capture_begin(c10::MempoolId_t{}, cudaStreamCaptureModeThreadLocal);
+    else
+      graph.capture_begin();
+  }
+
   c10::cuda::CUDAStream before_;
   at::cuda::CUDAGraph graph_;
   bool recording_ = true;
