@@ -3,6 +3,7 @@
 #	make demo         set up, draw phantoms, prepare, train a 4-fold ensemble, predict, small
 #	make test         set up, run every test
 #	make test-long    also the tests that take minutes each, such as the whole network in float64
+#	make test-gpu     the packages that compare a network with its reference, on a CUDA device
 #	make test-pure    the packages that need neither libtorch nor a C++ compiler
 #	make race         these under Go's race detector
 #	make portable     these compile for macOS and Windows too
@@ -39,7 +40,7 @@ endif
 native := . build/libtorch.env &&
 pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/films ./predict/service ./predict/onnxfile ./checkpoint ./network ./internal/atomicfile ./internal/folderlock ./internal/golden ./internal/onnxruntime ./internal/passive ./internal/random ./internal/strict ./internal/usage ./internal/words
 
-.PHONY: onnxruntime setup demo test test-long test-pure race portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
+.PHONY: onnxruntime setup demo test test-long test-gpu test-pure race portable golden bench lint arrows libcgotorch check-libcgotorch thirdparty clean
 
 setup:
 	@scripts/libtorch -install
@@ -49,6 +50,9 @@ test: setup
 
 test-long: setup
 	$(native) HCUNET_LONG=1 $(GO) test -count=1 -timeout 120m $(PKG)
+
+test-gpu: setup
+	$(native) HCUNET_DEVICE=$${HCUNET_DEVICE:-cuda:0} $(GO) test -count=1 -timeout 30m ./hypercolumn ./loss ./nn ./resnet ./train ./unet
 
 test-pure:
 	CGO_ENABLED=0 CC=false CXX=false $(GO) test -timeout 10m $(pure)
