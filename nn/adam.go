@@ -59,6 +59,28 @@ func (o *optimizer) fusedAdam(h Hyper, steps int64, params, grads []torch.Tensor
 		h.Rate, h.Momentum, o.config.Beta2, h.WeightDecay, o.config.Eps, false, false, shim.None{}, skip)
 }
 
+// adamOnCPU makes the whole step of Adam in one pass over the memory; it returns false, and
+// does nothing, if it cannot.
+func (o *optimizer) adamOnCPU(h Hyper, steps int64, params, grads []torch.Tensor, state [][]torch.Tensor) bool {
+	c := &o.config
+	if c.Kind != Adam || DeviceOf(params[0]) != CPU {
+		return false
+	}
+	root := math.Sqrt(1 - math.Pow(c.Beta2, float64(steps)))
+	a := shim.Adam{Beta1: h.Momentum, Beta2: c.Beta2, Size: h.Rate / (1 - math.Pow(h.Momentum, float64(steps))), Root: root, Eps: c.Eps, Keep: 1}
+	if c.Epsilon == EpsilonBefore {
+		a.Eps /= root // (sqrt(v) + eps) / root
+	}
+	if c.Decay == DecayL2 {
+		a.L2 = h.WeightDecay
+	} else {
+		a.Keep = 1 - h.WeightDecay*h.Rate
+	}
+	done, err := a.Step(params, grads, state[0], state[1])
+	must(err)
+	return done
+}
+
 // CanSkip implements [Skipper].
 func (o *optimizer) CanSkip() bool {
 	for _, g := range o.groups {

@@ -9,6 +9,10 @@ import (
 // operations may take longer to ask for than to do.
 type Graph struct{ g *shim.Graph }
 
+// CanRecord returns nil if this program can record graphs, and otherwise why it cannot: it
+// was built without CUDA's headers.
+func CanRecord() error { return shim.NoGraphs() }
+
 // Record records the operations of f, backward passes included, and does not do them.
 // Tensors that f makes and keeps get their values at each [Graph.Replay]. f must do the
 // same operations every time: it must not read a value from the device, and every shape

@@ -400,6 +400,8 @@ func (o *optimizer) update(slots []*slot, steps int64, h Hyper, skip torch.Tenso
 	case o.fuses(params[0]):
 		o.fusedAdam(h, steps, params, grads, state, skip)
 		return
+	case o.adamOnCPU(h, steps, params, grads, state):
+		return
 	case h.WeightDecay == 0:
 	case o.config.Decay == DecayL2:
 		var err error

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -59,10 +60,6 @@ func serve() error {
 		return err
 	}
 	nn.SearchConvolutions(true)
-	weights, err := checkpoint.OpenSafetensors(os.Args[3])
-	if err != nil {
-		return err
-	}
 	sides := map[string]*side{} // by precision
 	out := json.NewEncoder(os.Stdout)
 	if err := out.Encode(map[string]string{"ready": fmt.Sprintf("libtorch %s, %d threads", nn.LibtorchVersion(), nn.Threads())}); err != nil {
@@ -75,7 +72,7 @@ func serve() error {
 			return err
 		}
 		if sides[r.Precision] == nil {
-			if sides[r.Precision], err = newSide(device, r.Precision, weights); err != nil {
+			if sides[r.Precision], err = newSide(device, r.Precision, os.Args[3]); err != nil {
 				return err
 			}
 		}
@@ -109,16 +106,22 @@ type recording struct {
 	grads  []torch.Tensor
 }
 
-func newSide(d nn.Device, precision string, weights *checkpoint.File) (*side, error) {
+func newSide(d nn.Device, precision, weights string) (*side, error) {
+	f, err := checkpoint.OpenSafetensors(weights)
+	if err != nil {
+		return nil, err
+	}
 	in := &nn.Init{Device: d, Blank: true}
 	s := &side{device: d, precision: precision, recorded: map[[3]int64]*recording{}, net: unet.New(in, resnet.New34(in, 3), 2, unet.Config{DetachSkips: true})}
-	err := nn.LoadState(s.net, weights)
+	err = nn.LoadState(s.net, f)
 	if err == nil && s.tensorCores() {
 		err = nn.SetChannelsLast(s.net)
 	}
 	if err != nil {
 		return nil, err
 	}
+	f = nil
+	debug.FreeOSMemory() // of the file, so that it does not count as the first request's
 	s.parameters = nn.Parameters(s.net)
 	if s.adam, err = nn.DefaultAdam().New([][]nn.Named{s.parameters}); err != nil {
 		return nil, err

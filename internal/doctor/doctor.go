@@ -195,6 +195,9 @@ func gpus() Finding {
 		if n == 1 {
 			f.Is = "device cuda:0"
 		}
+		if err := nn.CanRecord(); err != nil {
+			f.State, f.Is, f.Remedy = Advice, f.Is+"; training steps are not recorded and take longer", err.Error()
+		}
 	case len(driver) > 0 && mapped("libtorch_cuda") == "":
 		f.State, f.Is = Advice, fmt.Sprintf("%s, but this libtorch is for the CPU alone", strings.Join(driver, ", "))
 		f.Remedy = "take a libtorch with CUDA: pip install torch, then LIBTORCH=folder scripts/libtorch -go-env (README, Install)"

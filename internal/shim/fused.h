@@ -24,12 +24,12 @@ using torch::autograd::variable_list;
 
 inline constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
-// Calls f with a null pointer to the element type of maps on the CPU.
-template <class F>
-void on_cpu(const at::Tensor& t, F&& f) {
-  TORCH_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, "a map of ", t.scalar_type(), " on ", t.device());
-  if (t.scalar_type() == at::kFloat) f(static_cast<float*>(nullptr));
-  else f(static_cast<double*>(nullptr));
+// The loops for the CPU, which tests run.
+using Loops = Kernels<float>;
+
+inline float* floats(const at::Tensor& t) {
+  TORCH_CHECK(t.scalar_type() == at::kFloat && t.device().is_cpu(), "a map of ", t.scalar_type(), " on ", t.device());
+  return t.data_ptr<float>();
 }
 
 inline unsigned count(int64_t n) {
@@ -37,87 +37,62 @@ inline unsigned count(int64_t n) {
   return static_cast<unsigned>(n);
 }
 
-inline unsigned sums_size(unsigned groups) { return groups * 8 * sizeof(float); }
+// Makes a gradient of y's shape, eight channels at a time, and its sums over all pixels: on
+// CUDA by a kernel, which gets arguments between the gradient and the sums, on the CPU by loop.
+template <class Loop, class... Arguments>
+std::pair<at::Tensor, at::Tensor> summed(const at::Tensor& g, const at::Tensor& y, gpu::Module::Kernel kernel, Loop&& loop,
+                                         Arguments... arguments) {
+  auto to = at::empty_like(y);
+  auto total = at::zeros({y.size(1)}, y.options().dtype(at::kFloat));
+  unsigned groups = y.size(1) / 8, n = count(y.numel() / 8);
+  if (y.is_cuda()) {
+    gpu::module(y.device(), y.scalar_type())
+        .run(kernel, y.device(), n, groups * 8 * sizeof(float), g.data_ptr(), y.data_ptr(), to.data_ptr(), arguments..., groups,
+             total.data_ptr());
+  } else {
+    for (unsigned i = 0; i < n; i++) loop(i, floats(g), floats(y), floats(to), floats(total) + i % groups * 8);
+  }
+  return {to, total};
+}
+
+// The gradient before a ReLU that made y, and its sums.
+inline std::pair<at::Tensor, at::Tensor> relu_backward(const at::Tensor& g, const at::Tensor& y) {
+  return summed(g, y, gpu::Module::relu_back, Loops::relu_back);
+}
 
 // The map of a smaller map u and a skip s, see kernels.h.
 struct Join {
-  int64_t images, height, width, up, skip, channels;
-  bool blur;
+  int64_t images, channels;
+  Loops::Shape shape;
 
-  Join(const at::Tensor& u, const at::Tensor& s, int64_t channels, bool blur)
-      : images(u.size(0)), height(u.size(2)), width(u.size(3)), up(u.size(1) / 4), skip(s.size(1)), channels(channels), blur(blur) {
+  Join(const at::Tensor& u, const at::Tensor& s, int64_t channels, bool blur) : images(u.size(0)), channels(channels) {
+    auto part = [](int64_t n) { return static_cast<unsigned>(n); };
+    int64_t height = u.size(2), width = u.size(3), up = u.size(1) / 4, skip = s.size(1);
     TORCH_CHECK(u.size(1) % 8 == 0 && channels % 2 == 0 && channels >= up + skip, "no map of ", channels, " channels from ",
                 u.size(1), " by pixel shuffle and ", skip);
     TORCH_CHECK(s.size(0) == images && s.size(2) == 2 * height && s.size(3) == 2 * width, "a skip of shape ", s.sizes(),
                 " for a smaller map of ", u.sizes());
-  }
-
-  template <class Shape>
-  Shape shape() const {
-    return {static_cast<unsigned>(height), static_cast<unsigned>(width), static_cast<unsigned>(up),
-            static_cast<unsigned>(skip), static_cast<unsigned>(channels), blur};
+    shape = {part(height), part(width), part(up), part(skip), part(channels), blur};
   }
 
   at::Tensor forward(const at::Tensor& u, const at::Tensor& s) const {
-    auto y = at::empty({images, channels, 2 * height, 2 * width}, u.options(), channels_last);
-    unsigned n = count(images * height * width * channels / 2);
+    auto y = at::empty({images, channels, 2 * u.size(2), 2 * u.size(3)}, u.options(), channels_last);
+    unsigned n = count(images * u.size(2) * u.size(3) * channels / 2);
     if (u.is_cuda()) {
-      using Shape = Kernels<float>::Shape;
       gpu::module(u.device(), u.scalar_type())
-          .run(gpu::Module::join, u.device(), n, 0, u.data_ptr(), s.data_ptr(), y.data_ptr(), shape<Shape>());
+          .run(gpu::Module::join, u.device(), n, 0, u.data_ptr(), s.data_ptr(), y.data_ptr(), shape);
     } else {
-      on_cpu(u, [&](auto* type) {
-        using T = std::remove_pointer_t<decltype(type)>;
-        auto z = shape<typename Kernels<T>::Shape>();
-        for (unsigned i = 0; i < n; i++) Kernels<T>::join(i, u.data_ptr<T>(), s.data_ptr<T>(), y.data_ptr<T>(), z);
-      });
+      for (unsigned i = 0; i < n; i++) Loops::join(i, floats(u), floats(s), floats(y), shape);
     }
     return y;
   }
 
-  // The gradient before the ReLU that made u, and its sums over all pixels.
+  // The gradient before the ReLU that made u, and its sums.
   std::pair<at::Tensor, at::Tensor> backward(const at::Tensor& g, const at::Tensor& u) const {
-    auto du = at::empty_like(u);
-    unsigned groups = u.size(1) / 8, n = count(u.numel() / 8);
-    auto total = at::zeros({u.size(1)}, u.options().dtype(u.is_cuda() ? at::kFloat : u.scalar_type()));
-    if (u.is_cuda()) {
-      using Shape = Kernels<float>::Shape;
-      gpu::module(u.device(), u.scalar_type())
-          .run(gpu::Module::join_back, u.device(), n, sums_size(groups), g.data_ptr(), u.data_ptr(), du.data_ptr(), shape<Shape>(),
-               groups, total.data_ptr());
-    } else {
-      on_cpu(u, [&](auto* type) {
-        using T = std::remove_pointer_t<decltype(type)>;
-        auto z = shape<typename Kernels<T>::Shape>();
-        std::vector<float> sums(u.size(1));
-        for (unsigned i = 0; i < n; i++)
-          Kernels<T>::join_back(i, g.data_ptr<T>(), u.data_ptr<T>(), du.data_ptr<T>(), z, &sums[i % groups * 8]);
-        for (int64_t c = 0; c < u.size(1); c++) total.data_ptr<T>()[c] = sums[c];
-      });
-    }
-    return {du, total};
+    auto loop = [&](unsigned i, const float* g, const float* u, float* du, float* sums) { Loops::join_back(i, g, u, du, shape, sums); };
+    return summed(g, u, gpu::Module::join_back, loop, shape);
   }
 };
-
-// The gradient before a ReLU that made y, and its sums over all pixels.
-inline std::pair<at::Tensor, at::Tensor> relu_backward(const at::Tensor& g, const at::Tensor& y) {
-  auto to = at::empty_like(y);
-  unsigned groups = y.size(1) / 8, n = count(y.numel() / 8);
-  auto total = at::zeros({y.size(1)}, y.options().dtype(y.is_cuda() ? at::kFloat : y.scalar_type()));
-  if (y.is_cuda()) {
-    gpu::module(y.device(), y.scalar_type())
-        .run(gpu::Module::relu_back, y.device(), n, sums_size(groups), g.data_ptr(), y.data_ptr(), to.data_ptr(), groups, total.data_ptr());
-  } else {
-    on_cpu(y, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      std::vector<float> sums(y.size(1));
-      for (unsigned i = 0; i < n; i++)
-        Kernels<T>::relu_back(i, g.data_ptr<T>(), y.data_ptr<T>(), to.data_ptr<T>(), &sums[i % groups * 8]);
-      for (int64_t c = 0; c < y.size(1); c++) total.data_ptr<T>()[c] = sums[c];
-    });
-  }
-  return {to, total};
-}
 
 // A convolution with stride 1 that keeps the size, its operands in the type and the widths
 // in which it is computed.
@@ -213,13 +188,13 @@ struct Upsample : torch::autograd::Function<Upsample> {
     auto [du, bias] = join.backward(g, u);
     auto d = gradients(ctx, du, saved[0], saved[1], bias);
     at::Tensor ds;
-    if (ctx->needs_input_grad(3)) ds = g.narrow(1, join.up, join.skip).to(static_cast<at::ScalarType>(ctx->saved_data["skip"].toInt()));
+    if (ctx->needs_input_grad(3)) ds = g.narrow(1, join.shape.up, join.shape.skip).to(static_cast<at::ScalarType>(ctx->saved_data["skip"].toInt()));
     return {d[0], d[1], d[2], ds, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
-// A bilinear resize. libtorch's gradient on CUDA adds numbers in any order, at random, and takes
-// ten times as long as this, which multiplies by the transposed matrices of the interpolation.
+// A bilinear resize. libtorch's gradient on CUDA adds numbers in any order and took a tenth of a
+// training step; this one multiplies by the transposed matrices of the interpolation.
 struct ResizeBilinear : torch::autograd::Function<ResizeBilinear> {
   static at::Tensor forward(AutogradContext* ctx, at::Tensor x, int64_t height, int64_t width) {
     auto off = no_autocast();

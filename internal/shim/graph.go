@@ -12,6 +12,9 @@ import (
 // A Graph is a sequence of operations that was recorded on a CUDA device.
 type Graph struct{ p unsafe.Pointer }
 
+// NoGraphs returns why a program cannot record graphs, nil if it can.
+func NoGraphs() error { return check("graphs", C.hcunet_no_graphs()) }
+
 // Record records the operations of f on a CUDA device, without doing them. f must not
 // read a value from the device.
 func Record(device int, f func() error) (*Graph, error) {

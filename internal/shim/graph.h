@@ -25,6 +25,8 @@ inline void not_recorded(const c10::Device& d, const char* what) {
 
 #ifdef HCUNET_CUDA
 
+inline constexpr const char* no_graphs = nullptr;
+
 // A graph keeps the memory of the tensors that were made while it was recorded.
 class Graph {
  public:
@@ -74,11 +76,12 @@ class Graph {
 
 #else
 
+inline constexpr const char* no_graphs =
+    "this program was built without CUDA's headers, which graphs need: install them (nvidia-cuda-runtime and nvidia-cuda-crt by "
+    "pip, or the CUDA toolkit), run scripts/libtorch again, and build with go build -a";
+
 struct Graph {
-  explicit Graph(int) {
-    TORCH_CHECK(false, "this program was built without CUDA's headers, which graphs need: install them (nvidia-cuda-runtime and "
-                       "nvidia-cuda-crt by pip, or the CUDA toolkit), run scripts/libtorch again, and build with go build -a");
-  }
+  explicit Graph(int) { TORCH_CHECK(false, no_graphs); }
   void end() {}
   void replay() {}
 };

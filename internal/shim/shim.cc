@@ -10,6 +10,7 @@
 
 #include "shim.h"
 
+#include "adam.h"
 #include "cgotorch.h"
 #include "convolution.h"
 #include "distributed.h"
@@ -228,6 +229,36 @@ int hcunet_grad_mode(int on) {
   return before;
 }
 
+char* hcunet_adam(void* const* params, void* const* grads, void* const* means, void* const* squares, int64_t n, const float numbers[9],
+                  int* done) {
+  return guard([&] {
+    std::vector<at::Tensor> lists[] = {refs(params, n), refs(grads, n), refs(means, n), refs(squares, n)};
+    *done = 0;
+    if (!adam::available()) return;
+    constexpr int64_t share = 1 << 16;  // elements that a thread takes at a time
+    std::vector<std::pair<int64_t, int64_t>> shares;
+    for (int64_t i = 0; i < n; i++) {
+      auto& p = lists[0][i];
+      for (auto& list : lists) {
+        auto& t = list[i];
+        if (!t.device().is_cpu() || t.scalar_type() != at::kFloat || !t.is_non_overlapping_and_dense() || t.sizes() != p.sizes() ||
+            t.strides() != p.strides())
+          return;
+      }
+      for (int64_t begin = 0; begin < p.numel(); begin += share) shares.emplace_back(i, begin);
+    }
+    adam::Numbers step{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7], numbers[8]};
+    at::parallel_for(0, static_cast<int64_t>(shares.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; s++) {
+        auto [i, at] = shares[s];
+        auto part = [&, i = i, at = at](int list) { return lists[list][i].data_ptr<float>() + at; };
+        adam::step(step, std::min(share, lists[0][i].numel() - at), part(0), part(1), part(2), part(3));
+      }
+    });
+    *done = 1;
+  });
+}
+
 char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int* previous_dtype) {
   return caught([&] {
     auto type = static_cast<at::ScalarType>(dtype);
@@ -376,6 +407,7 @@ int hcunet_cuda_devices(void) { return torch::cuda::is_available() ? static_cast
 char* hcunet_cuda_synchronize(int index) {
   return guard([&] { torch::cuda::synchronize(device(1, index).index()); });
 }
+char* hcunet_no_graphs(void) { return no_graphs ? text(no_graphs) : nullptr; }
 char* hcunet_graph_begin(int index, void** graph) {
   return guard([&] { *graph = new Graph(device(1, index).index()); });
 }

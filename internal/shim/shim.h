@@ -78,6 +78,10 @@ char* hcunet_set_grad(void* tensor, void* grad);
 char* hcunet_set_data(void* tensor, void* data);
 int hcunet_grad_mode(int on);  // returns the mode before; on < 0 only asks
 
+// A step of Adam over n parameters, see adam.h; *done is 0 if these are not its tensors.
+char* hcunet_adam(void* const* params, void* const* grads, void* const* means, void* const* squares, int64_t n, const float numbers[9],
+                  int* done);
+
 // Autocast on this thread; *previous_* give what to restore.
 char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int* previous_dtype);
 
@@ -108,6 +112,7 @@ void hcunet_set_threads(int n);
 int hcunet_threads(void);
 int hcunet_cuda_devices(void);
 char* hcunet_cuda_synchronize(int index);
+char* hcunet_no_graphs(void);  // why there are none, NULL where there are
 char* hcunet_graph_begin(int device, void** graph);
 char* hcunet_graph_end(void* graph);
 char* hcunet_graph_replay(void* graph);

@@ -1,0 +1,36 @@
+package shim
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	torch "github.com/wangkuiyi/gotorch"
+)
+
+// A step is refused, and changes nothing, where the loop cannot make it: for float64, and
+// for tensors of one parameter in different memory formats. Package nn compares its numbers.
+func TestAdamRefuses(t *testing.T) {
+	one := func(x torch.Tensor) []torch.Tensor { return []torch.Tensor{x} }
+	a := Adam{Beta1: 0.9, Beta2: 0.99, Size: 1, Root: 1, Eps: 1e-8, Keep: 1}
+	p, g := filled(t, 1, 2, 3), filled(t, 1, 2, 3)
+	done, err := a.Step(one(p), one(g), one(filled(t, 0, 2, 3)), one(filled(t, 0, 2, 3)))
+	require.NoError(t, err)
+	if !done {
+		t.Skip("this processor has no AVX2")
+	}
+	require.InDelta(t, 0, values(t, p)[5], 1e-6) // 1 - 0.1/sqrt(0.01)
+
+	p = filled(t, 1, 2, 3)
+	for name, g := range map[string]torch.Tensor{
+		"transposed": call(t, NewOp("t"), filled(t, 1, 3, 2)), "float64": call(t, NewOp("to.dtype"), g, 7), "shape": filled(t, 1, 6),
+	} {
+		done, err := a.Step(one(p), one(g), one(filled(t, 0, 2, 3)), one(filled(t, 0, 2, 3)))
+		require.NoError(t, err, name)
+		require.False(t, done, name)
+	}
+	require.EqualValues(t, 1, values(t, p)[0])
+	_, err = a.Step(one(p), nil, one(p), one(p))
+	require.ErrorContains(t, err, "0 tensors for 1 parameters")
+	_, err = a.Step(one(p), one(torch.Tensor{}), one(p), one(p))
+	require.Error(t, err)
+}
