@@ -62,7 +62,7 @@ func Open(cfg Config) (*Group, error) {
 	if err := Available(); err != nil {
 		return nil, fmt.Errorf("dist: %w", err)
 	}
-	store, err := shim.OpenStore(cfg.Host, cfg.Port, cfg.Serve, cfg.Timeout)
+	store, err := openStore(cfg)
 	if err != nil {
 		if cfg.Serve {
 			return nil, fmt.Errorf("dist: opening the store at %s: %w", cfg.address(), err)
@@ -98,6 +98,31 @@ func (g *Group) join() error {
 	return nil
 }
 
+// openStore connects to the store. libtorch 2.15 waits without end for the first answer of
+// something that accepts connections and says nothing; then the call is left behind.
+func openStore(cfg Config) (*shim.Store, error) {
+	type opened struct {
+		store *shim.Store
+		err   error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		store, err := shim.OpenStore(cfg.Host, cfg.Port, cfg.Serve, cfg.Timeout)
+		done <- opened{store, err}
+	}()
+	select {
+	case o := <-done:
+		return o.store, o.err
+	case <-time.After(cfg.Timeout + min(cfg.Timeout, answerTimeout)):
+		return nil, cfg.silent(errors.New("no first answer"))
+	}
+}
+
+// silent is the error if the store does not answer.
+func (c Config) silent(err error) error {
+	return fmt.Errorf("the store at %s accepts connections but does not answer; if it is that of a torchrun whose PyTorch is of another version than libtorch here, start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: %w", c.address(), err)
+}
+
 // answerTimeout is enough for a store to answer for the first time.
 const answerTimeout = 30 * time.Second
 
@@ -108,7 +133,7 @@ func (g *Group) meet() error {
 		return fmt.Errorf("dist: %w", err)
 	}
 	if _, _, err := g.store.Get(own, min(g.cfg.Timeout, answerTimeout)); err != nil {
-		return fmt.Errorf("dist: the store at %s accepts connections but does not answer; if it is that of a torchrun whose PyTorch is of another version than libtorch here, start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: %w", g.cfg.address(), err)
+		return fmt.Errorf("dist: %w", g.cfg.silent(err))
 	}
 	deadline := time.Now().Add(g.cfg.Timeout)
 	for rank := range g.cfg.Size {

@@ -1,6 +1,7 @@
 package nn_test
 
 import (
+	"errors"
 	"fmt"
 	"log"
 
@@ -36,9 +37,10 @@ func ExampleTry() {
 	err := nn.Try(func() {
 		nn.MatMul(nn.Zeros(nn.CPU, nn.Float, 2, 3), nn.Zeros(nn.CPU, nn.Float, 2, 3))
 	})
-	fmt.Println(err)
+	var refused *nn.Error
+	fmt.Println(errors.As(err, &refused), refused.Op)
 	// Output:
-	// libtorch: matmul: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)
+	// true matmul
 }
 
 // The end of a scope frees the tensors that were made in it, except those that Keep
