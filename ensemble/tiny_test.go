@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
@@ -171,7 +173,39 @@ func files(t testing.TB, dir string) map[string]string {
 func requireSame(t testing.TB, want, got map[string]string) {
 	t.Helper()
 	for name := range want {
-		require.True(t, want[name] == got[name], "%s differs (%d and %d bytes)", name, len(want[name]), len(got[name]))
+		if want[name] != got[name] {
+			t.Errorf("%s differs (%d and %d bytes)%s", name, len(want[name]), len(got[name]), difference(want[name], got[name]))
+		}
 	}
 	require.Len(t, got, len(want))
+}
+
+// difference names the tensors in which two files of weights differ, and by how much, so
+// that a rare failure says where it began. It returns "" for other files.
+func difference(a, b string) (text string) {
+	var files [2]*checkpoint.File
+	for i, content := range []string{a, b} {
+		f, err := checkpoint.ReadSafetensors(strings.NewReader(content))
+		if err != nil {
+			return ""
+		}
+		files[i] = f
+	}
+	for i, x := range files[0].Tensors {
+		if i >= len(files[1].Tensors) || bytes.Equal(x.Data, files[1].Tensors[i].Data) {
+			continue
+		}
+		v, errV := x.Float64s()
+		w, errW := files[1].Tensors[i].Float64s()
+		if errV != nil || errW != nil {
+			text += "; " + x.Name
+			continue
+		}
+		largest := 0.0
+		for j := range min(len(v), len(w)) {
+			largest = max(largest, math.Abs(v[j]-w[j]))
+		}
+		text += fmt.Sprintf("; %s by at most %.3g", x.Name, largest)
+	}
+	return text
 }
