@@ -18,6 +18,26 @@ type Static interface {
 	Static() bool
 }
 
+// Recordings count what a learner recorded on a GPU.
+type Recordings struct {
+	Steps, Predictions int   // batches that were computed by recorded operations
+	Err                error // why a recording failed, if one did; such batches are computed in the usual way, more slowly
+}
+
+// Recordings returns what was recorded so far. It may be called at any time.
+func (l *Learner) Recordings() Recordings {
+	l.predictions.mutex.Lock()
+	defer l.predictions.mutex.Unlock()
+	return l.recordings
+}
+
+// note changes the counts.
+func (l *Learner) note(change func(*Recordings)) {
+	l.predictions.mutex.Lock()
+	defer l.predictions.mutex.Unlock()
+	change(&l.recordings)
+}
+
 // recordable returns whether the step of a batch, but for the rates, is the same operations
 // for all batches of one shape: not if gradients are added to those of earlier batches, if a
 // loss of the user's may do anything, if processes exchange gradients, or if float16's scale
@@ -52,7 +72,7 @@ const recordAfter = 2
 
 // recorded returns whether the gradients of a batch are recorded, and records them if it is
 // time. If that fails, as it does in a program that was built without CUDA's headers, the
-// run goes on without.
+// run goes on without, and Recordings says why.
 func (r *run) recorded(b *feed.Batch) bool {
 	rec := &r.recorder
 	if rec.off || rec.graph != nil {
@@ -66,6 +86,7 @@ func (r *run) recorded(b *feed.Batch) bool {
 	}
 	if err := r.record(b); err != nil {
 		rec.off = true
+		r.note(func(n *Recordings) { n.Err = err })
 		return false
 	}
 	return true
@@ -161,8 +182,10 @@ func (r *run) repeat(b *feed.Batch) (loss float64, err error) {
 	}
 	if err != nil {
 		r.Learner.at.Step-- // the device left it out
+		return loss, err
 	}
-	return loss, err
+	r.note(func(n *Recordings) { n.Steps++ })
+	return loss, nil
 }
 
 // close frees what was recorded.
@@ -211,6 +234,7 @@ func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob []float
 			return nil, false, nil
 		}
 		if rec, err = l.recordPrediction(b, flip); err != nil {
+			l.recordings.Err = err
 			return nil, false, nil // and it is not tried again
 		}
 		p.made[key] = rec
@@ -223,6 +247,9 @@ func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob []float
 		}
 		prob = slice(rec.out)
 	})
+	if err == nil {
+		l.recordings.Predictions++
+	}
 	return prob, err == nil, err
 }
 

@@ -25,6 +25,9 @@ func TestRecorded(t *testing.T) {
 	if !testdevice.Device.CUDA() {
 		t.Skip("only steps on a GPU are recorded; HCUNET_DEVICE=cuda:0 runs this test on one")
 	}
+	source := formulaBatches("laws", 11, 2, 8, 0.3)
+	last := source[10]
+	last.N, last.Indices, last.Images, last.Targets = 1, last.Indices[:1], last.Images[:3*8*8], last.Targets[:8*8]
 	for _, clip := range []float64{0, 0.1} {
 		var states [2]*checkpoint.File
 		var losses [2][]float64
@@ -34,9 +37,12 @@ func TestRecorded(t *testing.T) {
 			if i == 1 {
 				m = static{model}
 			}
-			epochs, err := learner(t, m, mean(1, clip)).Fit(context.Background(), formulaBatches("laws", 11, 2, 8, 0.3), nil,
+			l := learner(t, m, mean(1, clip))
+			epochs, err := l.Fit(context.Background(), source, nil,
 				train.Phase{Epochs: 2, Rates: train.SameRates(1e-2, 3), Frozen: true}, train.Phase{Epochs: 2, Rates: train.SameRates(1e-2, 3)})
 			require.NoError(t, err)
+			// In each of the two phases, all but the first two of the 20 batches of two images.
+			require.Equal(t, train.Recordings{Steps: i * 2 * 18}, l.Recordings())
 			states[i] = state(t, model)
 			for _, e := range epochs {
 				losses[i] = append(losses[i], e.TrainLoss)
@@ -47,7 +53,7 @@ func TestRecorded(t *testing.T) {
 			require.NoError(t, err)
 			b, err := states[1].Tensors[j].Float64s()
 			require.NoError(t, err)
-			golden.Close(t, want.Name, b, a, 1e-9) // the rounding of float64, in 24 steps that amplify it
+			golden.Close(t, want.Name, b, a, 1e-9) // the rounding of float64, in 44 steps that amplify it
 		}
 		golden.Close(t, "losses", losses[1], losses[0], 1e-9)
 	}
@@ -82,6 +88,9 @@ func TestRecordedPredictions(t *testing.T) {
 			})
 		}
 		wait.Wait()
+		require.NoError(t, recorded.Recordings().Err)
+		require.Positive(t, recorded.Recordings().Predictions)
+		require.Zero(t, plain.Recordings())
 		_, err := plain.Fit(context.Background(), source, nil, train.Phase{Epochs: 1, Rates: train.SameRates(1e-1, 3)})
 		require.NoError(t, err)
 	}

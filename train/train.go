@@ -101,6 +101,7 @@ type Learner struct {
 	pausing bool         // a Pause hook is running, so SaveState is allowed
 
 	predictions predictions // recorded on a GPU
+	recordings  Recordings  // guarded by the mutex of predictions
 
 	at      standing // the position of the run
 	called  int      // number of phases that were passed to Fit

@@ -42,13 +42,19 @@ func TestFusedLayers(t *testing.T) {
 			x := tensor(t, nn.Float, pixels, n, 3, h, w)
 			target, err := nn.FromSlice(testdevice.Device, mask, n, h, w)
 			require.NoError(t, err)
+			fusing := true
 			results := func(autocast bool) (scores []float64, grads [][]float64) {
 				scoped(t, func() {
 					const scale = 1024 // keeps small gradients in float16's range
 					var y torch.Tensor
 					forward := func() { y = net.Forward(nn.Eval, x) }
 					if autocast {
-						nn.Autocast(testdevice.Device, nn.Half, forward)
+						nn.Autocast(testdevice.Device, nn.Half, func() {
+							on, err := shim.Fused(x)
+							require.NoError(t, err)
+							require.Equal(t, fusing, on)
+							forward()
+						})
 					} else {
 						forward()
 					}
@@ -70,7 +76,9 @@ func TestFusedLayers(t *testing.T) {
 			fused, fusedGrads := results(true)
 			require.True(t, shim.FusedLayers(false))
 			defer shim.FusedLayers(true)
+			fusing = false
 			plain, plainGrads := results(true)
+			require.NotEqual(t, plainGrads, fusedGrads, "the fused layers round in other places")
 
 			worst, usual := golden.Close(t, "scores", fused, want, 0.02), golden.Close(t, "scores of the general path", plain, want, 0.02)
 			t.Logf("worst error of a score %.2g, of the general path %.2g", worst, usual)

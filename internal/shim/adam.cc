@@ -5,10 +5,6 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
-namespace hcunet::adam {
-bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-}  // namespace hcunet::adam
-
 #pragma GCC optimize("O3")
 #pragma GCC target("avx2,fma")
 #include <immintrin.h>
@@ -56,7 +52,6 @@ void step(const Numbers& numbers, int64_t n, float* p, const float* g, float* m,
 #else
 
 namespace hcunet::adam {
-bool available() { return false; }
 void step(const Numbers&, int64_t, float*, const float*, float*, float*) {}
 }  // namespace hcunet::adam
 

@@ -17,9 +17,7 @@ struct Numbers {
   float beta1, rest1, beta2, rest2, size, root, eps, keep, l2;
 };
 
-// Whether this processor can run step.
-bool available();
-
+// Only for a processor for which avx2() is true.
 void step(const Numbers& numbers, int64_t n, float* p, const float* g, float* m, float* v);
 
 }  // namespace hcunet::adam

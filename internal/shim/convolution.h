@@ -2,6 +2,7 @@
 // that. All callers of at::convolution get it, and autograd knows no difference.
 #pragma once
 
+#include "avx2.h"
 #include "winograd.h"
 
 #include <ATen/ATen.h>
@@ -16,7 +17,7 @@
 
 namespace hcunet {
 
-inline std::atomic<bool> fast_convolutions{winograd::available()};
+inline std::atomic<bool> fast_convolutions{avx2()};
 
 inline bool all_are(at::IntArrayRef values, int64_t wanted) {
   return std::all_of(values.begin(), values.end(), [=](int64_t v) { return v == wanted; });

@@ -1,8 +1,8 @@
 //go:build !cgotorch_so
 
-// All of hcunet's native code that uses libtorch; winograd.cc has the rest. `go build`
-// compiles both into the program; `make libcgotorch` compiles them into a library of
-// its own, for programs built with the tag cgotorch_so.
+// All of hcunet's native code that uses libtorch; winograd.cc and adam.cc have the rest.
+// `go build` compiles them into the program; `make libcgotorch` compiles them into a library
+// of its own, for programs built with the tag cgotorch_so.
 
 #if !__has_include(<ATen/ATen.h>) || !__has_include(<torch/torch.h>)
 #error hcunet needs libtorch: "sudo apt-get install libtorch-dev", or another way of README.md, section Install
@@ -11,6 +11,7 @@
 #include "shim.h"
 
 #include "adam.h"
+#include "avx2.h"
 #include "cgotorch.h"
 #include "convolution.h"
 #include "distributed.h"
@@ -175,7 +176,7 @@ char* hcunet_inspect(void* tensor, hcunet_info* info) {
 }
 
 int hcunet_fast_convolutions(int on) {
-  return fast_convolutions.exchange(on != 0 && winograd::available());
+  return fast_convolutions.exchange(on != 0 && avx2());
 }
 
 int hcunet_fused_layers(int on) { return fused::wanted.exchange(on != 0); }
@@ -234,7 +235,7 @@ char* hcunet_adam(void* const* params, void* const* grads, void* const* means, v
   return guard([&] {
     std::vector<at::Tensor> lists[] = {refs(params, n), refs(grads, n), refs(means, n), refs(squares, n)};
     *done = 0;
-    if (!adam::available()) return;
+    if (!avx2()) return;
     constexpr int64_t share = 1 << 16;  // elements that a thread takes at a time
     std::vector<std::pair<int64_t, int64_t>> shares;
     for (int64_t i = 0; i < n; i++) {

@@ -4,11 +4,12 @@
 // shim.cc implements the C interface that gotorch declares (so that gotorch needs
 // no library of its own) and adds calls to any operator of libtorch's dispatcher,
 // scopes, and guarded autograd, all on the handles behind gotorch.Tensor.
-// winograd.cc computes convolutions by 3x3 faster than libtorch does on the CPU.
+// winograd.cc computes convolutions by 3x3, and adam.cc the steps of Adam, faster than
+// libtorch does on the CPU; fused.h has layers that are faster on a GPU.
 // Every call returns libtorch's errors as Go errors, and keeps its operands alive
 // until C++ is done with them.
 //
-// By default `go build` compiles both against the libtorch it finds under
+// By default `go build` compiles them against the libtorch it finds under
 // /usr (Debian's libtorch-dev); CGO_CXXFLAGS and CGO_LDFLAGS name another one.
 // With the build tag cgotorch_so nothing is compiled: the program links with a
 // libcgotorch.so made by `make libcgotorch` and needs no other library.

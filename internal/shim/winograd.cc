@@ -8,10 +8,6 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
-namespace hcunet::winograd {
-bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-}  // namespace hcunet::winograd
-
 #pragma GCC optimize("O3")
 #pragma GCC target("avx2,fma")
 #include <immintrin.h>
@@ -437,7 +433,6 @@ void Sum::filters(int64_t o, const float* scratch, float* gradient) const {
 #else
 
 namespace hcunet::winograd {
-bool available() { return false; }
 void Convolution::filters(int64_t, float*) const {}
 void Convolution::tiles(const float*, const float*, const float*, float*, int64_t, int64_t, int64_t, int64_t, float*) const {}
 void Sum::input(const float*, int64_t, int64_t, int64_t, float*) const {}

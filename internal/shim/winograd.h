@@ -19,12 +19,10 @@
 
 #include <cstdint>
 
+// The functions are only for a processor for which avx2() is true.
 namespace hcunet::winograd {
 
 constexpr int64_t tile = 4, positions = 36, rows = 6, columns = 16;
-
-// Whether this processor can run the functions below.
-bool available();
 
 constexpr int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
