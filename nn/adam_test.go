@@ -193,3 +193,14 @@ func BenchmarkClipGradNorm(b *testing.B) {
 		require.NoError(b, err)
 	}
 }
+
+// On the CPU, where the program knows the gradients, no step is left out.
+func TestStepUnless(t *testing.T) {
+	params := randomParams(t, Float, []int64{2})
+	o, err := DefaultAdam().New([][]Named{params})
+	require.NoError(t, err)
+	s, ok := o.(Skipper)
+	require.True(t, ok)
+	require.False(t, s.CanSkip())
+	require.ErrorContains(t, s.StepUnless(Full(CPU, Float, 0, 1), []Hyper{{Rate: 1, Momentum: 0.9}}), "cannot skip steps")
+}

@@ -102,7 +102,7 @@ func (c *Conv2d) Weight(mode Mode) torch.Tensor { return c.weight.value(mode) }
 func Conv(x, weight, bias torch.Tensor, stride, padding int64) torch.Tensor {
 	s, pad := []int64{stride, stride}, []int64{padding, padding}
 	size := Shape(weight)
-	const multiple = 8 // of output channels; others are 1.3 to 4 times as slow on a GPU
+	const multiple = 8 // of output channels; others are 1.3 to 3 times as slow on a GPU
 	more := -size[0] & (multiple - 1)
 	if more == 0 || !fused(x) {
 		return call(opConv2d, x, fit(x, weight, size[1]), bias, s, pad)

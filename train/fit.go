@@ -514,7 +514,7 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	r.accumulator.beginBatch(&r.at.Gathered, images, true)
 	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
 	err = r.inScope(b, func() {
-		loss := r.lossOf(r.input.upload(b))
+		loss := r.lossOf(r.input.upload(b), r.input.uploadTargets(b))
 		// On CUDA the backward pass is queued before the loss is read, so that the
 		// device does not wait. On other devices the loss is checked before it
 		// changes a gradient.

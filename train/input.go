@@ -66,14 +66,14 @@ func newNormalizer(in Input, d nn.Device, dtype nn.DType) normalizer {
 	return n
 }
 
-// upload returns the images (N, C, H, W) and the masks (N, H, W) of a batch as they are, on
-// the device of the network. A batch without masks has the zero torch.Tensor.
-func (n normalizer) upload(b *feed.Batch) (images, targets torch.Tensor) {
-	images = must(nn.FromSlice(n.device, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
-	if b.Targets != nil {
-		targets = must(nn.FromSlice(n.device, b.Targets, int64(b.N), int64(b.H), int64(b.W)))
-	}
-	return images, targets
+// upload returns the images (N, C, H, W) of a batch as they are, on the device of the network.
+func (n normalizer) upload(b *feed.Batch) torch.Tensor {
+	return must(nn.FromSlice(n.device, b.Images, int64(b.N), int64(b.C), int64(b.H), int64(b.W)))
+}
+
+// uploadTargets returns the masks (N, H, W) of a batch as they are, on that device.
+func (n normalizer) uploadTargets(b *feed.Batch) torch.Tensor {
+	return must(nn.FromSlice(n.device, b.Targets, int64(b.N), int64(b.H), int64(b.W)))
 }
 
 // images returns uploaded images as the network needs them.

@@ -75,8 +75,7 @@ func (l *Learner) predict(b *feed.Batch, flip Flip) (prob []float32, err error) 
 		return prob, outOfMemory(err, b)
 	}
 	err = l.inScope(b, func() {
-		images, _ := l.input.upload(b)
-		prob = slice(l.average(images, flip))
+		prob = slice(l.average(l.input.upload(b), flip))
 	})
 	return prob, err
 }
@@ -140,9 +139,8 @@ func (r *run) scoreAll(ctx context.Context, valid feed.Source) (metric.Values, e
 		}
 		err = r.inScope(b, func() {
 			nn.NoGrad(func() {
-				images, targets := r.input.upload(b)
-				scores := r.scores(nn.Eval, r.input.images(images))
-				s.loss = item(r.loss.Forward(scores, r.input.classes(targets)))
+				scores := r.scores(nn.Eval, r.input.images(r.input.upload(b)))
+				s.loss = item(r.loss.Forward(scores, r.input.classes(r.input.uploadTargets(b))))
 				s.prob = slice(r.probabilities(scores))
 			})
 		})

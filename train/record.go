@@ -102,7 +102,7 @@ var (
 // factor of its loss and the divisor of its gradients would cancel.
 func (r *run) record(b *feed.Batch) error {
 	rec := recorder{seen: r.recorder.seen, shape: shapeOf(b)}
-	err := nn.Try(func() { rec.images, rec.targets = r.input.upload(b) })
+	err := nn.Try(func() { rec.images, rec.targets = r.input.upload(b), r.input.uploadTargets(b) })
 	if err != nil {
 		return err
 	}
@@ -144,9 +144,8 @@ func (r *run) repeat(b *feed.Batch) (loss float64, err error) {
 	rec := &r.recorder
 	r.accumulator.beginBatch(&r.at.Gathered, b.N, true)
 	err = r.inScope(b, func() {
-		images, targets := r.input.upload(b)
-		nn.CopyInto(rec.images, images)
-		nn.CopyInto(rec.targets, targets)
+		nn.CopyInto(rec.images, r.input.upload(b))
+		nn.CopyInto(rec.targets, r.input.uploadTargets(b))
 		if err := rec.graph.Replay(); err != nil {
 			panic(err)
 		}
@@ -240,8 +239,7 @@ func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob []float
 		p.made[key] = rec
 	}
 	err = l.inScope(b, func() {
-		images, _ := l.input.upload(b)
-		nn.CopyInto(rec.images, images)
+		nn.CopyInto(rec.images, l.input.upload(b))
 		if err := rec.graph.Replay(); err != nil {
 			panic(err)
 		}
@@ -261,7 +259,7 @@ func (l *Learner) recordPrediction(b *feed.Batch, flip Flip) (*recordedPredictio
 	go func() {
 		runtime.LockOSThread() // and the thread ends with the goroutine
 		done <- nn.Try(func() {
-			rec.images, _ = l.input.upload(b)
+			rec.images = l.input.upload(b)
 			nn.Scope(func() { l.average(rec.images, flip) })
 			var err error
 			rec.graph, err = nn.Record(l.device, func() {

@@ -43,8 +43,7 @@ func (l *Learner) Settle(ctx context.Context, source feed.Source) error {
 				bn.Momentum = 1 / float64(number+1) // 1 discards the old statistics; then they become the mean of the batches
 			}
 			err = l.inScope(b, func() {
-				images, _ := l.input.upload(b)
-				nn.NoGrad(func() { l.scores(nn.Train, l.input.images(images)) })
+				nn.NoGrad(func() { l.scores(nn.Train, l.input.images(l.input.upload(b))) })
 			})
 		}
 		if err != nil {

@@ -16,7 +16,7 @@ type Adam struct{ Beta1, Beta2, Size, Root, Eps, Keep, L2 float64 }
 
 // Step changes params and the first and second moments of their gradients, in one pass over
 // the memory. done is false, and nothing has changed, if they are not float32 on a CPU with
-// AVX2, or have different memory formats.
+// AVX2, or if a moment has another memory format than its parameter.
 func (a Adam) Step(params, grads, means, squares []torch.Tensor) (done bool, err error) {
 	var handles [4][]unsafe.Pointer
 	for i, list := range [][]torch.Tensor{params, grads, means, squares} {

@@ -148,7 +148,7 @@ char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes) {
     not_recorded(from.device(), "values were read from a device");
     at::Tensor t = from.detach();
     if (t.is_cuda()) {
-      t = at::empty(t.sizes(), at::TensorOptions(type).pinned_memory(true)).copy_(t.to(type));  // pinned memory is filled twice as fast
+      t = at::empty(t.sizes(), at::TensorOptions(type).pinned_memory(true)).copy_(t.to(type));  // the driver needs no buffer of its own
     } else {
       t = t.to(c10::Device(c10::kCPU), type).contiguous();
     }
@@ -239,7 +239,8 @@ char* hcunet_adam(void* const* params, void* const* grads, void* const* means, v
     constexpr int64_t share = 1 << 16;  // elements that a thread takes at a time
     std::vector<std::pair<int64_t, int64_t>> shares;
     for (int64_t i = 0; i < n; i++) {
-      auto& p = lists[0][i];
+      auto &p = lists[0][i], &g = lists[1][i];
+      if (g.sizes() == p.sizes() && g.strides() != p.strides()) g = at::empty_like(p).copy_(g);
       for (auto& list : lists) {
         auto& t = list[i];
         if (!t.device().is_cpu() || t.scalar_type() != at::kFloat || !t.is_non_overlapping_and_dense() || t.sizes() != p.sizes() ||
