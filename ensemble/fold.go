@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/feed"
@@ -50,6 +49,9 @@ func (o *folder) part(f int) (p part, ok bool, err error) {
 // foldOnce trains and scores a fold unless it is done.
 func (r *run) foldOnce(ctx context.Context, f int) error {
 	_, done, err := r.out.part(f)
+	if err == nil && done {
+		err = r.out.removeStates(f) // of a run that was killed before it did
+	}
 	if err == nil {
 		done, err = r.tell(done)
 	}
@@ -90,7 +92,7 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 		return err
 	}
 	h := &history{}
-	saver := &train.Saver{Path: filepath.Join(r.out.stateDir(f), stateFile), Every: r.opt.SaveEvery}
+	saver := &train.Saver{Path: r.out.statePath(f), Every: r.opt.SaveEvery}
 	events := new(*report.Events) // opened when the position of the run is known
 	board := train.Hook{EpochEnd: func(e metric.Epoch) error { return (*events).Epoch("", e) }}
 	learner, err := r.learner(f, net, append(r.hooks(ctx, f, h), board, saver.Hook()))
@@ -126,12 +128,7 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	if err := r.out.json(fmt.Sprintf("fold%d.json", f), part{r.out.digest, len(r.folds[f]), h.Epochs}); err != nil {
 		return err
 	}
-	for _, path := range []string{saver.Path, saver.Path + train.Previous} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	return r.out.removeStates(f)
 }
 
 // seed returns the seed of a fold's order, transforms and dropout.

@@ -17,6 +17,7 @@ import (
 	"github.com/hcunet/hcunet/internal/atomicfile"
 	"github.com/hcunet/hcunet/internal/folderlock"
 	"github.com/hcunet/hcunet/nn"
+	"github.com/hcunet/hcunet/train"
 )
 
 // Names in the folder of a run. A fold is done when its part exists, which is
@@ -45,6 +46,9 @@ func (o *folder) path(format string, args ...any) string {
 func (o *folder) stateDir(f int) string {
 	return filepath.Join(o.dir, stateDir, fmt.Sprintf("fold%d", f))
 }
+
+// statePath returns the path of the newest state of a fold.
+func (o *folder) statePath(f int) string { return filepath.Join(o.stateDir(f), stateFile) }
 
 // checkFolder checks the output folder before anything is written: it must be
 // new or empty, or, to continue a run, the folder of a run with the same
@@ -184,6 +188,16 @@ func (o *folder) close() {
 		l.Unlock()
 	}
 	o.locks = nil
+}
+
+// removeStates removes the states of a fold that is done.
+func (o *folder) removeStates(f int) error {
+	for _, path := range []string{o.statePath(f), o.statePath(f) + train.Previous} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // removeTemporary removes the unfinished files of a killed run.

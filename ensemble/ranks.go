@@ -2,7 +2,6 @@ package ensemble
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
@@ -81,8 +80,8 @@ func (r *run) followFold(ctx context.Context, f int) error {
 	}
 	// The first process reads the same state. It writes the next state only after
 	// all processes have begun.
-	state := (&folder{dir: r.opt.Out}).stateDir(f)
-	if _, err := (&train.Saver{Path: filepath.Join(state, stateFile)}).Resume(learner); err != nil {
+	path := (&folder{dir: r.opt.Out}).statePath(f)
+	if _, err := (&train.Saver{Path: path}).Resume(learner); err != nil {
 		return err
 	}
 	if err := r.train(ctx, f, learner, h); err != nil {
