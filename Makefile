@@ -45,11 +45,18 @@ pure := ./rle ./metric ./augment ./feed ./data/... ./report ./predict ./predict/
 setup:
 	@scripts/libtorch -install
 
+# Packages are tested two or more at a time, so one thread each is enough; tests that are
+# about threads set their number. The longest begin first, so that none runs alone at the
+# end. make lint vets everything, so the part of vet that go test runs is left out here.
+test test-long: export OMP_NUM_THREADS ?= 1
+test test-long: export OPENBLAS_NUM_THREADS ?= 1
+order := $(if $(filter ./...,$(PKG)),./ensemble ./unet ./train ./internal/shim)
+
 test: setup
-	$(native) $(GO) test -timeout 14m $(PKG)
+	$(native) $(GO) test -vet=off -timeout 14m $(order) $(PKG)
 
 test-long: setup
-	$(native) HCUNET_LONG=1 $(GO) test -count=1 -timeout 120m $(PKG)
+	$(native) HCUNET_LONG=1 $(GO) test -vet=off -count=1 -timeout 120m $(order) $(PKG)
 
 test-gpu: setup
 	$(native) HCUNET_DEVICE=$${HCUNET_DEVICE:-cuda:0} $(GO) test -count=1 -timeout 30m ./hypercolumn ./loss ./nn ./resnet ./train ./unet

@@ -1,4 +1,4 @@
-package shim
+package shim_test
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -29,32 +30,32 @@ func normal(rng *rand.Rand, deviation float64, shape ...int64) operand {
 // fourth operand as the gradient of the output, the gradients of these three.
 func convolve[N float32 | float64](t *testing.T, operands []operand) (results [4][]float64) {
 	t.Helper()
-	Scope(func() {
+	shim.Scope(func() {
 		var tensors []torch.Tensor
 		for i, o := range operands {
 			data := make([]N, len(o.data))
 			for j, v := range o.data {
 				data[j] = N(v)
 			}
-			x, err := FromSlice(data, Device{}, o.shape...)
+			x, err := shim.FromSlice(data, shim.Device{}, o.shape...)
 			require.NoError(t, err)
-			require.NoError(t, SetRequiresGrad(x, i < 3))
+			require.NoError(t, shim.SetRequiresGrad(x, i < 3))
 			tensors = append(tensors, x)
 		}
 		one := []int64{1, 1}
 		y := call(t, opConv2d, tensors[0], tensors[1], tensors[2], one, one)
-		require.NoError(t, Backward(call(t, opSum, call(t, opMul, y, tensors[3])), false))
+		require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, y, tensors[3])), false))
 
 		for i := range results {
 			result, shape := y, operands[3].shape
 			if i > 0 {
-				gradient, ok, err := Grad(tensors[i-1])
+				gradient, ok, err := shim.Grad(tensors[i-1])
 				require.NoError(t, err)
 				require.True(t, ok)
 				result, shape = gradient, operands[i-1].shape
 			}
 			results[i] = make([]float64, size(shape))
-			require.NoError(t, ToSlice(result, results[i]))
+			require.NoError(t, shim.ToSlice(result, results[i]))
 		}
 	})
 	return results
@@ -74,12 +75,12 @@ func worst(want, got []float64) float64 {
 // float64. The maps end within a tile, have rows that do not fill a vector, and numbers of
 // channels that do not fill a block.
 func TestFastConvolutions(t *testing.T) {
-	before := FastConvolutions(true)
-	t.Cleanup(func() { FastConvolutions(before) })
+	before := shim.FastConvolutions(true)
+	t.Cleanup(func() { shim.FastConvolutions(before) })
 	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
 		t.Skip("this processor has no AVX2")
 	}
-	require.True(t, FastConvolutions(true))
+	require.True(t, shim.FastConvolutions(true))
 	for _, c := range []struct{ images, in, out, height, width int64 }{
 		{2, 64, 64, 32, 32},
 		{1, 99, 99, 64, 128},
@@ -100,9 +101,9 @@ func TestFastConvolutions(t *testing.T) {
 				normal(rng, 1, c.images, c.out, c.height, c.width),
 			}
 			exact := convolve[float64](t, operands)
-			FastConvolutions(false)
+			shim.FastConvolutions(false)
 			plain := convolve[float32](t, operands)
-			FastConvolutions(true)
+			shim.FastConvolutions(true)
 			fast := convolve[float32](t, operands)
 
 			for i, what := range []string{"output", "gradient of the input", "gradient of the filters"} {
@@ -120,13 +121,13 @@ func TestFastConvolutions(t *testing.T) {
 
 // TestFastConvolutionsDoNotDependOnThreads: every sum has one order.
 func TestFastConvolutionsDoNotDependOnThreads(t *testing.T) {
-	before, threads := FastConvolutions(true), Threads()
-	t.Cleanup(func() { FastConvolutions(before); SetThreads(threads) })
+	before, threads := shim.FastConvolutions(true), shim.Threads()
+	t.Cleanup(func() { shim.FastConvolutions(before); shim.SetThreads(threads) })
 	rng := rand.New(rand.NewPCG(3, 4))
 	operands := []operand{normal(rng, 1, 2, 40, 45, 52), normal(rng, 1, 70, 40, 3, 3), normal(rng, 1, 70), normal(rng, 1, 2, 70, 45, 52)}
 	var want [4][]float64
 	for _, n := range []int{1, 2, 3, 16} {
-		SetThreads(n)
+		shim.SetThreads(n)
 		got := convolve[float32](t, operands)
 		if n == 1 {
 			want = got

@@ -1,26 +1,27 @@
-package shim
+package shim_test
 
 import (
 	"math"
 	"testing"
 
+	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-func roundTrip[N Number](t *testing.T, dtype int8, data ...N) {
+func roundTrip[N shim.Number](t *testing.T, dtype int8, data ...N) {
 	t.Helper()
-	x, err := FromSlice(data, Device{}, int64(len(data)), 1)
+	x, err := shim.FromSlice(data, shim.Device{}, int64(len(data)), 1)
 	require.NoError(t, err)
-	info, err := Inspect(x)
+	info, err := shim.Inspect(x)
 	require.NoError(t, err)
-	assert.Equal(t, Info{Defined: true, DType: dtype, Shape: []int64{int64(len(data)), 1}, Leaf: true}, info)
+	assert.Equal(t, shim.Info{Defined: true, DType: dtype, Shape: []int64{int64(len(data)), 1}, Leaf: true}, info)
 	back := make([]N, len(data))
-	require.NoError(t, ToSlice(x, back))
+	require.NoError(t, shim.ToSlice(x, back))
 	assert.Equal(t, data, back)
 	clear(data)
-	require.NoError(t, ToSlice(x, back))
+	require.NoError(t, shim.ToSlice(x, back))
 	assert.NotEqual(t, data, back, "the tensor holds a copy")
 }
 
@@ -38,18 +39,18 @@ func TestRoundTrip(t *testing.T) {
 func TestToSliceConverts(t *testing.T) {
 	x := floats(t, []float32{0, 1.75, 200, 255}, 4)
 	bytes := make([]uint8, 4)
-	require.NoError(t, ToSlice(x, bytes))
+	require.NoError(t, shim.ToSlice(x, bytes))
 	assert.Equal(t, []uint8{0, 1, 200, 255}, bytes)
 	doubles := make([]float64, 4)
-	require.NoError(t, ToSlice(x, doubles))
+	require.NoError(t, shim.ToSlice(x, doubles))
 	assert.Equal(t, []float64{0, 1.75, 200, 255}, doubles)
 }
 
 func TestEmptyAndScalar(t *testing.T) {
-	x, err := FromSlice([]float32{}, Device{}, 3, 0, 2)
+	x, err := shim.FromSlice([]float32{}, shim.Device{}, 3, 0, 2)
 	require.NoError(t, err)
-	require.NoError(t, ToSlice(x, []float32(nil)))
-	info, err := Inspect(x)
+	require.NoError(t, shim.ToSlice(x, []float32(nil)))
+	info, err := shim.Inspect(x)
 	require.NoError(t, err)
 	assert.Equal(t, []int64{3, 0, 2}, info.Shape)
 	assert.Equal(t, []float32{4}, values(t, floats(t, []float32{4})))
@@ -66,48 +67,48 @@ func TestFromSliceWrongSize(t *testing.T) {
 		{math.MaxInt64}, {1<<62 + 1}, // 4 bytes each: wraps
 		{(1 << 62) + 6}, // wraps to exactly 24 bytes
 	} {
-		_, err := FromSlice(data, Device{}, shape...)
+		_, err := shim.FromSlice(data, shim.Device{}, shape...)
 		assert.Error(t, err, "%v", shape)
 	}
-	_, err := FromSlice([]float32{}, Device{}, 1<<20, 1<<20, 0)
+	_, err := shim.FromSlice([]float32{}, shim.Device{}, 1<<20, 1<<20, 0)
 	require.NoError(t, err, "no element, whatever the other extents")
-	_, err = FromSlice(data, Device{}, 2, 2)
+	_, err = shim.FromSlice(data, shim.Device{}, 2, 2)
 	require.EqualError(t, err, "libtorch: from_data: shape [2, 2] of Float needs 16 bytes, the slice has 24")
 }
 
 func TestToSliceWrongSize(t *testing.T) {
 	x := floats(t, make([]float32, 6), 2, 3)
 	for _, n := range []int{0, 5, 7} {
-		assert.Error(t, ToSlice(x, make([]float32, n)))
+		assert.Error(t, shim.ToSlice(x, make([]float32, n)))
 	}
-	assert.EqualError(t, ToSlice(x, make([]uint8, 24)),
+	assert.EqualError(t, shim.ToSlice(x, make([]uint8, 24)),
 		"libtorch: to_data: a tensor of shape [2, 3] as Byte needs 6 bytes, the slice has 24")
 }
 
 func TestInspect(t *testing.T) {
 	x := leaf(t)
-	info, err := Inspect(x)
+	info, err := shim.Inspect(x)
 	require.NoError(t, err)
 	assert.True(t, info.RequiresGrad && info.Leaf)
-	info, err = Inspect(call(t, opMul, x, x))
+	info, err = shim.Inspect(call(t, opMul, x, x))
 	require.NoError(t, err)
 	assert.True(t, info.RequiresGrad && !info.Leaf)
 
 	image := filled(t, 1, 2, 3, 4, 5)
 	const channelsLast = 2 // c10::MemoryFormat::ChannelsLast
-	out, err := NewOp("contiguous").Call(image, channelsLast)
+	out, err := shim.NewOp("contiguous").Call(image, channelsLast)
 	require.NoError(t, err)
-	info, err = Inspect(out[0])
+	info, err = shim.Inspect(out[0])
 	require.NoError(t, err)
 	assert.True(t, info.ChannelsLast)
 
-	_, err = Inspect(torch.Tensor{})
+	_, err = shim.Inspect(torch.Tensor{})
 	require.Error(t, err)
 	var emptied torch.Tensor
-	Scope(func() { emptied = filled(t, 1, 2) })
-	info, err = Inspect(emptied)
+	shim.Scope(func() { emptied = filled(t, 1, 2) })
+	info, err = shim.Inspect(emptied)
 	require.NoError(t, err)
-	assert.Equal(t, Info{Shape: []int64{}}, info)
-	_, err = Inspect(filled(t, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1))
+	assert.Equal(t, shim.Info{Shape: []int64{}}, info)
+	_, err = shim.Inspect(filled(t, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1))
 	require.ErrorContains(t, err, "9 dimensions, at most 8")
 }

@@ -1,4 +1,4 @@
-package shim
+package shim_test
 
 import (
 	"os"
@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -20,33 +21,33 @@ import (
 func leaf(t *testing.T) torch.Tensor {
 	t.Helper()
 	x := filled(t, 1, 3)
-	require.NoError(t, SetRequiresGrad(x, true))
+	require.NoError(t, shim.SetRequiresGrad(x, true))
 	return x
 }
 
 func TestBackward(t *testing.T) {
 	x := leaf(t)
-	require.NoError(t, Backward(call(t, opSum, call(t, opMul, x, floats(t, []float32{1, 2, 5}, 3))), false))
-	g, ok, err := Grad(x)
+	require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, x, floats(t, []float32{1, 2, 5}, 3))), false))
+	g, ok, err := shim.Grad(x)
 	require.NoError(t, err)
 	require.True(t, ok)
 	assert.Equal(t, []float32{1, 2, 5}, values(t, g))
 
-	require.NoError(t, SetGrad(x, torch.Tensor{}))
-	_, ok, err = Grad(x)
+	require.NoError(t, shim.SetGrad(x, torch.Tensor{}))
+	_, ok, err = shim.Grad(x)
 	require.NoError(t, err)
 	assert.False(t, ok, "an absent gradient removes it")
 }
 
 func TestBackwardErrors(t *testing.T) {
 	x := leaf(t)
-	require.ErrorContains(t, Backward(call(t, opMul, x, x), false), "scalar outputs")
-	require.ErrorContains(t, Backward(filled(t, 1), false), "does not require grad")
+	require.ErrorContains(t, shim.Backward(call(t, opMul, x, x), false), "scalar outputs")
+	require.ErrorContains(t, shim.Backward(filled(t, 1), false), "does not require grad")
 	loss := call(t, opSum, call(t, opMul, x, x))
-	require.NoError(t, Backward(loss, false))
-	require.ErrorContains(t, Backward(loss, false), "second time")
-	require.ErrorContains(t, SetRequiresGrad(loss, false), "leaf")
-	require.ErrorContains(t, SetGrad(x, filled(t, 1, 2)), "a tensor of Float[3] on cpu cannot have a gradient of Float[2] on cpu")
+	require.NoError(t, shim.Backward(loss, false))
+	require.ErrorContains(t, shim.Backward(loss, false), "second time")
+	require.ErrorContains(t, shim.SetRequiresGrad(loss, false), "leaf")
+	require.ErrorContains(t, shim.SetGrad(x, filled(t, 1, 2)), "a tensor of Float[3] on cpu cannot have a gradient of Float[2] on cpu")
 }
 
 // Raw gotorch: an exception in Backward ends the process with gotorch's own
@@ -68,8 +69,8 @@ func TestRawBackwardOnNonScalar(t *testing.T) {
 	assert.Contains(t, panicText(func() { torch.Mean(x) }), "scalar outputs", "gotorch's calls report it too")
 
 	y.Backward()
-	require.ErrorContains(t, Pending(), "scalar outputs")
-	require.NoError(t, Pending())
+	require.ErrorContains(t, shim.Pending(), "scalar outputs")
+	require.NoError(t, shim.Pending())
 }
 
 // After a Backward that failed, the optimizer does not step on old gradients.
@@ -78,14 +79,14 @@ func TestRawStepAfterFailedBackward(t *testing.T) {
 	x := leaf(t)
 	opt := torch.SGD(1, 0, 0, 0, false)
 	opt.AddParameters([]torch.Tensor{x})
-	require.NoError(t, Backward(call(t, opSum, x), false))
+	require.NoError(t, shim.Backward(call(t, opSum, x), false))
 	call(t, opMul, x, x).Backward()
 	opt.Step()
 	opt.ZeroGrad()
-	require.ErrorContains(t, Pending(), "Tensor.Backward: ")
+	require.ErrorContains(t, shim.Pending(), "Tensor.Backward: ")
 	assert.Equal(t, []float32{1, 1, 1}, values(t, x))
 	opt.Step()
-	require.NoError(t, Pending())
+	require.NoError(t, shim.Pending())
 	assert.Equal(t, []float32{0, 0, 0}, values(t, x))
 }
 
@@ -97,29 +98,29 @@ func TestRawOptimizerErrors(t *testing.T) {
 	x := leaf(t)
 
 	bad := torch.SGD(-1, 0, 0, 0, false)
-	require.ErrorContains(t, Pending(), "SGD: Invalid learning rate")
+	require.ErrorContains(t, shim.Pending(), "SGD: Invalid learning rate")
 	for name, use := range map[string]func(){
 		"Step": bad.Step, "ZeroGrad": bad.ZeroGrad,
 		"SetLR":         func() { bad.SetLR(1) },
 		"AddParameters": func() { bad.AddParameters([]torch.Tensor{x}) },
 	} {
 		use()
-		require.ErrorContains(t, Pending(), "Optimizer."+name+": the optimizer is closed")
+		require.ErrorContains(t, shim.Pending(), "Optimizer."+name+": the optimizer is closed")
 	}
 	torch.Adam(1, 2, 0.9, 0)
-	require.ErrorContains(t, Pending(), "Adam: Invalid beta")
+	require.ErrorContains(t, shim.Pending(), "Adam: Invalid beta")
 
 	opt := torch.SGD(0.1, 0, 0, 0, false)
 	opt.AddParameters([]torch.Tensor{call(t, opMul, x, x)})
-	require.ErrorContains(t, Pending(), "Optimizer.AddParameters: can't optimize a non-leaf Tensor")
+	require.ErrorContains(t, shim.Pending(), "Optimizer.AddParameters: can't optimize a non-leaf Tensor")
 
 	// A gradient of another shape than its parameter cannot be stepped on.
 	y := leaf(t)
 	opt.AddParameters([]torch.Tensor{y})
-	require.NoError(t, Backward(call(t, opSum, y), false))
-	require.NoError(t, SetData(y, filled(t, 1, 2)))
+	require.NoError(t, shim.Backward(call(t, opSum, y), false))
+	require.NoError(t, shim.SetData(y, filled(t, 1, 2)))
 	opt.Step()
-	require.ErrorContains(t, Pending(), "Optimizer.Step: ")
+	require.ErrorContains(t, shim.Pending(), "Optimizer.Step: ")
 }
 
 // With gotorch's own library Close and the finalizer free the optimizer twice.
@@ -134,7 +135,7 @@ func TestOptimizerCloseTwice(t *testing.T) {
 		opt.Close()
 		opt.Close()
 		opt.Step()
-		require.ErrorContains(t, Pending(), "the optimizer is closed")
+		require.ErrorContains(t, shim.Pending(), "the optimizer is closed")
 	}
 	for range 3 {
 		runtime.GC()
@@ -146,9 +147,9 @@ func TestOptimizerCloseTwice(t *testing.T) {
 	x := leaf(t)
 	call(t, opMul, x, x).Backward()
 	opt.Close()
-	require.ErrorContains(t, Pending(), "Tensor.Backward")
+	require.ErrorContains(t, shim.Pending(), "Tensor.Backward")
 	opt.Step()
-	require.ErrorContains(t, Pending(), "closed")
+	require.ErrorContains(t, shim.Pending(), "closed")
 }
 
 // gotorch's GC waits for the finalizer of every tensor made since the last one:
@@ -177,20 +178,20 @@ func TestImportOnOneCore(t *testing.T) {
 		return
 	}
 	assert.Equal(t, 1, runtime.NumCPU())
-	assert.Equal(t, 1, Threads())
+	assert.Equal(t, 1, shim.Threads())
 }
 
 func TestSetThreads(t *testing.T) {
 	locked(t)
-	before := Threads()
-	t.Cleanup(func() { SetThreads(before) })
-	SetThreads(1)
-	assert.Equal(t, 1, Threads())
+	before := shim.Threads()
+	t.Cleanup(func() { shim.SetThreads(before) })
+	shim.SetThreads(1)
+	assert.Equal(t, 1, shim.Threads())
 	for _, n := range []int32{0, -3} {
 		torch.SetNumThreads(n)
-		SetThreads(int(n))
-		assert.Equal(t, 1, Threads())
-		require.NoError(t, Pending())
+		shim.SetThreads(int(n))
+		assert.Equal(t, 1, shim.Threads())
+		require.NoError(t, shim.Pending())
 	}
 }
 
@@ -201,13 +202,13 @@ func TestThreadsDefault(t *testing.T) {
 	if !child(t, 3*time.Minute) {
 		return
 	}
-	assert.Equal(t, runtime.GOMAXPROCS(0), Threads())
+	assert.Equal(t, runtime.GOMAXPROCS(0), shim.Threads())
 }
 
 // nilTensors are the ways for a torch.Tensor to have nothing behind it.
 func nilTensors() map[string]torch.Tensor {
 	var emptied torch.Tensor
-	Scope(func() { emptied, _ = FromSlice([]float32{1}, Device{}, 1) })
+	shim.Scope(func() { emptied, _ = shim.FromSlice([]float32{1}, shim.Device{}, 1) })
 	return map[string]torch.Tensor{
 		"no handle":           {},
 		"nil handle":          {T: new(unsafe.Pointer)},
@@ -226,18 +227,18 @@ func TestNothingBehindTheTensor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for what, use := range map[string]func() error{
 				"Call":            func() error { _, err := opMM.Call(x, a); return err },
-				"Call, in a list": func() error { _, err := NewOp("cat").Call([]torch.Tensor{a, x}, 0); return err },
-				"ToSlice":         func() error { return ToSlice(x, make([]float32, 1)) },
-				"SetRequiresGrad": func() error { return SetRequiresGrad(x, true) },
-				"Backward":        func() error { return Backward(x, false) },
-				"Grad":            func() error { _, _, err := Grad(x); return err },
-				"SetGrad":         func() error { return SetGrad(x, a) },
-				"SetData":         func() error { return SetData(x, a) },
-				"SetData to":      func() error { return SetData(a, x) },
+				"Call, in a list": func() error { _, err := shim.NewOp("cat").Call([]torch.Tensor{a, x}, 0); return err },
+				"ToSlice":         func() error { return shim.ToSlice(x, make([]float32, 1)) },
+				"SetRequiresGrad": func() error { return shim.SetRequiresGrad(x, true) },
+				"Backward":        func() error { return shim.Backward(x, false) },
+				"Grad":            func() error { _, _, err := shim.Grad(x); return err },
+				"SetGrad":         func() error { return shim.SetGrad(x, a) },
+				"SetData":         func() error { return shim.SetData(x, a) },
+				"SetData to":      func() error { return shim.SetData(a, x) },
 			} {
 				require.Error(t, use(), what)
 			}
-			require.NoError(t, Pending())
+			require.NoError(t, shim.Pending())
 
 			// What gotorch does with it must end in a panic that recover sees.
 			for what, use := range map[string]func(){
@@ -254,7 +255,7 @@ func TestNothingBehindTheTensor(t *testing.T) {
 			} {
 				assert.NotEmpty(t, panicText(use), what)
 			}
-			require.NoError(t, Pending())
+			require.NoError(t, shim.Pending())
 		})
 	}
 	assert.Contains(t, panicText(func() { a.To(torch.Device{}) }), "nil device")
@@ -277,11 +278,11 @@ func TestRawFileErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "absent", "x.pt")
 	assert.NotEmpty(t, panicText(func() { torch.Load(path) }))
 	filled(t, 1, 2).Save(path) // gotorch drops the returned text
-	require.ErrorContains(t, Pending(), "Tensor.Save: ")
+	require.ErrorContains(t, shim.Pending(), "Tensor.Save: ")
 
 	path = filepath.Join(t.TempDir(), "x.pt")
 	filled(t, 7, 2).Save(path)
-	require.NoError(t, Pending())
+	require.NoError(t, shim.Pending())
 	assert.Equal(t, []float32{7, 7}, values(t, torch.Load(path)))
 	require.NoError(t, os.WriteFile(path, []byte("no archive"), 0o644))
 	assert.NotEmpty(t, panicText(func() { torch.Load(path) }))
@@ -291,19 +292,19 @@ func TestRawFileErrors(t *testing.T) {
 }
 
 // absent is a CUDA device that no machine has.
-func absent() Device { return Device{CUDA: true, Index: CUDADevices() + 20} }
+func absent() shim.Device { return shim.Device{CUDA: true, Index: shim.CUDADevices() + 20} }
 
 func TestWrongDevice(t *testing.T) {
-	_, err := FromSlice([]float32{1}, absent(), 1)
+	_, err := shim.FromSlice([]float32{1}, absent(), 1)
 	require.ErrorContains(t, err, "there is no device cuda:")
-	_, err = opEmpty.Call([]int64{1}, None{}, None{}, absent())
+	_, err = opEmpty.Call([]int64{1}, shim.None{}, shim.None{}, absent())
 	require.ErrorContains(t, err, "there is no device cuda:")
-	require.Error(t, Synchronize(absent().Index))
+	require.Error(t, shim.Synchronize(absent().Index))
 	for _, index := range []int{-1, 1000} {
-		_, err = FromSlice([]float32{1}, Device{CUDA: true, Index: index}, 1)
+		_, err = shim.FromSlice([]float32{1}, shim.Device{CUDA: true, Index: index}, 1)
 		require.ErrorContains(t, err, "cannot exist")
 	}
-	if CUDADevices() > 0 {
+	if shim.CUDADevices() > 0 {
 		return
 	}
 	cuda := torch.NewDevice("cuda")

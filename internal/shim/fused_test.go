@@ -1,10 +1,11 @@
-package shim
+package shim_test
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
+	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
 )
@@ -32,42 +33,42 @@ func TestFusedLayers(t *testing.T) {
 			w3, b3 := random(8, c.joined-c.wide, 3, 3), random(8)
 			leaves := []torch.Tensor{x, skip, w1, b1, w3, b3}
 			for _, l := range leaves {
-				require.NoError(t, SetRequiresGrad(l, true))
+				require.NoError(t, shim.SetRequiresGrad(l, true))
 			}
 			by := random(n, 8, 2*h, 2*w)
 			one := []int64{1, 1}
 			joined := c.joined
 
 			fast := func() torch.Tensor {
-				wide := call(t, NewOp("constant_pad_nd"), x, []int64{0, 0, 0, 0, 0, c.wide})
-				y, err := Upsample(wide, w1, b1, skip, joined, c.blur)
+				wide := call(t, shim.NewOp("constant_pad_nd"), x, []int64{0, 0, 0, 0, 0, c.wide})
+				y, err := shim.Upsample(wide, w1, b1, skip, joined, c.blur)
 				require.NoError(t, err)
-				y, err = ConvReLU(y, call(t, NewOp("constant_pad_nd"), w3, []int64{0, 0, 0, 0, 0, c.wide}), b3, 16)
+				y, err = shim.ConvReLU(y, call(t, shim.NewOp("constant_pad_nd"), w3, []int64{0, 0, 0, 0, 0, c.wide}), b3, 16)
 				require.NoError(t, err)
-				require.Equal(t, make([]float32, n*8*2*h*2*w), values(t, call(t, NewOp("narrow"), y, 1, 8, 8)), "channels that the kernel does not have")
-				return call(t, NewOp("narrow"), y, 1, 0, 8)
+				require.Equal(t, make([]float32, n*8*2*h*2*w), values(t, call(t, shim.NewOp("narrow"), y, 1, 8, 8)), "channels that the kernel does not have")
+				return call(t, shim.NewOp("narrow"), y, 1, 0, 8)
 			}
 			slow := func() torch.Tensor {
-				u := call(t, NewOp("relu"), call(t, NewOp("conv2d"), x, w1, b1))
-				u = call(t, NewOp("pixel_shuffle"), u, 2)
+				u := call(t, shim.NewOp("relu"), call(t, shim.NewOp("conv2d"), x, w1, b1))
+				u = call(t, shim.NewOp("pixel_shuffle"), u, 2)
 				if c.blur {
-					u = call(t, NewOp("avg_pool2d"), call(t, NewOp("replication_pad2d"), u, []int64{1, 0, 1, 0}), []int64{2, 2}, one)
+					u = call(t, shim.NewOp("avg_pool2d"), call(t, shim.NewOp("replication_pad2d"), u, []int64{1, 0, 1, 0}), []int64{2, 2}, one)
 				}
-				y := call(t, NewOp("cat"), []torch.Tensor{u, skip}, 1)
-				y = call(t, NewOp("constant_pad_nd"), y, []int64{0, 0, 0, 0, 0, joined - out/4 - c.skip})
-				k := call(t, NewOp("constant_pad_nd"), w3, []int64{0, 0, 0, 0, 0, c.wide})
-				return call(t, NewOp("relu"), call(t, NewOp("conv2d"), y, k, b3, one, one))
+				y := call(t, shim.NewOp("cat"), []torch.Tensor{u, skip}, 1)
+				y = call(t, shim.NewOp("constant_pad_nd"), y, []int64{0, 0, 0, 0, 0, joined - out/4 - c.skip})
+				k := call(t, shim.NewOp("constant_pad_nd"), w3, []int64{0, 0, 0, 0, 0, c.wide})
+				return call(t, shim.NewOp("relu"), call(t, shim.NewOp("conv2d"), y, k, b3, one, one))
 			}
 			results := func(f func() torch.Tensor) (all [][]float32) {
 				y := f()
-				require.NoError(t, Backward(call(t, NewOp("sum"), call(t, NewOp("mul.Tensor"), y, by)), false))
+				require.NoError(t, shim.Backward(call(t, shim.NewOp("sum"), call(t, shim.NewOp("mul.Tensor"), y, by)), false))
 				all = append(all, values(t, y))
 				for _, l := range leaves {
-					g, ok, err := Grad(l)
+					g, ok, err := shim.Grad(l)
 					require.NoError(t, err)
 					require.True(t, ok)
 					all = append(all, values(t, g))
-					require.NoError(t, SetGrad(l, torch.Tensor{}))
+					require.NoError(t, shim.SetGrad(l, torch.Tensor{}))
 				}
 				return all
 			}
@@ -87,32 +88,32 @@ func TestResizeBilinear(t *testing.T) {
 		for i := range v {
 			v[i] = r.NormFloat64()
 		}
-		x, err := FromSlice(v, Device{}, shape...)
+		x, err := shim.FromSlice(v, shim.Device{}, shape...)
 		require.NoError(t, err)
 		return x
 	}
 	for _, to := range [][]int64{{8, 12}, {5, 7}, {2, 1}, {3, 4}} {
 		x, by := random(2, 3, 3, 4), random(2, 3, to[0], to[1])
-		require.NoError(t, SetRequiresGrad(x, true))
+		require.NoError(t, shim.SetRequiresGrad(x, true))
 		var got [2][2][]float64
 		for i := range got {
-			y := call(t, NewOp("upsample_bilinear2d"), x, to, false)
+			y := call(t, shim.NewOp("upsample_bilinear2d"), x, to, false)
 			if i == 1 {
 				var err error
-				y, err = ResizeBilinear(x, to[0], to[1])
+				y, err = shim.ResizeBilinear(x, to[0], to[1])
 				require.NoError(t, err)
 			}
-			require.NoError(t, Backward(call(t, opSum, call(t, opMul, y, by)), false))
-			g, ok, err := Grad(x)
+			require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, y, by)), false))
+			g, ok, err := shim.Grad(x)
 			require.NoError(t, err)
 			require.True(t, ok)
 			for j, v := range []torch.Tensor{y, g} {
-				info, err := Inspect(v)
+				info, err := shim.Inspect(v)
 				require.NoError(t, err)
 				got[i][j] = make([]float64, size(info.Shape))
-				require.NoError(t, ToSlice(v, got[i][j]))
+				require.NoError(t, shim.ToSlice(v, got[i][j]))
 			}
-			require.NoError(t, SetGrad(x, torch.Tensor{}))
+			require.NoError(t, shim.SetGrad(x, torch.Tensor{}))
 		}
 		require.InDeltaSlice(t, got[0][0], got[1][0], 1e-14)
 		require.InDeltaSlice(t, got[0][1], got[1][1], 1e-13)
@@ -120,17 +121,17 @@ func TestResizeBilinear(t *testing.T) {
 }
 
 func TestFusedLayersRefuse(t *testing.T) {
-	zeros := func(shape ...int64) torch.Tensor { return call(t, NewOp("zeros"), shape) }
+	zeros := func(shape ...int64) torch.Tensor { return call(t, shim.NewOp("zeros"), shape) }
 	x, w, skip := zeros(1, 4, 2, 2), zeros(8, 4, 1, 1), zeros(1, 2, 4, 4)
-	yes, err := Fused(x)
+	yes, err := shim.Fused(x)
 	require.NoError(t, err)
 	require.False(t, yes, "on the CPU")
-	_, err = ConvReLU(x, w, torch.Tensor{}, 4)
+	_, err = shim.ConvReLU(x, w, torch.Tensor{}, 4)
 	require.ErrorContains(t, err, "channels")
-	_, err = Upsample(x, w, torch.Tensor{}, skip, 3, true)
+	_, err = shim.Upsample(x, w, torch.Tensor{}, skip, 3, true)
 	require.ErrorContains(t, err, "no map of 3 channels")
-	_, err = Upsample(x, w, torch.Tensor{}, zeros(1, 2, 2, 2), 4, true)
+	_, err = shim.Upsample(x, w, torch.Tensor{}, zeros(1, 2, 2, 2), 4, true)
 	require.ErrorContains(t, err, "a skip of shape")
-	_, err = Upsample(x, w, torch.Tensor{}, torch.Tensor{}, 4, true)
+	_, err = shim.Upsample(x, w, torch.Tensor{}, torch.Tensor{}, 4, true)
 	require.ErrorContains(t, err, "nil tensor")
 }

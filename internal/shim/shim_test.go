@@ -1,4 +1,4 @@
-package shim
+package shim_test
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -78,7 +79,7 @@ func panicText(f func()) (text string) {
 
 func floats(t *testing.T, data []float32, shape ...int64) torch.Tensor {
 	t.Helper()
-	x, err := FromSlice(data, Device{}, shape...)
+	x, err := shim.FromSlice(data, shim.Device{}, shape...)
 	require.NoError(t, err)
 	return x
 }
@@ -104,14 +105,14 @@ func filled(t *testing.T, v float32, shape ...int64) torch.Tensor {
 
 func values(t *testing.T, x torch.Tensor) []float32 {
 	t.Helper()
-	info, err := Inspect(x)
+	info, err := shim.Inspect(x)
 	require.NoError(t, err)
 	v := make([]float32, size(info.Shape))
-	require.NoError(t, ToSlice(x, v))
+	require.NoError(t, shim.ToSlice(x, v))
 	return v
 }
 
-func call(t *testing.T, op *Op, args ...any) torch.Tensor {
+func call(t *testing.T, op *shim.Op, args ...any) torch.Tensor {
 	t.Helper()
 	out, err := op.Call(args...)
 	require.NoError(t, err)
@@ -120,43 +121,43 @@ func call(t *testing.T, op *Op, args ...any) torch.Tensor {
 }
 
 var (
-	opSum    = NewOp("sum")
-	opMul    = NewOp("mul.Tensor")
-	opMM     = NewOp("mm")
-	opRelu   = NewOp("relu")
-	opConv2d = NewOp("conv2d")
-	opEmpty  = NewOp("empty.memory_format")
+	opSum    = shim.NewOp("sum")
+	opMul    = shim.NewOp("mul.Tensor")
+	opMM     = shim.NewOp("mm")
+	opRelu   = shim.NewOp("relu")
+	opConv2d = shim.NewOp("conv2d")
+	opEmpty  = shim.NewOp("empty.memory_format")
 )
 
 func TestCall(t *testing.T) {
 	a := floats(t, []float32{1, 2, 3, 4, 5, 6}, 2, 3)
-	assert.Equal(t, []float32{6, 15}, values(t, call(t, NewOp("sum.dim_IntList"), a, []int64{1}, false)))
-	assert.Equal(t, []float32{1, 4, 2, 5, 3, 6}, values(t, call(t, NewOp("transpose.int"), a, 0, 1)), "ToSlice is row-major whatever the strides")
-	assert.Equal(t, []float32{1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6}, values(t, call(t, NewOp("cat"), []torch.Tensor{a, a}, 1)))
-	assert.Equal(t, []float32{2.5, 3.5, 4.5, 5.5, 6.5, 7.5}, values(t, call(t, NewOp("add.Scalar"), a, 1.5)))
+	assert.Equal(t, []float32{6, 15}, values(t, call(t, shim.NewOp("sum.dim_IntList"), a, []int64{1}, false)))
+	assert.Equal(t, []float32{1, 4, 2, 5, 3, 6}, values(t, call(t, shim.NewOp("transpose.int"), a, 0, 1)), "ToSlice is row-major whatever the strides")
+	assert.Equal(t, []float32{1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6}, values(t, call(t, shim.NewOp("cat"), []torch.Tensor{a, a}, 1)))
+	assert.Equal(t, []float32{2.5, 3.5, 4.5, 5.5, 6.5, 7.5}, values(t, call(t, shim.NewOp("add.Scalar"), a, 1.5)))
 
 	x := filled(t, 1, 1, 1, 2, 3)
 	w := filled(t, 2, 1, 1, 1, 1)
 	absent := torch.Tensor{}
 	assert.Equal(t, []float32{2, 2, 2, 2, 2, 2}, values(t, call(t, opConv2d, x, w, absent)), "a tensor without a handle is an absent bias")
-	assert.Equal(t, []float32{2, 2, 2, 2, 2, 2}, values(t, call(t, opConv2d, x, w, None{}, []int64{1, 1}, []int64{0, 0}, []int64{1, 1}, 1)))
+	assert.Equal(t, []float32{2, 2, 2, 2, 2, 2}, values(t, call(t, opConv2d, x, w, shim.None{}, []int64{1, 1}, []int64{0, 0}, []int64{1, 1}, 1)))
 }
 
 func TestCallSeveralResults(t *testing.T) {
 	a := floats(t, []float32{1, 9, 3, 4, 8, 6}, 2, 3)
-	out, err := NewOp("max.dim").Call(a, 1, false)
+	out, err := shim.NewOp("max.dim").Call(a, 1, false)
 	require.NoError(t, err)
 	require.Len(t, out, 2)
 	assert.Equal(t, []float32{9, 8}, values(t, out[0]))
 	index := make([]int64, 2)
-	require.NoError(t, ToSlice(out[1], index))
+	require.NoError(t, shim.ToSlice(out[1], index))
 	assert.Equal(t, []int64{1, 1}, index)
 
-	rows, err := NewOp("unbind.int").Call(filled(t, 3, 100, 2), 0)
+	rows, err := shim.NewOp("unbind.int").Call(filled(t, 3, 100, 2), 0)
 	require.NoError(t, err)
 	require.Len(t, rows, 100)
 	assert.Equal(t, []float32{3, 3}, values(t, rows[99]))
-	_, err = NewOp("unbind.int").Call(filled(t, 3, MaxResults+1), 0)
+	_, err = shim.NewOp("unbind.int").Call(filled(t, 3, shim.MaxResults+1), 0)
 	require.ErrorContains(t, err, "returned 4097 tensors")
 }
 
@@ -164,19 +165,19 @@ func TestCallRejects(t *testing.T) {
 	a := filled(t, 1, 2, 3)
 	for _, c := range []struct {
 		name string
-		op   *Op
+		op   *shim.Op
 		args []any
 		want string
 	}{
-		{"no such operator", NewOp("no_such_op"), nil, "no_such_op"},
+		{"no such operator", shim.NewOp("no_such_op"), nil, "no_such_op"},
 		{"shapes", opMM, []any{a, a}, "cannot be multiplied"},
 		{"missing argument", opMM, []any{a}, "mat2"},
 		{"surplus argument", opMM, []any{a, a, a}, "3"},
 		{"number for a tensor", opMM, []any{a, 2}, "Tensor"},
-		{"tensor for a number", NewOp("transpose.int"), []any{a, a, 1}, "int"},
-		{"None for a tensor", opMM, []any{a, None{}}, "Tensor"},
-		{"nil tensor in a list", NewOp("cat"), []any{[]torch.Tensor{a, {}}, 0}, "nil tensor"},
-		{"empty list", NewOp("cat"), []any{[]torch.Tensor{}, 0}, ""},
+		{"tensor for a number", shim.NewOp("transpose.int"), []any{a, a, 1}, "int"},
+		{"None for a tensor", opMM, []any{a, shim.None{}}, "Tensor"},
+		{"nil tensor in a list", shim.NewOp("cat"), []any{[]torch.Tensor{a, {}}, 0}, "nil tensor"},
+		{"empty list", shim.NewOp("cat"), []any{[]torch.Tensor{}, 0}, ""},
 		{"memory", opEmpty, []any{[]int64{1 << 30, 1 << 20}}, ""},
 		{"overflow", opEmpty, []any{[]int64{1 << 40, 1 << 40}}, ""},
 		{"negative extent", opEmpty, []any{[]int64{3, -5}}, "-5"},
@@ -185,7 +186,7 @@ func TestCallRejects(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := c.op.Call(c.args...)
 			require.Error(t, err)
-			var e *Error
+			var e *shim.Error
 			require.ErrorAs(t, err, &e)
 			assert.Contains(t, err.Error(), c.want)
 			t.Log(err)
@@ -195,14 +196,14 @@ func TestCallRejects(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	assert.Regexp(t, `^\d+\.\d+`, Version())
-	t.Logf("libtorch %s, %d CUDA devices, %d threads", Version(), CUDADevices(), Threads())
+	assert.Regexp(t, `^\d+\.\d+`, shim.Version())
+	t.Logf("libtorch %s, %d CUDA devices, %d threads", shim.Version(), shim.CUDADevices(), shim.Threads())
 }
 
 func TestSeed(t *testing.T) {
 	draw := func(seed uint64) []float32 {
-		require.NoError(t, Seed(seed))
-		return values(t, call(t, NewOp("rand"), []int64{4}))
+		require.NoError(t, shim.Seed(seed))
+		return values(t, call(t, shim.NewOp("rand"), []int64{4}))
 	}
 	assert.Equal(t, draw(7), draw(7))
 	assert.NotEqual(t, draw(7), draw(8))
@@ -210,7 +211,7 @@ func TestSeed(t *testing.T) {
 
 // An operator may be looked up by several goroutines at once.
 func TestOpIsSafeForGoroutines(t *testing.T) {
-	op := NewOp("neg")
+	op := shim.NewOp("neg")
 	a := floats(t, []float32{1, -2}, 2)
 	done := make(chan []float32)
 	for range 8 {
@@ -222,18 +223,18 @@ func TestOpIsSafeForGoroutines(t *testing.T) {
 }
 
 func BenchmarkCallSmall(b *testing.B) {
-	a, _ := FromSlice([]float32{1}, Device{})
+	a, _ := shim.FromSlice([]float32{1}, shim.Device{})
 	for b.Loop() {
-		Scope(func() { _, _ = opMul.Call(a, a) })
+		shim.Scope(func() { _, _ = opMul.Call(a, a) })
 	}
 }
 
 func BenchmarkCallConv2dSmall(b *testing.B) {
-	x, _ := FromSlice(make([]float32, 16), Device{}, 1, 1, 4, 4)
-	w, _ := FromSlice(make([]float32, 9), Device{}, 1, 1, 3, 3)
+	x, _ := shim.FromSlice(make([]float32, 16), shim.Device{}, 1, 1, 4, 4)
+	w, _ := shim.FromSlice(make([]float32, 9), shim.Device{}, 1, 1, 3, 3)
 	for b.Loop() {
-		Scope(func() {
-			_, _ = opConv2d.Call(x, w, None{}, []int64{1, 1}, []int64{1, 1}, []int64{1, 1}, 1)
+		shim.Scope(func() {
+			_, _ = opConv2d.Call(x, w, shim.None{}, []int64{1, 1}, []int64{1, 1}, []int64{1, 1}, 1)
 		})
 	}
 }

@@ -209,7 +209,7 @@ func TestMemory(t *testing.T) {
 	some(20)
 	opened := settledHandles()
 	require.Greater(t, opened, before)
-	some(200)
+	some(80)
 	require.LessOrEqual(t, settledHandles(), opened+1, "one may belong to the last call of settledHandles")
 	require.NoError(t, p.Close())
 	require.Eventually(t, func() bool { return settledHandles() <= before+1 }, 30*time.Second, time.Millisecond)
