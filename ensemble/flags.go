@@ -227,17 +227,17 @@ func (f *Flags) Machine(dir string, place dist.Config) (nn.Device, error) {
 		}
 	}
 	device := f.device
+	if threads == 0 {
+		threads = max(1, nn.Threads()/max(1, place.LocalSize))
+	}
 	if place.LocalSize > 1 {
-		if threads == 0 {
-			threads = max(1, nn.Threads()/place.LocalSize)
-		}
 		if any, err := nn.ParseDevice(device); err == nil && any.CUDA() && !strings.Contains(device, ":") {
 			device = fmt.Sprintf("cuda:%d", place.LocalRank)
 		}
 	}
 	d, err := nn.ParseDevice(device)
-	if err == nil && threads != 0 {
-		err = nn.SetThreads(threads)
+	if err == nil {
+		err = nn.SetThreads(threads) // OpenBLAS has the same number then, whatever the environment says
 	}
 	return d, err
 }

@@ -137,7 +137,8 @@ func Autocast(device Device, dtype DType, f func()) {
 	must(shim.Autocast(device.cuda, int8(dtype), f))
 }
 
-// SetThreads sets the number of threads inside an operation on the CPU, at least 1.
+// SetThreads sets the number of threads inside an operation on the CPU, OpenBLAS
+// included, at least 1. Another number may change the last bits of a result.
 // The default is runtime.GOMAXPROCS, or the value of OMP_NUM_THREADS or
 // MKL_NUM_THREADS where the environment has one of them.
 func SetThreads(n int) error {
@@ -150,6 +151,10 @@ func SetThreads(n int) error {
 
 // Threads returns the number of threads inside an operation on the CPU.
 func Threads() int { return shim.Threads() }
+
+// BLASThreads returns the number of threads inside a matrix product of OpenBLAS, and 0
+// if libtorch uses another library for these.
+func BLASThreads() int { return shim.BLASThreads() }
 
 // LibtorchVersion returns the version of libtorch that this program was built with.
 func LibtorchVersion() string { return shim.Version() }

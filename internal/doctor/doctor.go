@@ -124,6 +124,9 @@ func processor() Finding {
 func threads() Finding {
 	n := nn.Threads()
 	f := Finding{Part: "threads", Is: fmt.Sprintf("%d for libtorch, %d cores", n, runtime.NumCPU())}
+	if blas := nn.BLASThreads(); blas > 0 {
+		f.Is += fmt.Sprintf(", %d for OpenBLAS", blas)
+	}
 	b, _ := os.ReadFile("/sys/fs/cgroup/cpu.max")
 	if quota := quota(string(b)); quota > 0 && quota < float64(runtime.NumCPU()) {
 		f.Is += fmt.Sprintf(", of which this container may use %.1f", quota)

@@ -132,7 +132,9 @@ void Tensor_Close(void* a) {
 }
 void FreeString(const char* s) { std::free(const_cast<char*>(s)); }
 void SetNumThreads(int32_t n) {
-  if (n > 0) wanted_threads = n;
+  if (n < 1) return;
+  wanted_threads = n;
+  set_blas_threads(n);
 }
 void ManualSeed(int64_t seed) {
   guard_void("ManualSeed", [&] { at::manual_seed(seed); });

@@ -193,6 +193,13 @@ func TestSetThreads(t *testing.T) {
 		assert.Equal(t, 1, shim.Threads())
 		require.NoError(t, shim.Pending())
 	}
+	if shim.BLASThreads() == 0 {
+		t.Skip("this libtorch has another BLAS than OpenBLAS")
+	}
+	for _, n := range []int{2, 1} {
+		shim.SetThreads(n)
+		assert.Equal(t, n, shim.BLASThreads())
+	}
 }
 
 // Unless the environment says otherwise, an operator uses every core that Go does.

@@ -6,6 +6,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <dlfcn.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -24,6 +26,17 @@ inline void take_threads() {
   if (n == taken_threads) return;
   at::set_num_threads(n);
   taken_threads = n;
+}
+
+// OpenBLAS has threads of its own, whose number changes the last bits of a product as
+// well. at::set_num_threads does not know them, and without OpenBLAS there are none.
+inline void set_blas_threads(int n) {
+  static auto set = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
+  if (set) set(n);
+}
+inline int blas_threads() {
+  static auto get = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "openblas_get_num_threads"));
+  return get ? get() : 0;
 }
 
 inline char* text(const char* s) { return strdup(s && *s ? s : "unknown C++ error"); }

@@ -405,6 +405,7 @@ int hcunet_threads(void) {
   take_threads();
   return at::get_num_threads();
 }
+int hcunet_blas_threads(void) { return blas_threads(); }
 int hcunet_cuda_devices(void) { return torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0; }
 char* hcunet_cuda_synchronize(int index) {
   return guard([&] { torch::cuda::synchronize(device(1, index).index()); });

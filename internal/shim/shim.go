@@ -75,11 +75,15 @@ func Version() string { return C.GoString(C.hcunet_torch_version()) }
 func LiveHandles() int64 { return int64(C.hcunet_live_handles()) }
 
 // SetThreads sets the number of threads inside an operator, on every thread from its
-// next call on; n < 1 changes nothing.
+// next call on, and that of OpenBLAS at once; n < 1 changes nothing.
 func SetThreads(n int) { C.hcunet_set_threads(C.int(n)) }
 
 // Threads returns the number of threads inside an operator.
 func Threads() int { return int(C.hcunet_threads()) }
+
+// BLASThreads returns the number of threads inside a matrix product of OpenBLAS, and 0
+// if libtorch uses another library for these.
+func BLASThreads() int { return int(C.hcunet_blas_threads()) }
 
 // FastConvolutions switches the fast convolutions of this package on or off, for all
 // threads, and says whether they were on. They stay off where the processor has no AVX2.

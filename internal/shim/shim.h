@@ -110,6 +110,7 @@ int64_t hcunet_release_memory(void);  // how many bytes were kept on the CPU
 char* hcunet_seed(uint64_t seed);
 void hcunet_set_threads(int n);
 int hcunet_threads(void);
+int hcunet_blas_threads(void);  // 0 without OpenBLAS
 int hcunet_cuda_devices(void);
 char* hcunet_cuda_synchronize(int index);
 char* hcunet_no_graphs(void);  // why there are none, NULL where there are
