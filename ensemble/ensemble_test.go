@@ -218,6 +218,9 @@ func TestCancel(t *testing.T) {
 		require.ErrorAs(t, err, &stopped, at)
 		require.ErrorIs(t, err, context.Canceled)
 		require.ErrorContains(t, err, "-resume -out "+broken)
+		if at == "fold 0, held-out" {
+			require.FileExists(t, filepath.Join(broken, "state", "fold0", "state.safetensors"), "of the whole training")
+		}
 		cancel()
 	}
 	left := filepath.Join(broken, "state", "fold0", "state.safetensors"+train.Previous) // as by a run that was killed when fold 0 was done

@@ -113,7 +113,7 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 	if err != nil {
 		return err
 	}
-	if err := saver.Save(learner); err != nil {
+	if err := saver.SaveDue(learner); err != nil {
 		return err
 	}
 	if err := r.saveWeights(f, net); err != nil {
@@ -123,6 +123,9 @@ func (r *run) foldInScope(ctx context.Context, f int) error {
 		return err
 	}
 	if err := r.heldOut(ctx, f, learner); err != nil {
+		if ctx.Err() != nil { // the training need not be made again
+			err = errors.Join(err, saver.Save(learner))
+		}
 		return err
 	}
 	if err := r.out.json(fmt.Sprintf("fold%d.json", f), part{r.out.digest, len(r.folds[f]), h.Epochs}); err != nil {

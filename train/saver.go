@@ -33,22 +33,22 @@ const (
 	firstSave = 2 * time.Minute // fifty times the 2.4 s that the notebook's network takes
 )
 
-// Hook returns the hook that saves when it is time, and when a hook has just
-// returned [Stop].
-func (s *Saver) Hook() Hook {
-	return Hook{Pause: func(l *Learner) error {
-		if s.began.IsZero() {
-			s.began = time.Now()
-			s.next = s.began.Add(s.Every) // no state is needed right after the beginning
-			if s.Every == 0 {
-				s.next = s.began.Add(firstSave)
-			}
+// Hook returns the hook that saves when it is time.
+func (s *Saver) Hook() Hook { return Hook{Pause: s.SaveDue} }
+
+// SaveDue writes the state if it is time, or if a hook has just returned [Stop].
+func (s *Saver) SaveDue(l *Learner) error {
+	if s.began.IsZero() {
+		s.began = time.Now()
+		s.next = s.began.Add(s.Every) // no state is needed right after the beginning
+		if s.Every == 0 {
+			s.next = s.began.Add(firstSave)
 		}
-		if time.Now().Before(s.next) && !l.stopping() {
-			return nil
-		}
-		return s.Save(l)
-	}}
+	}
+	if time.Now().Before(s.next) && !l.stopping() {
+		return nil
+	}
+	return s.Save(l)
 }
 
 // Save writes the state now.
