@@ -87,8 +87,8 @@ func findEncoder(name string) (Encoder, error) {
 // smaller than 2 GiB. Tests make it smaller.
 var maxMessage int64 = math.MaxInt32
 
-// Write writes an artifact to path. If the file would have 2 GiB or more, the weights are
-// written to path.data instead. After an error there is no incomplete file. Equal
+// Write writes an artifact to path. If the file would have 2 GiB or more, the large weights
+// are written to path.data instead. After an error there is no incomplete file. Equal
 // artifacts give equal bytes.
 func Write(path string, a *predict.Artifact, opt *Options) error {
 	f, err := build(a, opt)
@@ -98,7 +98,7 @@ func Write(path string, a *predict.Artifact, opt *Options) error {
 	external := ""
 	if f.size("") > maxMessage {
 		external = filepath.Base(path) + ".data"
-		if err := atomicfile.Write(path+".data", f.writeConstants); err != nil {
+		if err := atomicfile.Write(path+".data", func(w io.Writer) error { return f.writeLarge(w, external) }); err != nil {
 			return err
 		}
 	}
@@ -295,16 +295,10 @@ func (f *file) graphSize(external string) int64 {
 	size := int64(len(f.before) + len(f.after))
 	offset := int64(0)
 	for _, c := range f.constants {
-		size += bytesSize(graphTensor, f.constantSize(c, external, offset))
-		offset += c.size()
-	}
-	return size
-}
-
-func (f *file) constantSize(c *constant, external string, offset int64) int64 {
-	size := int64(len(c.head(external, offset)))
-	if external == "" {
-		size += c.size()
+		size += bytesSize(graphTensor, c.messageSize(external, offset))
+		if c.outside(external) {
+			offset += c.size()
+		}
 	}
 	return size
 }
@@ -313,18 +307,18 @@ func (f *file) size(external string) int64 {
 	return int64(len(f.head)) + bytesSize(modelGraph, f.graphSize(external))
 }
 
-// write writes the file. external is the name of a second file with the constants, or ""
-// if they are part of this one.
+// write writes the file. external is the name of a second file with the large constants,
+// or "" if they are part of this one.
 func (f *file) write(w io.Writer, external string) error {
 	m := slices.Clone(f.head)
 	m.head(modelGraph, f.graphSize(external))
 	m = append(m, f.before...)
 	offset := int64(0)
 	for _, c := range f.constants {
-		m.head(graphTensor, f.constantSize(c, external, offset))
+		m.head(graphTensor, c.messageSize(external, offset))
 		m = append(m, c.head(external, offset)...)
-		offset += c.size()
-		if external != "" {
+		if c.outside(external) {
+			offset += c.size()
 			continue
 		}
 		if _, err := w.Write(m); err != nil {
@@ -339,8 +333,12 @@ func (f *file) write(w io.Writer, external string) error {
 	return err
 }
 
-func (f *file) writeConstants(w io.Writer) error {
+// writeLarge writes the constants that the file refers to as those of external.
+func (f *file) writeLarge(w io.Writer, external string) error {
 	for _, c := range f.constants {
+		if !c.outside(external) {
+			continue
+		}
 		if err := c.write(w); err != nil {
 			return err
 		}

@@ -160,8 +160,22 @@ type constant struct {
 // size returns the number of bytes of the constant's elements.
 func (c *constant) size() int64 { return 4*int64(len(c.floats)) + 8*int64(len(c.ints)) }
 
-// head returns the constant's message without its elements. If external is "", they must
-// follow as its last field; otherwise they are at offset in the file called external.
+// outside returns whether the elements are in the file called external, which is "" if
+// there is none. Runtimes use small constants to infer shapes while they load a file, and
+// ONNX Runtime 1.32 refuses to take these from another file.
+func (c *constant) outside(external string) bool { return external != "" && c.size() >= 1<<10 }
+
+// messageSize returns the size of the constant's message in bytes.
+func (c *constant) messageSize(external string, offset int64) int64 {
+	size := int64(len(c.head(external, offset)))
+	if !c.outside(external) {
+		size += c.size()
+	}
+	return size
+}
+
+// head returns the constant's message without its elements. If these are not at offset in
+// the file called external, they must follow as its last field.
 func (c *constant) head(external string, offset int64) (m message) {
 	for _, d := range c.shape {
 		m.int(tensorDims, int64(d))
@@ -172,7 +186,7 @@ func (c *constant) head(external string, offset int64) (m message) {
 	}
 	m.int(tensorType, element)
 	m.string(tensorName, c.name)
-	if external == "" {
+	if !c.outside(external) {
 		m.head(tensorRaw, c.size())
 		return m
 	}
