@@ -319,6 +319,7 @@ func (w *work) compute(ctx context.Context, images ...[]float32) ([][]float32, e
 		}
 	}
 	probs := make([][]float32, len(jobs))
+	var before *run
 	for i, j := range jobs {
 		select {
 		case <-j.done:
@@ -335,8 +336,11 @@ func (w *work) compute(ctx context.Context, images ...[]float32) ([][]float32, e
 			return nil, j.err
 		}
 		probs[i] = j.prob
-		w.timings.Batch = max(w.timings.Batch, j.batch)
-		w.timings.Compute += j.compute
+		w.timings.Batch = max(w.timings.Batch, j.run.images)
+		if j.run != before { // several images of a call may be in one batch, one after another
+			w.timings.Compute += j.run.took
+			before = j.run
+		}
 	}
 	w.timings.Waited += time.Since(began)
 	return probs, nil
@@ -347,11 +351,16 @@ type job struct {
 	ctx   context.Context
 	image []float32
 
-	done    chan struct{} // closed when the fields below are set
-	prob    []float32
-	err     error
-	batch   int
-	compute time.Duration
+	done chan struct{} // closed when the fields below are set
+	prob []float32
+	err  error
+	run  *run
+}
+
+// run is a call of the engine.
+type run struct {
+	images int
+	took   time.Duration
 }
 
 // serve passes images to the engine until the predictor is closed.
@@ -413,7 +422,7 @@ func (p *Predictor) compute(engine Engine, batch []*job, images []float32) []flo
 	}
 	began := time.Now()
 	prob, err := probabilities(engine, images, len(batch), &p.model)
-	took := time.Since(began)
+	this := &run{len(batch), time.Since(began)}
 	if err != nil && len(batch) > 1 {
 		for i := range batch {
 			images = p.compute(engine, batch[i:i+1], images[:0])
@@ -422,7 +431,7 @@ func (p *Predictor) compute(engine Engine, batch []*job, images []float32) []flo
 	}
 	size := len(prob) / len(batch)
 	for i, j := range batch {
-		j.err, j.batch, j.compute = err, len(batch), took
+		j.err, j.run = err, this
 		if err == nil {
 			j.prob = append([]float32(nil), prob[i*size:][:size]...)
 			j.err = check(j.prob)

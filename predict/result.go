@@ -69,8 +69,8 @@ type Timings struct {
 	Waited  time.Duration // from sending images to the engine until their results were there
 
 	// Compute is the time that the engine computed the film's batch, together with any
-	// other films in it. With Options.Tiles it is the sum over the tiles, in which tiles
-	// of the same batch each count the whole time of the batch.
+	// other films in it. With Options.Tiles it is the sum over the batches that had tiles
+	// of the film.
 	Compute time.Duration
 
 	Total time.Duration // the whole call

@@ -28,6 +28,7 @@ func TestTilesOfIdentity(t *testing.T) {
 			got, err := p.Film(t.Context(), &data.Film{Image: film})
 			require.NoError(t, err)
 			require.Equal(t, want, got.Prob, "%v", size)
+			require.LessOrEqual(t, got.Timings.Compute, got.Timings.Waited, "each batch counts once, and the film waits for all of them")
 			require.Equal(t, size, got.Mask().Rect.Size())
 			for i, v := range got.Mask().Pix {
 				require.Equal(t, want[i] > 0.5, v == 255)
