@@ -94,7 +94,7 @@ func TestConfigDefaults(t *testing.T) {
 	require.Equal(t, ensemble.Default(256, 16, 4), c)
 	c, err = ensemble.ReadConfig([]byte(`{"version": 1, "training": {"weight_decay": 0}, "validation": {"threshold": 0}, "inference": {"min_sum": 0}}`))
 	require.NoError(t, err)
-	require.Zero(t, []float64{c.Training.WeightDecay, c.Validation.Threshold, c.Inference.MinSum}[0])
+	require.Equal(t, []float64{0, 0, 0}, []float64{c.Training.WeightDecay, c.Validation.Threshold, c.Inference.MinSum})
 	require.Equal(t, 1.0, c.Training.Clip, "what stands beside it stays")
 	c.Data = "x"
 	require.NoError(t, c.Check())

@@ -37,9 +37,14 @@ type Options struct {
 	// stored.
 	NoRotate bool
 
-	// MaxPixels is the largest width times height; 0 means 1<<27.
+	// MaxPixels is the largest width times height; 0 means 1<<27. A larger image is an
+	// error that wraps ErrLimit.
 	MaxPixels int
 }
+
+// ErrLimit is wrapped by the errors for images of more pixels than Options.MaxPixels and
+// for files of more than 1 GiB.
+var ErrLimit = errors.New("over the limit")
 
 // maxFileBytes is the largest file that is read into memory.
 const maxFileBytes = 1 << 30
@@ -214,7 +219,7 @@ func readAll(r io.Reader, o *Options) ([]byte, error) {
 		return nil, err
 	}
 	if len(b) > maxFileBytes {
-		return nil, fmt.Errorf("image file of more than %d bytes", maxFileBytes)
+		return nil, fmt.Errorf("image file of more than %d bytes: %w", maxFileBytes, ErrLimit)
 	}
 	config := configOf(b)
 	if config == nil {
@@ -232,7 +237,7 @@ func readAll(r io.Reader, o *Options) ([]byte, error) {
 	case c.Width <= 0 || c.Height <= 0:
 		return nil, fmt.Errorf("image of %dx%d pixels", c.Width, c.Height)
 	case n > most:
-		return nil, fmt.Errorf("image of %dx%d pixels; at most %d are read", c.Width, c.Height, most)
+		return nil, fmt.Errorf("image of %dx%d pixels; at most %d are read: %w", c.Width, c.Height, most, ErrLimit)
 	case n > maxPixelsPerByte*int64(len(b)):
 		return nil, fmt.Errorf("header says %dx%d pixels, but the file has only %d bytes", c.Width, c.Height, len(b))
 	}

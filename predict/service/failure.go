@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/hcunet/hcunet/data/dicom"
+	"github.com/hcunet/hcunet/data/picture"
 	"github.com/hcunet/hcunet/predict"
 )
 
@@ -59,7 +60,7 @@ func (s *Service) refuse(err error) *failure {
 func refuseFilm(err error) *failure {
 	var unsupported *dicom.UnsupportedError
 	switch {
-	case errors.Is(err, dicom.ErrLimit):
+	case errors.Is(err, dicom.ErrLimit), errors.Is(err, picture.ErrLimit):
 		return fail(http.StatusRequestEntityTooLarge, "too_large", "%v", err)
 	case errors.As(err, &unsupported):
 		return fail(http.StatusUnsupportedMediaType, "unsupported", "%v", err)

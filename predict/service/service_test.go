@@ -239,7 +239,7 @@ func TestRefused(t *testing.T) {
 		"text":        {body: strings.Repeat("no film ", 100), status: 422, code: "malformed", says: "wanted a DICOM, PNG or JPEG file"},
 		"cut PNG":     {body: string(bright(t, spot)[:60]), status: 422, code: "malformed", says: "picture: png: "},
 		"cut DICOM":   {body: string(dcm[:len(dcm)-9]), status: 422, code: "malformed", says: "dicom: "},
-		"many pixels": {body: large.String(), status: 422, code: "malformed", says: "image of 2048x1024 pixels; at most 1048576 are read"},
+		"many pixels": {body: large.String(), status: 413, code: "too_large", says: "image of 2048x1024 pixels; at most 1048576 are read"},
 		"large":       {body: strings.Repeat("x", 1<<20+1), status: 413, code: "too_large", says: "wanted at most 1048576 bytes"},
 		"form":        {body: "x", contentType: "multipart/form-data; boundary=x", status: 415, code: "unsupported", says: "--data-binary"},
 		"accept":      {body: "x", accept: "text/html", status: 406, code: "accept", says: `"text/html"; there are application/json and image/png`},
