@@ -89,9 +89,10 @@ func Overlay(picture *image.Gray, masks []Mask, remark string) *image.RGBA {
 			}
 		}
 	}
-	write(out, Notice, 0)
-	if remark != "" {
-		write(out, remark, 1)
+	if remark == "" {
+		write(out, Notice)
+	} else {
+		write(out, Notice, remark)
 	}
 	return out
 }
@@ -126,24 +127,30 @@ func outline(m *image.Gray, width int) []bool {
 	return edge
 }
 
-// write writes text in the lower left corner, line lines above the lowest one. The
-// letters are as large as is readable and fits; if even the smallest ones do not
-// fit, the text is cut.
-func write(out *image.RGBA, text string, line int) {
+// write writes lines in the lower left corner, the lowest first. The letters of all of
+// them are as large as is readable while the longest line takes three fifths of the
+// width; if even the smallest ones do not fit, the text is cut.
+func write(out *image.RGBA, lines ...string) {
 	face := basicfont.Face7x13
-	small := image.NewAlpha(image.Rect(0, 0, face.Advance*len(text), face.Height))
-	d := font.Drawer{Dst: small, Src: image.Opaque, Face: face, Dot: fixed.P(0, face.Ascent)}
-	d.DrawString(text)
+	longest := 0
+	for _, text := range lines {
+		longest = max(longest, face.Advance*len(text))
+	}
 	w, h := out.Rect.Dx(), out.Rect.Dy()
-	times := max(1, min(w/(2*small.Rect.Dx()), h/(20*face.Height)))
-	left, top := 2*times, h-(line+1)*(face.Height+2)*times
-	for y := range small.Rect.Dy() * times {
-		for x := range small.Rect.Dx() * times {
-			c := color.RGBA{0, 0, 0, 255} // white letters on black, because films can be white here
-			if small.AlphaAt(x/times, y/times).A > 0 {
-				c = color.RGBA{255, 255, 255, 255}
+	times := max(1, min(3*w/(5*longest), h/(20*face.Height)))
+	for i, text := range lines {
+		small := image.NewAlpha(image.Rect(0, 0, face.Advance*len(text), face.Height))
+		d := font.Drawer{Dst: small, Src: image.Opaque, Face: face, Dot: fixed.P(0, face.Ascent)}
+		d.DrawString(text)
+		left, top := 2*times, h-(i+1)*(face.Height+2)*times
+		for y := range small.Rect.Dy() * times {
+			for x := range small.Rect.Dx() * times {
+				c := color.RGBA{0, 0, 0, 255} // white letters on black, because films can be white here
+				if small.AlphaAt(x/times, y/times).A > 0 {
+					c = color.RGBA{255, 255, 255, 255}
+				}
+				out.SetRGBA(left+x, top+y, c)
 			}
-			out.SetRGBA(left+x, top+y, c)
 		}
 	}
 }

@@ -482,6 +482,17 @@ func TestCapture(t *testing.T) {
 	assert.NoError(t, WriteSegmentation(io.Discard, f, masks, options()))
 }
 
+// A remark stands above the notice and covers nothing of it.
+func TestRemark(t *testing.T) {
+	film := image.NewGray(image.Rect(0, 0, 1024, 1024))
+	alone, both := Overlay(film, nil, ""), Overlay(film, nil, "trained on drawn phantoms, not on patients")
+	line := 1024 - 2*15 // the letters are twice as large as in the font
+	require.Equal(t, alone.Pix[line*alone.Stride:], both.Pix[line*both.Stride:])
+	white := func(pix []uint8) int { return bytes.Count(pix, []byte{255, 255, 255, 255}) }
+	require.Zero(t, white(alone.Pix[:line*alone.Stride]))
+	require.Greater(t, white(both.Pix[:line*both.Stride]), 4*300) // 42 letters
+}
+
 func TestOutline(t *testing.T) {
 	m := image.NewGray(image.Rect(0, 0, 7, 7))
 	for i := range m.Pix {
