@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hcunet/hcunet/ensemble"
-	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
 )
@@ -68,14 +67,9 @@ func child(t *testing.T, c ensemble.Config, opt ensemble.Options) *exec.Cmd {
 	return cmd
 }
 
-// Runs are killed at 10 random times, with HCUNET_LONG at 40, during a step or while
-// writing, and continued each time. The last one ends with the same bytes as a run without
-// interruption.
+// Runs are killed at 20 random times, during a step or while writing, and continued each
+// time. The last one ends with the same bytes as a run without interruption.
 func TestKilled(t *testing.T) {
-	wanted := 10
-	if golden.Long() {
-		wanted = 40
-	}
 	c := small(ensemble.Default, blobs(t, 6, 2))
 	c.Batch, c.Training.MicroBatches = 2, 2 // so that some kills come in the middle of an accumulated step
 	c.Phases = ensemble.NotebookPhases(1, 1, 1e-2, false)
@@ -89,7 +83,7 @@ func TestKilled(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 3))
 	opt := ensemble.Options{Out: killed, Fold: -1, SaveEvery: time.Nanosecond} // saves a state after every batch
 	writing, resumed := 0, 0
-	for kills := 0; kills < wanted; {
+	for kills := 0; kills < 20; {
 		_, err := os.Stat(filepath.Join(killed, "config.json"))
 		opt.Resume = err == nil
 		cmd := child(t, c, opt)
@@ -116,7 +110,7 @@ func TestKilled(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("a run takes %v; killed %d times, %d of them while a file was written, %d of them when it had gone on", took, wanted, writing, resumed)
+	t.Logf("a run takes %v; killed 20 times, %d of them while a file was written, %d of them when it had gone on", took, writing, resumed)
 	_, err := os.Stat(filepath.Join(killed, "config.json"))
 	opt.Resume = err == nil
 	require.NoError(t, child(t, c, opt).Wait())

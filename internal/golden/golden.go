@@ -34,23 +34,12 @@ func Processes(t testing.TB, err error) {
 	t.Skip(err)
 }
 
-// Here returns whether ../shared is there.
-func Here() bool {
-	_, err := os.Stat(shared())
-	return err == nil
-}
-
-// shared returns the path of ../shared.
-func shared() string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "..", "..", "..", "shared")
-}
-
 // Path returns the path of a file or folder under ../shared, such as
 // "golden/b7_rle/rle.json", or skips the test.
 func Path(t testing.TB, rel string) string {
 	t.Helper()
-	p := filepath.Join(shared(), filepath.FromSlash(rel))
+	_, here, _, _ := runtime.Caller(0)
+	p := filepath.Join(filepath.Dir(here), "..", "..", "..", "shared", filepath.FromSlash(rel))
 	if _, err := os.Stat(p); err != nil {
 		if os.Getenv("HCUNET_SHARED") == "require" {
 			t.Fatalf("HCUNET_SHARED=require, but %v", err)
