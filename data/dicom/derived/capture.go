@@ -89,11 +89,11 @@ func Overlay(picture *image.Gray, masks []Mask, remark string) *image.RGBA {
 			}
 		}
 	}
-	if remark == "" {
-		write(out, Notice)
-	} else {
-		write(out, Notice, remark)
+	lines := []string{Notice}
+	if remark != "" {
+		lines = append(lines, remark)
 	}
+	write(out, lines)
 	return out
 }
 
@@ -130,7 +130,7 @@ func outline(m *image.Gray, width int) []bool {
 // write writes lines in the lower left corner, the lowest first. The letters of all of
 // them are as large as is readable while the longest line takes three fifths of the
 // width; if even the smallest ones do not fit, the text is cut.
-func write(out *image.RGBA, lines ...string) {
+func write(out *image.RGBA, lines []string) {
 	face := basicfont.Face7x13
 	longest := 0
 	for _, text := range lines {
