@@ -71,6 +71,16 @@ func serve() error {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return err
 		}
+		if r.Do == "memory" { // of the sides there are
+			var u syscall.Rusage
+			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+				return err
+			}
+			if err := out.Encode(map[string]any{"mib": float64(u.Maxrss) / 1024}); err != nil {
+				return err
+			}
+			continue
+		}
 		if sides[r.Precision] == nil {
 			if sides[r.Precision], err = newSide(device, r.Precision, os.Args[3]); err != nil {
 				return err
@@ -134,10 +144,6 @@ func (s *side) tensorCores() bool { return s.device.CUDA() && s.precision != "fl
 
 func (s *side) answer(r request) (answer map[string]any, err error) {
 	switch r.Do {
-	case "memory":
-		var u syscall.Rusage
-		err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-		return map[string]any{"mib": float64(u.Maxrss) / 1024}, err
 	case "scores", "forward", "step":
 	default:
 		return nil, fmt.Errorf("%q is not known", r.Do)
