@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/augment"
+	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
 )
@@ -51,5 +52,30 @@ func BenchmarkAdam(b *testing.B) {
 	require.NoError(b, err)
 	for b.Loop() {
 		require.NoError(b, adam.Step([]nn.Hyper{{Rate: 1e-3, Momentum: 0.9, WeightDecay: 0.01}}))
+	}
+}
+
+// BenchmarkUpsample computes the last upsampling of the notebook's network, with its
+// concatenation, for two images of 256x256, by libtorch's operators and as one step.
+func BenchmarkUpsample(b *testing.B) {
+	up := nn.NewPixelShuffleICNR(nn.NewInit(nn.CPU, 1), 96, 96, nn.PixelShuffleOptions{})
+	parameters := nn.Parameters(up)
+	x, skip := nn.Full(nn.CPU, nn.Float, 0.1, 2, 96, 128, 128), nn.Full(nn.CPU, nn.Float, 0.1, 2, 3, 256, 256)
+	nn.SetRequiresGrad(x, true)
+	input := nn.Named{Name: "x", Tensor: x}
+	for _, fused := range []bool{false, true} {
+		for _, training := range []bool{false, true} {
+			b.Run(fmt.Sprintf("fused=%t/training=%t", fused, training), func(b *testing.B) {
+				defer shim.FusedLayers(shim.FusedLayers(fused))
+				for b.Loop() {
+					if !training {
+						nn.Scope(func() { nn.NoGrad(func() { up.Join(nn.Eval, x, skip, false) }) })
+						continue
+					}
+					nn.Scope(func() { require.NoError(b, nn.Backward(nn.Mean(up.Join(nn.Train, x, skip, false)))) })
+					require.NoError(b, nn.DropGrad(append(parameters, input)))
+				}
+			})
+		}
 	}
 }

@@ -75,7 +75,7 @@ func NewResBlock(in *Init, c int64, norm Norm, bottle bool) *ResBlock {
 
 // Forward returns x + conv(conv(x)).
 func (r *ResBlock) Forward(mode Mode, x torch.Tensor) torch.Tensor {
-	return Add(x, r.conv2.Forward(mode, r.conv1.Forward(mode, x)))
+	return r.conv2.addActivated(mode, x, r.conv1.Forward(mode, x))
 }
 
 // Walk shows the layers under the names of fastai's SequentialEx.

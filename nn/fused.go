@@ -75,10 +75,51 @@ func (l *ConvLayer) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	return l.Sequential[2:].Forward(mode, x)
 }
 
+// On a CPU with AVX2, without autocast, the upsampling and the residual block in float32 are
+// fused too: there they take less memory in training.
+
+// fusedCPU reports whether x is a map for such layers.
+func fusedCPU(x torch.Tensor) bool {
+	yes, err := shim.FusedCPU(x)
+	must(err)
+	return yes
+}
+
+// fusesCPU reports whether p can be one step for the map x, and a concatenation too.
+func (p *PixelShuffleICNR) fusesCPU(x torch.Tensor) bool {
+	const lanes = 8 // a multiple of these is the width
+	return len(p.conv.Sequential) == 1 && fusedCPU(x) && Shape(x)[3]%lanes == 0
+}
+
+// upsampleCPU returns the channels of Forward(mode, x) and after them those of skip, if it is
+// not the zero torch.Tensor.
+func (p *PixelShuffleICNR) upsampleCPU(mode Mode, x, skip torch.Tensor) torch.Tensor {
+	p.conv.Conv.checkInput(x)
+	y, err := shim.UpsampleCPU(x, p.conv.Conv.Weight(mode), p.conv.Conv.Bias, skip, !p.noBlur)
+	must(err)
+	return y
+}
+
+// addActivated returns x + l.Forward(mode, y).
+func (l *ConvLayer) addActivated(mode Mode, x, y torch.Tensor) torch.Tensor {
+	if len(l.Sequential) != 2 || !fusedCPU(x) || !fusedCPU(y) {
+		return Add(x, l.Forward(mode, y))
+	}
+	if _, activated := l.Sequential[1].(Activation); !activated {
+		return Add(x, l.Forward(mode, y))
+	}
+	sum, err := shim.AddReLU(x, l.Conv.Forward(mode, y))
+	must(err)
+	return sum
+}
+
 // Join returns the channels of Forward(mode, x) and after them those of skip (N, C, 2H, 2W).
 // If widen is set, the result may be widened by channels of zeros; then only convolutions of
 // this package may follow, and no batch norm.
 func (p *PixelShuffleICNR) Join(mode Mode, x, skip torch.Tensor, widen bool) torch.Tensor {
+	if p.fusesCPU(x) {
+		return p.upsampleCPU(mode, x, skip)
+	}
 	if len(p.conv.Sequential) > 1 || p.conv.Conv.Out%8 != 0 || !fused(x) {
 		return Cat(p.Forward(mode, x), skip)
 	}

@@ -22,6 +22,14 @@ func Fused(x torch.Tensor) (bool, error) {
 	return yes != 0, err
 }
 
+// FusedCPU reports whether [UpsampleCPU] and [AddReLU] are the fast way for the map x: it is
+// a contiguous float32 map in the CPU's memory, the processor has AVX2, and autocast is off.
+func FusedCPU(x torch.Tensor) (bool, error) {
+	var yes C.int
+	err := with("fused_cpu", x, func(p unsafe.Pointer) *C.char { return C.hcunet_fused_cpu(p, &yes) })
+	return yes != 0, err
+}
+
 // ConvReLU returns the ReLU of the convolution of x with w, which has an odd size, and the
 // bias b, if it is not the zero torch.Tensor. The result has x's height and width and the
 // given number of channels; those that w does not have are 0, and so are channels of x
@@ -37,6 +45,23 @@ func ConvReLU(x, w, b torch.Tensor, channels int64) (torch.Tensor, error) {
 func Upsample(x, w, b, skip torch.Tensor, channels int64, blur bool) (torch.Tensor, error) {
 	return fusedLayer("upsample", []torch.Tensor{x, w, b, skip}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
 		return C.hcunet_upsample(p[0], p[1], p[2], p[3], C.int64_t(channels), cbool(blur), out)
+	})
+}
+
+// UpsampleCPU is [Upsample] for maps for which [FusedCPU] is true and whose width is a
+// multiple of 8. The result has the channels of the upsampled map and of skip, which may be
+// the zero torch.Tensor.
+func UpsampleCPU(x, w, b, skip torch.Tensor, blur bool) (torch.Tensor, error) {
+	return fusedLayer("upsample", []torch.Tensor{x, w, b, skip}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
+		return C.hcunet_upsample_cpu(p[0], p[1], p[2], p[3], cbool(blur), out)
+	})
+}
+
+// AddReLU overwrites y with x + max(y, 0) and returns it, for maps for which [FusedCPU] is
+// true. No backward pass may need the old y.
+func AddReLU(x, y torch.Tensor) (torch.Tensor, error) {
+	return fusedLayer("add_relu", []torch.Tensor{x, y}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
+		return C.hcunet_add_relu(p[0], p[1], out)
 	})
 }
 

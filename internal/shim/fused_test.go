@@ -135,3 +135,101 @@ func TestFusedLayersRefuse(t *testing.T) {
 	_, err = shim.Upsample(x, w, torch.Tensor{}, torch.Tensor{}, 4, true)
 	require.ErrorContains(t, err, "nil tensor")
 }
+
+// TestFusedLayersCPU compares the fused layers of the CPU with libtorch's operators, in
+// results and gradients, with and without blur and a skip, on maps of one row and of more,
+// and on sums whose number of elements is not a multiple of 8.
+func TestFusedLayersCPU(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 0))
+	leaf := func(shape ...int64) torch.Tensor {
+		v := make([]float32, size(shape))
+		for i := range v {
+			v[i] = float32(r.NormFloat64())
+		}
+		x := floats(t, v, shape...)
+		require.NoError(t, shim.SetRequiresGrad(x, true))
+		return x
+	}
+	if yes, err := shim.FusedCPU(leaf(1, 1, 1, 1)); err != nil || !yes {
+		require.NoError(t, err)
+		t.Skip("this processor has no AVX2")
+	}
+	relu, add := shim.NewOp("relu"), shim.NewOp("add.Tensor")
+	same := func(t *testing.T, delta float64, leaves []torch.Tensor, fast, slow func() (torch.Tensor, error)) {
+		var all [2][][]float32
+		var by torch.Tensor
+		for i, f := range []func() (torch.Tensor, error){slow, fast} {
+			y, err := f()
+			require.NoError(t, err)
+			info, err := shim.Inspect(y)
+			require.NoError(t, err)
+			if i == 0 {
+				by = leaf(info.Shape...)
+			}
+			all[i] = append(all[i], values(t, y))
+			require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, y, by)), false))
+			for _, l := range leaves {
+				g, ok, err := shim.Grad(l)
+				require.NoError(t, err)
+				require.True(t, ok)
+				all[i] = append(all[i], values(t, g))
+				require.NoError(t, shim.SetGrad(l, torch.Tensor{}))
+			}
+			shim.NoGrad(func() {
+				plain, err := f()
+				require.NoError(t, err)
+				require.Equal(t, all[i][0], values(t, plain), "without gradients")
+			})
+		}
+		for i := range all[0] {
+			require.InDeltaSlice(t, all[0][i], all[1][i], delta, "result, or gradient %d", i)
+		}
+	}
+	for _, blur := range []bool{true, false} {
+		for _, c := range [][3]int64{{1, 8, 0}, {3, 8, 3}, {2, 24, 1}} {
+			t.Run(fmt.Sprintf("blur %t, %v", blur, c), func(t *testing.T) {
+				const n, in, out = 2, 5, 12
+				h, w := c[0], c[1]
+				x, kernel, bias := leaf(n, in, h, w), leaf(out, in, 1, 1), leaf(out)
+				leaves := []torch.Tensor{x, kernel, bias}
+				var skip torch.Tensor
+				if c[2] > 0 {
+					skip = leaf(n, c[2], 2*h, 2*w)
+					leaves = append(leaves, skip)
+				}
+				same(t, 2e-4, leaves, func() (torch.Tensor, error) { // float32 sums of up to 100 numbers of size 10
+					return shim.UpsampleCPU(x, kernel, bias, skip, blur)
+				}, func() (torch.Tensor, error) {
+					y := call(t, shim.NewOp("pixel_shuffle"), call(t, relu, call(t, shim.NewOp("conv2d"), x, kernel, bias)), 2)
+					if blur {
+						y = call(t, shim.NewOp("replication_pad2d"), y, []int64{1, 0, 1, 0})
+						y = call(t, shim.NewOp("avg_pool2d"), y, []int64{2, 2}, []int64{1, 1})
+					}
+					if skip.T != nil {
+						y = call(t, shim.NewOp("cat"), []torch.Tensor{y, skip}, 1)
+					}
+					return y, nil
+				})
+			})
+		}
+	}
+	t.Run("sum", func(t *testing.T) {
+		x, y, z := leaf(2, 3, 5, 7), leaf(2, 3, 5, 7), leaf(2, 3, 5, 7)
+		same(t, 0, []torch.Tensor{x, y, z}, func() (torch.Tensor, error) {
+			return shim.AddReLU(x, call(t, opMul, y, z))
+		}, func() (torch.Tensor, error) {
+			return call(t, add, x, call(t, relu, call(t, opMul, y, z))), nil
+		})
+	})
+	t.Run("refuses", func(t *testing.T) {
+		x, w := leaf(1, 4, 2, 8), leaf(8, 4, 1, 1)
+		_, err := shim.UpsampleCPU(leaf(1, 4, 2, 9), w, torch.Tensor{}, torch.Tensor{}, true)
+		require.ErrorContains(t, err, "not a multiple of 8")
+		_, err = shim.UpsampleCPU(x, leaf(8, 5, 1, 1), torch.Tensor{}, torch.Tensor{}, true)
+		require.ErrorContains(t, err, "a kernel of")
+		_, err = shim.UpsampleCPU(x, w, torch.Tensor{}, leaf(1, 2, 2, 2), true)
+		require.ErrorContains(t, err, "a skip of shape")
+		_, err = shim.AddReLU(x, call(t, relu, w))
+		require.ErrorContains(t, err, "the sum of maps of shapes")
+	})
+}

@@ -16,6 +16,7 @@
 #include "convolution.h"
 #include "distributed.h"
 #include "fused.h"
+#include "fused_cpu.h"
 #include "graph.h"
 #include "memory.h"
 #include "meta.h"
@@ -190,6 +191,19 @@ char* hcunet_upsample(void* x, void* w, void* b, void* skip, int64_t channels, i
   return guard([&] {
     put(out, fused::Upsample::apply(ref(x), ref(w), fused::bias(b, ref(w)), ref(skip), fused::type_of(ref(x)), channels, blur != 0));
   });
+}
+char* hcunet_fused_cpu(void* x, int* yes) {
+  return guard([&] { *yes = fused_cpu::takes(ref(x)); });
+}
+char* hcunet_upsample_cpu(void* x, void* w, void* b, void* skip, int blur, void** out) {
+  return guard([&] {
+    const auto &from = ref(x), &kernel = ref(w), bias = fused::bias(b, kernel);
+    auto joined = skip ? ref(skip) : at::empty({from.size(0), 0, 2 * from.size(2), 2 * from.size(3)}, from.options());
+    put(out, fused_cpu::Upsample::apply(from, kernel, bias, joined, blur != 0, fused_cpu::needs_gradient({from, kernel, bias, joined})));
+  });
+}
+char* hcunet_add_relu(void* x, void* y, void** out) {
+  return guard([&] { put(out, fused_cpu::AddReLU::apply(ref(x), ref(y), fused_cpu::needs_gradient({ref(x), ref(y)}))); });
 }
 char* hcunet_resize_bilinear(void* x, int64_t height, int64_t width, void** out) {
   return guard([&] { put(out, fused::ResizeBilinear::apply(ref(x), height, width)); });

@@ -59,14 +59,20 @@ char* hcunet_inspect(void* tensor, hcunet_info* info);
 // stay off where the processor cannot run them.
 int hcunet_fast_convolutions(int on);
 
-// The fused layers of fused.h. Switches them on or off, returns what was; for tests.
+// The fused layers of fused.h and fused_cpu.h. Switches them on or off, returns what was; for tests.
 int hcunet_fused_layers(int on);
-// Whether x is computed by them.
+// Whether x is computed by those of fused.h.
 char* hcunet_fused(void* x, int* yes);
 // A convolution that keeps the size and its ReLU, to so many channels; b may be NULL.
 char* hcunet_conv_relu(void* x, void* w, void* b, int64_t channels, void** out);
 // A 1x1 convolution, ReLU, pixel shuffle and perhaps a 2x2 average, before the channels of skip.
 char* hcunet_upsample(void* x, void* w, void* b, void* skip, int64_t channels, int blur, void** out);
+// Whether x is computed by those of fused_cpu.h.
+char* hcunet_fused_cpu(void* x, int* yes);
+// As hcunet_upsample, for a width that is a multiple of 8; skip may be NULL.
+char* hcunet_upsample_cpu(void* x, void* w, void* b, void* skip, int blur, void** out);
+// Overwrites y with x + max(y, 0); no backward pass may need the old y.
+char* hcunet_add_relu(void* x, void* y, void** out);
 // A bilinear resize of a map whose gradient is fast and repeatable on CUDA.
 char* hcunet_resize_bilinear(void* x, int64_t height, int64_t width, void** out);
 
