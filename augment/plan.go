@@ -271,3 +271,25 @@ func (p *Plan) Flow() []float32 {
 	}
 	return flow
 }
+
+// Nearest returns, for a plan that only scales, flips and crops, the source row of
+// each row of a mask and the source column of each column, as [Mask] takes them. For
+// other plans ok is false. If the plan does not resample, [Plan.Image] copies the same
+// pixels, before it changes the lighting.
+func (p *Plan) Nearest() (rows, cols []int, ok bool) {
+	l := newLattice(p, p.SrcH, p.SrcW)
+	if !l.exact {
+		return nil, nil, false
+	}
+	rows, cols = make([]int, p.H), make([]int, p.W)
+	xs, ys := make([]float64, p.W), make([]float64, p.W)
+	l.fractions(0, 0, xs, ys)
+	for c, x := range xs {
+		cols[c] = int(math.RoundToEven(x))
+	}
+	for r := range rows {
+		l.fractions(r, 0, xs[:1], ys[:1])
+		rows[r] = int(math.RoundToEven(ys[0]))
+	}
+	return rows, cols, true
+}

@@ -286,6 +286,15 @@ func (m *Images) At(i int) (img *picture.Image, mask []uint8, err error) {
 	return h.img, h.mask, err
 }
 
+// Bytes returns the number of bytes of all images and masks, in memory or not.
+func (m *Images) Bytes() int64 {
+	perPixel := m.Channels * m.Bits / 8
+	if m.Masks {
+		perPixel++
+	}
+	return int64(m.Len()) * int64(m.Height) * int64(m.Width) * int64(perPixel)
+}
+
 // Held returns the number of images kept in memory.
 func (m *Images) Held() (n int) {
 	for _, i := range m.indices {

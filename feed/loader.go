@@ -42,7 +42,7 @@ type Share struct {
 // differ by at most one image.
 func (s Share) of(n int) (from, to int) { return s.Rank * n / s.Of, (s.Rank + 1) * n / s.Of }
 
-// A Loader is a [Source] of batches of a set of images. Several goroutines make
+// A Loader is a [Source] and a [Planner] of batches of a set of images. Several goroutines make
 // the batches ahead of their use. A Loader may be used from several goroutines.
 //
 // The order of an epoch and the transforms of each image come from separate random
@@ -113,8 +113,8 @@ func (l *Loader) Name(image int) string { return l.images.Name(image) }
 // ends, all goroutines have ended with it.
 func (l *Loader) Epoch(epoch, from int) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
-		if epoch < 0 || from < 0 {
-			yield(nil, fmt.Errorf("feed: epoch %d from batch %d on; neither may be negative", epoch, from))
+		if err := checkPosition(epoch, from); err != nil {
+			yield(nil, err)
 			return
 		}
 		p := l.start(epoch, from)
@@ -133,12 +133,39 @@ func (l *Loader) Epoch(epoch, from int) iter.Seq2[*Batch, error] {
 	}
 }
 
+func checkPosition(epoch, from int) error {
+	if epoch < 0 || from < 0 {
+		return fmt.Errorf("feed: epoch %d from batch %d on; neither may be negative", epoch, from)
+	}
+	return nil
+}
+
 // order returns the images in the order of an epoch.
 func (l *Loader) order(epoch int) []int {
 	if l.opt.Shuffle {
 		return random.New(l.opt.Seed, "order", uint64(epoch)).Perm(l.images.Len())
 	}
 	return upTo(l.images.Len())
+}
+
+// indices returns the images of this process in batch b of an epoch of that order.
+func (l *Loader) indices(order []int, b int) []int {
+	batch := order[b*l.opt.Batch : min((b+1)*l.opt.Batch, len(order))]
+	from, to := l.opt.Share.of(len(batch))
+	return batch[from:to]
+}
+
+// transform returns the transform that an image gets in an epoch.
+func (l *Loader) transform(epoch, index int) (augment.Plan, error) {
+	params := augment.Identity()
+	if l.opt.Augment != nil {
+		params = l.opt.Augment.Draw(random.New(l.opt.Seed, "transforms", uint64(epoch), uint64(index)))
+	}
+	plan, err := params.Plan(l.images.Height, l.images.Width, l.opt.Size)
+	if err != nil {
+		return plan, fmt.Errorf("feed: %s: %w", l.Name(index), err)
+	}
+	return plan, nil
 }
 
 // A pipeline makes the batches of an epoch. A batch is taken from free and sent to
@@ -205,9 +232,7 @@ func (p *pipeline) plan(from int) {
 		case <-p.done:
 			return
 		}
-		batch := order[b*p.opt.Batch : min((b+1)*p.opt.Batch, len(order))]
-		from, to := p.opt.Share.of(len(batch))
-		p.prepare(m, batch[from:to])
+		p.prepare(m, p.indices(order, b))
 		p.ahead <- m // never blocks: it has room for every batch
 		for i := range m.N {
 			select {
@@ -271,13 +296,9 @@ func (p *pipeline) image(j job, scratch *[]float32) (err error) {
 	if err != nil {
 		return err
 	}
-	params := augment.Identity()
-	if p.opt.Augment != nil {
-		params = p.opt.Augment.Draw(random.New(p.opt.Seed, "transforms", uint64(p.epoch), uint64(index)))
-	}
-	plan, err := params.Plan(img.Height, img.Width, p.opt.Size)
+	plan, err := p.transform(p.epoch, index)
 	if err != nil {
-		return fmt.Errorf("feed: %s: %w", p.Name(index), err)
+		return err
 	}
 	area := j.H * j.W
 	to := j.Images[j.at*j.C*area : (j.at+1)*j.C*area]
