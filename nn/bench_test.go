@@ -27,7 +27,7 @@ func BenchmarkWarp(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		nn.Scope(func() {
-			warp := nn.NewWarp(nn.CPU, params, size, size, nn.WarpReflection)
+			warp := nn.NewWarp(nn.CPU, params, size, size)
 			warp.Images(x)
 			warp.Masks(y)
 		})

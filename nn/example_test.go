@@ -69,7 +69,7 @@ func ExampleWarp() {
 			log.Fatal(err)
 		}
 		mirror := nn.WarpParams{Sampling: [9]float64{-1, 0, 0, 0, 1, 0, 0, 0, 1}}
-		warp := nn.NewWarp(nn.CPU, []nn.WarpParams{mirror}, 2, 3, nn.WarpReflection)
+		warp := nn.NewWarp(nn.CPU, []nn.WarpParams{mirror}, 2, 3)
 		out, err := nn.Slice[float32](warp.Images(image))
 		if err != nil {
 			log.Fatal(err)

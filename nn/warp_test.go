@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// warpOf returns the parameters of a plan. The plan must not average pixels (AreaH 0).
+// warpOf returns the parameters of a plan that samples every image and mask.
 func warpOf(p augment.Plan) nn.WarpParams {
-	return nn.WarpParams{Sampling: p.Sampling(), LogitShift: p.LogitShift, LogitScale: p.LogitScale}
+	return nn.WarpParams{Sampling: p.Sampling(), Padding: paddings[p.Padding], AreaH: int64(p.AreaH), AreaW: int64(p.AreaW), LogitShift: p.LogitShift, LogitScale: p.LogitScale}
 }
 
 var paddings = map[augment.Padding]nn.WarpPadding{
@@ -35,7 +35,7 @@ func TestWarp(t *testing.T) {
 	}
 	images[0], images[1], images[h*w] = 0, 1, 1 // values whose logit is infinite without the clamp
 	worst, wrong, pixels := 0.0, 0, 0
-	for padding, p := range paddings {
+	for padding := range paddings {
 		for _, size := range []int{0, 16, 40} {
 			for range 10 {
 				cfg := augment.Config{PFlip: 0.5, PAffine: 0.75, PLighting: 0.75, Padding: padding, MaxRotate: 60, MaxWarp: 0.4, MaxZoom: 1.5, MaxBrightness: 0.5, MaxContrast: 0.5}
@@ -50,7 +50,7 @@ func TestWarp(t *testing.T) {
 					want = append(want, plan.Image(nil, images[i*c*h*w:][:c*h*w])...)
 					wantMasks = append(wantMasks, augment.Mask(&plan, nil, masks[i*h*w:][:h*w])...)
 				}
-				got, gotMasks := applyWarp(t, params, plan.H, plan.W, p, images, masks, c, h, w)
+				got, gotMasks := applyWarp(t, params, plan.H, plan.W, images, masks, c, h, w)
 				// Rounding float64 to float32 is an error of up to 6e-8. The loop in
 				// package augment interpolates in float32: up to a few times 1e-7 more.
 				worst = max(worst, golden.Close(t, "images", got, want, 4e-7))
@@ -69,12 +69,12 @@ func TestWarp(t *testing.T) {
 	require.Zero(t, wrong)
 }
 
-func applyWarp(t *testing.T, params []nn.WarpParams, toH, toW int, padding nn.WarpPadding, images []float32, masks []uint8, c, h, w int64) (x []float32, y []uint8) {
+func applyWarp(t *testing.T, params []nn.WarpParams, toH, toW int, images []float32, masks []uint8, c, h, w int64) (x []float32, y []uint8) {
 	t.Helper()
 	n := int64(len(params))
 	require.NoError(t, nn.Try(func() {
 		nn.Scope(func() {
-			warp := nn.NewWarp(nn.CPU, params, int64(toH), int64(toW), padding)
+			warp := nn.NewWarp(nn.CPU, params, int64(toH), int64(toW))
 			in, err := nn.FromSlice(nn.CPU, images, n, c, h, w)
 			require.NoError(t, err)
 			inMasks, err := nn.FromSlice(nn.CPU, masks, n, 1, h, w)
@@ -104,20 +104,79 @@ func TestWarpIdentity(t *testing.T) {
 	for i := range masks {
 		masks[i] = uint8(i)
 	}
-	got, gotMasks := applyWarp(t, []nn.WarpParams{same, flip}, 5, 7, nn.WarpReflection, images, masks, 3, 5, 7)
+	got, gotMasks := applyWarp(t, []nn.WarpParams{same, flip}, 5, 7, images, masks, 3, 5, 7)
 	augment.Flip(images[3*5*7:], 7)
 	augment.Flip(masks[5*7:], 7)
 	golden.Close(t, "images", got, images, 6e-8) // float32
 	require.Equal(t, masks, gotMasks)
 }
 
+// One batch holds images that are copied, scaled, averaged and warped, with different
+// paddings, with lighting and without. Each is as package augment makes it alone; masks
+// and copied images without lighting are exactly so.
+func TestWarpMixed(t *testing.T) {
+	const c, h, w, toH, toW = 2, 24, 30, 11, 11 // 24 to 11 averages; some pixels lie halfway between two
+	r := rand.New(rand.NewPCG(12, 0))
+	plans := []augment.Plan{}
+	add := func(p augment.Params, size int) {
+		plan, err := p.Plan(h, w, size)
+		require.NoError(t, err)
+		if size == 0 { // cut out instead of scaled
+			plan.H, plan.W, plan.Top, plan.Left = toH, toW, 3, 7
+		}
+		plans = append(plans, plan)
+	}
+	for _, flip := range []bool{false, true} {
+		add(augment.Params{Flip: flip}, 0)
+		add(augment.Params{Flip: flip, Brightness: 0.4, Contrast: 1.2}, 0)
+		add(augment.Params{Flip: flip, CropCol: 0.5}, toH)
+		add(augment.Params{Flip: flip, Degrees: 20, CropCol: 0.5, Padding: augment.Zeros}, toH)
+		add(augment.Params{Flip: flip, Degrees: -20, Zoom: 1.3, Padding: augment.Border}, 0)
+		add(augment.Params{Flip: flip, Zoom: 1.1, ZoomCol: 0.3, Contrast: 0.9}, 0)
+		add(augment.Params{Flip: flip, Zoom: 3, ZoomCol: 0.3}, toH) // so large that it is not averaged
+	}
+	images, masks := make([]float32, len(plans)*c*h*w), make([]uint8, len(plans)*h*w)
+	for i := range images {
+		images[i] = float32(32+r.IntN(224)) / 255 // near 0 the logit would amplify float32 rounding
+	}
+	for i := range masks {
+		masks[i] = uint8(r.IntN(256))
+	}
+	for i := range toH * toW { // the lowest and highest values are copied exactly too, although other images get lighting
+		at := (3+i/toW)*w + 7 + i%toW
+		images[at], images[h*w+at] = float32(i)/255, float32(255-i)/255
+	}
+	params, want, wantMasks := []nn.WarpParams{}, []float32{}, []uint8{}
+	averaged := 0
+	for i, p := range plans {
+		q := warpOf(p)
+		if rows, cols, ok := p.Nearest(); ok {
+			q.Rows, q.Cols, q.Copy = rows, cols, !p.Resample
+		}
+		if p.AreaH > 0 {
+			averaged++
+		}
+		params = append(params, q)
+		want = append(want, p.Image(nil, images[i*c*h*w:][:c*h*w])...)
+		wantMasks = append(wantMasks, augment.Mask(&p, nil, masks[i*h*w:][:h*w])...)
+	}
+	require.Equal(t, 4, averaged)
+	got, gotMasks := applyWarp(t, params, toH, toW, images, masks, c, h, w)
+	require.Equal(t, wantMasks, gotMasks)
+	require.Equal(t, want[:c*toH*toW], got[:c*toH*toW])
+	// As in TestWarp, and the mean of about nine float32 values: up to 2e-7 more.
+	golden.Close(t, "images", got, want, 6e-7)
+}
+
 func TestWarpRefuses(t *testing.T) {
 	same := []nn.WarpParams{{Sampling: [9]float64{1, 0, 0, 0, 1, 0, 0, 0, 1}}}
-	require.Panics(t, func() { nn.NewWarp(nn.CPU, nil, 4, 4, nn.WarpReflection) })
-	require.Panics(t, func() { nn.NewWarp(nn.CPU, same, 0, 4, nn.WarpReflection) })
-	require.Panics(t, func() { nn.NewWarp(nn.CPU, same, 4, 4, 7) })
+	require.Panics(t, func() { nn.NewWarp(nn.CPU, nil, 4, 4) })
+	require.Panics(t, func() { nn.NewWarp(nn.CPU, same, 0, 4) })
+	for _, bad := range []nn.WarpParams{{Padding: 7}, {Copy: true}, {Rows: make([]int, 4)}, {Rows: make([]int, 4), Cols: make([]int, 3)}} {
+		require.Panics(t, func() { nn.NewWarp(nn.CPU, []nn.WarpParams{bad}, 4, 4) })
+	}
 	require.Error(t, nn.Try(func() { // two images, but params for one
-		nn.NewWarp(nn.CPU, same, 4, 4, nn.WarpReflection).Images(nn.Zeros(nn.CPU, nn.Float, 2, 1, 4, 4))
+		nn.NewWarp(nn.CPU, same, 4, 4).Images(nn.Zeros(nn.CPU, nn.Float, 2, 1, 4, 4))
 	}))
 }
 
@@ -160,7 +219,7 @@ func TestWarpAgainstReference(t *testing.T) {
 		for name, p := range cases {
 			plan, err := p.Plan(h, w, 0)
 			require.NoError(t, err)
-			got, gotMask := applyWarp(t, []nn.WarpParams{warpOf(plan)}, h, w, paddings[p.Padding], image, bytes, 3, int64(h), int64(w))
+			got, gotMask := applyWarp(t, []nn.WarpParams{warpOf(plan)}, h, w, image, bytes, 3, int64(h), int64(w))
 			// fastai computes its grid in float32. An error of 6e-8 in a coordinate is 2e-6
 			// of a pixel, and neighbouring pixels differ by up to 1; at the edge to a padding
 			// of zeros the error is larger.
