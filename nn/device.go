@@ -83,6 +83,7 @@ type DType int8
 // unless something else is said.
 const (
 	Byte     = DType(torch.Byte)
+	Short    = DType(torch.Short)
 	Long     = DType(torch.Long)
 	Half     = DType(torch.Half)
 	Float    = DType(torch.Float)
@@ -96,6 +97,8 @@ func (d DType) String() string {
 	switch d {
 	case Byte:
 		return "uint8"
+	case Short:
+		return "int16"
 	case Long:
 		return "int64"
 	case Half:

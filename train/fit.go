@@ -76,17 +76,25 @@ func (l *Learner) Fit(ctx context.Context, source, valid feed.Source, phases ...
 	if err := l.align(false); err != nil {
 		return nil, err
 	}
-	for _, p := range phases {
-		rows, err := l.fitPhase(ctx, p, source, valid)
-		epochs = append(epochs, rows...)
-		if errors.Is(err, Stop) {
-			return epochs, nil
+	train := func() error {
+		for _, p := range phases {
+			rows, err := l.fitPhase(ctx, p, source, valid)
+			epochs = append(epochs, rows...)
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return epochs, err
-		}
+		return nil
 	}
-	return epochs, nil
+	if l.called+len(phases) <= len(l.at.Done) { // all of them before LoadState
+		err = train()
+	} else {
+		err = l.withData(ctx, source, train)
+	}
+	if errors.Is(err, Stop) {
+		return epochs, nil
+	}
+	return epochs, err
 }
 
 // fitPhase trains a phase, or what remains of it.
@@ -330,7 +338,7 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 			return err
 		}
 	}
-	for b, err := range source.Epoch(l.at.Epoch, at.Batch) {
+	for b, err := range l.batchesOf(source, l.at.Epoch, at.Batch) {
 		var images int
 		if err == nil {
 			images, err = r.images(ctx, b.N)
@@ -514,7 +522,7 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	r.accumulator.beginBatch(&r.at.Gathered, images, true)
 	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
 	err = r.inScope(b, func() {
-		loss := r.lossOf(r.input.upload(b), r.input.uploadTargets(b))
+		loss := r.lossOf(r.uploaded(b))
 		// On CUDA the backward pass is queued before the loss is read, so that the
 		// device does not wait. On other devices the loss is checked before it
 		// changes a gradient.

@@ -3,7 +3,6 @@ package train
 import (
 	"fmt"
 
-	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/nn"
 	torch "github.com/wangkuiyi/gotorch"
@@ -76,6 +75,15 @@ func (n normalizer) uploadTargets(b *feed.Batch) torch.Tensor {
 	return must(nn.FromSlice(n.device, b.Targets, int64(b.N), int64(b.H), int64(b.W)))
 }
 
+// uploaded returns the images (N, C, H, W) in float32 and the masks (N, H, W) of a
+// training batch on the device. If the batch is planned, they are made there.
+func (l *Learner) uploaded(b *feed.Batch) (images, targets torch.Tensor) {
+	if b.Plans != nil {
+		return l.set.batch(b)
+	}
+	return l.input.upload(b), l.input.uploadTargets(b)
+}
+
 // images returns uploaded images as the network needs them.
 func (n normalizer) images(x torch.Tensor) torch.Tensor {
 	x = nn.To(x, n.device, n.dtype)
@@ -104,12 +112,12 @@ func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {
 			return err
 		}
 	}
-	classes := uint8(len(l.task.Classes))
-	for i, v := range b.Targets {
-		if v >= classes && !(l.task.Ignore && v == data.Ignored) {
-			return fmt.Errorf("a target of class %d at pixel %d of image %d of the batch; the task has classes 0 to %d",
-				v, i%(b.H*b.W), i/(b.H*b.W), classes-1)
-		}
+	if b.Plans != nil {
+		return l.set.check(b) // the classes of its targets were checked when they were copied to the device
+	}
+	if i := l.badTarget(b.Targets); i >= 0 {
+		return fmt.Errorf("a target of class %d at pixel %d of image %d of the batch; the task has classes 0 to %d",
+			b.Targets[i], i%(b.H*b.W), i/(b.H*b.W), len(l.task.Classes)-1)
 	}
 	return nil
 }

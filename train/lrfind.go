@@ -89,10 +89,12 @@ func (l *Learner) FindRate(ctx context.Context, source feed.Source, opt *FindOpt
 	}
 	at := l.at
 	l.at.Phase = nil
-	err = l.with(o.Frozen, growing{o.End}, o.Iterations, o.Start, func(r *run) error {
-		r.silent = true
-		points, err = r.search(ctx, source, o)
-		return err
+	err = l.withData(ctx, source, func() error {
+		return l.with(o.Frozen, growing{o.End}, o.Iterations, o.Start, func(r *run) error {
+			r.silent = true
+			points, err = r.search(ctx, source, o)
+			return err
+		})
 	})
 	l.at = at
 	return points, errors.Join(err, nn.LoadState(l.model, before))
@@ -111,7 +113,7 @@ func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (po
 	}
 	for e := 0; ; e++ {
 		number := 0 // in the epoch
-		for b, err := range source.Epoch(e, 0) {
+		for b, err := range r.batchesOf(source, e, 0) {
 			var loss float64
 			if err == nil {
 				err = context.Cause(ctx)

@@ -102,7 +102,7 @@ var (
 // factor of its loss and the divisor of its gradients would cancel.
 func (r *run) record(b *feed.Batch) error {
 	rec := recorder{seen: r.recorder.seen, shape: shapeOf(b)}
-	err := nn.Try(func() { rec.images, rec.targets = r.input.upload(b), r.input.uploadTargets(b) })
+	err := nn.Try(func() { rec.images, rec.targets = r.uploaded(b) })
 	if err != nil {
 		return err
 	}
@@ -144,8 +144,9 @@ func (r *run) repeat(b *feed.Batch) (loss float64, err error) {
 	rec := &r.recorder
 	r.accumulator.beginBatch(&r.at.Gathered, b.N, true)
 	err = r.inScope(b, func() {
-		nn.CopyInto(rec.images, r.input.upload(b))
-		nn.CopyInto(rec.targets, r.input.uploadTargets(b))
+		images, targets := r.uploaded(b)
+		nn.CopyInto(rec.images, images)
+		nn.CopyInto(rec.targets, targets)
 		if err := rec.graph.Replay(); err != nil {
 			panic(err)
 		}

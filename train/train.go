@@ -72,6 +72,19 @@ type Parts struct {
 
 	Hooks []Hook
 
+	// DeviceData is the number of bytes of the device's memory that the training images
+	// and masks may take there; 0 means none. If the source of Fit or FindRate is a
+	// [feed.Planner] whose images have masks and fit, they are copied to the device once
+	// for each call, and each batch is made there. Otherwise batches are made on the CPU.
+	// Learner.DeviceData says which it was.
+	//
+	// Images of 8 bits take a byte per value, those of 16 bits two, masks one per pixel.
+	// Images that are only flipped and cropped are the same either way, and so are all
+	// masks, unless a position lies between two pixels as exactly as float64 can tell.
+	// Other images differ by float32 rounding. A task's unknown classes are found when the
+	// masks are copied.
+	DeviceData int64
+
 	// Group is the group of processes that train this network together, nil for one
 	// process. Each must make its learner in the same way and make the same calls;
 	// its source yields its share of each batch, see feed.Share. Gradients and losses
@@ -102,6 +115,8 @@ type Learner struct {
 
 	predictions predictions // recorded on a GPU
 	recordings  Recordings  // guarded by the mutex of predictions
+	deviceData  DeviceData  // guarded by the same mutex
+	set         *deviceSet  // the training images on the device; nil if batches are made on the CPU
 
 	at      standing // the position of the run
 	called  int      // number of phases that were passed to Fit
@@ -175,6 +190,9 @@ func (l *Learner) check() error {
 	}
 	if err := l.parts.Input.check(l.task.Channels); err != nil {
 		return err
+	}
+	if l.parts.DeviceData < 0 {
+		return fmt.Errorf("train: training images may take %d bytes on the device; wanted 0 or more", l.parts.DeviceData)
 	}
 	if len(l.params) == 0 {
 		return fmt.Errorf("train: the model %s has no parameters", l.model)
