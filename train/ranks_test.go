@@ -27,6 +27,7 @@ const (
 	ranksVariable = "HCUNET_TEST_RANKS"       // file into which the first process writes its results
 	stateVariable = "HCUNET_TEST_RANKS_STATE" // file of the state, to save or to load; "" for none
 	stopVariable  = "HCUNET_TEST_RANKS_STOP"  // number of pauses after which to save the state and stop; 0 to load it
+	dataVariable  = "HCUNET_TEST_RANKS_DATA"  // train.Parts.DeviceData
 )
 
 // learnt has the results of a run.
@@ -35,6 +36,7 @@ type learnt struct {
 	Epochs        []metric.Epoch
 	Probabilities []float32 // of the last image
 	Pauses        int       // number of pauses of this part of the run
+	DeviceData    int64     // bytes of the training images on the device
 }
 
 // ranksMain runs one of the processes of TestRanks.
@@ -49,7 +51,8 @@ func ranksMain(path string) error {
 	}
 	defer group.Close()
 	stop, _ := strconv.Atoi(os.Getenv(stopVariable))
-	result, err := learn(group, os.Getenv(stateVariable), stop)
+	deviceData, _ := strconv.ParseInt(os.Getenv(dataVariable), 10, 64)
+	result, err := learn(group, os.Getenv(stateVariable), stop, deviceData)
 	if err == nil && group.First() {
 		var b []byte
 		if b, err = json.Marshal(result); err == nil {
@@ -65,8 +68,9 @@ func ranksMain(path string) error {
 
 // learn trains a small network with batch norms in float64, in one process (group nil) or
 // in several: 11 images in batches of 4, two batches for each step. With a state, it saves
-// the state after stop pauses and stops, or starts from the state if stop is 0.
-func learn(group *dist.Group, state string, stop int) (*learnt, error) {
+// the state after stop pauses and stops, or starts from the state if stop is 0. The images may
+// take deviceData bytes on the device.
+func learn(group *dist.Group, state string, stop int, deviceData int64) (*learnt, error) {
 	r := rand.New(rand.NewPCG(7, 7))
 	items := make([]feed.Item, 11)
 	for i := range items {
@@ -126,6 +130,7 @@ func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 	}}
 	l, err := train.New(net, rgb(), cfg, &train.Parts{
 		Group: group, Metrics: []metric.Metric{metric.KernelDice(0.5, metric.Noise{})}, Hooks: []train.Hook{stopping},
+		DeviceData: deviceData,
 	})
 	if err != nil {
 		return nil, err
@@ -151,7 +156,7 @@ func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 		out.Probabilities = p.Prob
 		return nil
 	})
-	out.Pauses = pauses
+	out.Pauses, out.DeviceData = pauses, l.DeviceData().Bytes
 	return out, err
 }
 
@@ -159,17 +164,28 @@ func learn(group *dist.Group, state string, stop int) (*learnt, error) {
 // images, up to the rounding of float64.
 func TestRanks(t *testing.T) {
 	golden.Processes(t, dist.Available())
-	want, err := learn(nil, "", 0)
+	want, err := learn(nil, "", 0, 0)
 	require.NoError(t, err)
 	for _, n := range []int{2, 3} {
 		requireLearnt(t, want, learnByRanks(t, n, "", 0), "%d processes", n)
 	}
 }
 
+// So do processes that make their parts of the batches on their devices.
+func TestRanksDeviceData(t *testing.T) {
+	golden.Processes(t, dist.Available())
+	want, err := learn(nil, "", 0, plenty)
+	require.NoError(t, err)
+	t.Setenv(dataVariable, strconv.Itoa(plenty))
+	got := learnByRanks(t, 2, "", 0)
+	require.Positive(t, got.DeviceData)
+	requireLearnt(t, want, got, "2 processes")
+}
+
 // A run can be continued with another number of processes.
 func TestRanksChange(t *testing.T) {
 	golden.Processes(t, dist.Available())
-	want, err := learn(nil, "", 0)
+	want, err := learn(nil, "", 0, 0)
 	require.NoError(t, err)
 	for _, c := range []struct{ begin, goOn, stop int }{
 		{1, 2, 1}, // stops when the gradients of one batch are accumulated
@@ -188,7 +204,7 @@ func TestRanksChange(t *testing.T) {
 func learnByRanks(t *testing.T, n int, state string, stop int) *learnt {
 	t.Helper()
 	if n == 1 {
-		got, err := learn(nil, state, stop)
+		got, err := learn(nil, state, stop, 0)
 		require.NoError(t, err)
 		return got
 	}

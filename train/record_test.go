@@ -5,7 +5,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/checkpoint"
+	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
@@ -57,6 +59,26 @@ func TestRecorded(t *testing.T) {
 		}
 		golden.Close(t, "losses", losses[1], losses[0], 1e-9)
 	}
+}
+
+// On a GPU, recorded steps read batches that are made on the device as they read others.
+func TestRecordedDeviceData(t *testing.T) {
+	if !testdevice.Device.CUDA() {
+		t.Skip("only steps on a GPU are recorded; HCUNET_DEVICE=cuda:0 runs this test on one")
+	}
+	l := loaderOf(t, pixelFilms(11, 8), feed.LoaderOptions{Batch: 2, Shuffle: true, Augment: &augment.Config{PFlip: 0.5}, Last: feed.DropLast})
+	var losses [2][]float64
+	for i, deviceData := range []int64{0, plenty} {
+		tr := onDevice(t, static{newTiny(t, nn.Double)}, mean(1, 0.1), deviceData)
+		epochs, err := tr.Fit(context.Background(), l, nil, train.Phase{Epochs: 4, Rates: train.SameRates(1e-2, 3)})
+		require.NoError(t, err)
+		require.Equal(t, train.Recordings{Steps: 4*5 - 2}, tr.Recordings())
+		require.Equal(t, deviceData > 0, tr.DeviceData().Bytes > 0)
+		for _, e := range epochs {
+			losses[i] = append(losses[i], e.TrainLoss)
+		}
+	}
+	golden.Close(t, "losses", losses[1], losses[0], 1e-9)
 }
 
 // Recorded predictions are those of a learner that asks for one operation at a time, also
