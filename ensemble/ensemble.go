@@ -36,7 +36,7 @@ import (
 	"github.com/hcunet/hcunet/train"
 )
 
-// Options say where and how a run works. They do not change the result.
+// Options say where and how a run works. They do not change the result, but for rounding.
 type Options struct {
 	Out    string // folder to make; nothing is written before everything was checked
 	Device nn.Device
@@ -52,6 +52,12 @@ type Options struct {
 	Memory    int64         // bytes of images kept in memory, 0 means all; other images are read again each time
 	Workers   int           // goroutines that make batches; 0 means one per core
 	SaveEvery time.Duration // time between two saved states; 0 chooses it so that saving takes under 2 % of the time
+
+	// DeviceData is the number of bytes of the device's memory that the training images
+	// and masks of a fold may take; 0 means none. If they fit, batches are made on the
+	// device, see train.Parts. This changes the last bits of the result, so a run should
+	// be continued with the same choice.
+	DeviceData int64
 
 	// Group is the group of processes that train each network together, nil for one
 	// process. All must get the same description and see the same folders. Each
@@ -166,6 +172,8 @@ func newRun(ctx context.Context, cfg Config, opt Options) (*run, error) {
 		return nil, errors.New("no output folder was given")
 	case opt.Fold >= cfg.Folds.Number:
 		return nil, fmt.Errorf("fold %d of %d; folds are counted from 0", opt.Fold, cfg.Folds.Number)
+	case opt.DeviceData < 0:
+		return nil, fmt.Errorf("training images may take %d bytes on the device; wanted 0 or more", opt.DeviceData)
 	case opt.Gather && opt.Fold >= 0:
 		return nil, errors.New("Fold and Gather are both set; train one fold, or gather all folds")
 	}

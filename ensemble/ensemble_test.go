@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/data/maskcsv"
@@ -112,6 +113,29 @@ func TestRun(t *testing.T) {
 			_, err = ensemble.Run(context.Background(), other, ensemble.Options{Out: out, Fold: -1, Resume: true})
 			require.ErrorContains(t, err, "has another seed")
 		})
+	}
+}
+
+// With images that are only flipped, a run that makes its batches on the device gives the
+// same bytes. It says where the images are.
+func TestDeviceData(t *testing.T) {
+	c := small(ensemble.Default, blobs(t, 8, 2))
+	c.Augmentation = augment.Config{PFlip: 0.5}
+	var want map[string]string
+	for limit, says := range map[int64]string{ // four images of 32x32 with their masks have 8192 bytes
+		0:    "",
+		8191: "the training images stay on the CPU: the images and masks have 8192 bytes, and at most 8191 are allowed",
+		8192: "0.0 MiB of training images and masks are on the device",
+	} {
+		var log bytes.Buffer
+		out := filepath.Join(t.TempDir(), "run")
+		run(t, c, ensemble.Options{Out: out, Fold: -1, DeviceData: limit, Progress: report.NewProgress(&log)})
+		require.Contains(t, log.String(), says)
+		require.Equal(t, limit > 0, strings.Contains(log.String(), "training images"))
+		if want == nil {
+			want = files(t, out)
+		}
+		requireSame(t, want, files(t, out))
 	}
 }
 
@@ -406,6 +430,7 @@ func TestRunRefuses(t *testing.T) {
 		{"seed in two places", good, func(c *ensemble.Config, _ *ensemble.Options) { c.Training.Seed = 3 }, []string{"training.seed"}},
 		{"a batch larger than the set", good, func(c *ensemble.Config, _ *ensemble.Options) { *c = small(ensemble.Kernel, c.Data) }, []string{"fold 0", "4 images", "has 2"}},
 		{"fold", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Fold = 2 }, []string{"fold 2 of 2"}},
+		{"device data", good, func(_ *ensemble.Config, o *ensemble.Options) { o.DeviceData = -1 }, []string{"-1 bytes on the device"}},
 		{"nothing to resume", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Resume = true }, []string{"no run to continue"}},
 		{"nothing to gather", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Gather = true }, []string{"no folds to gather"}},
 		{"a folder with something else", good, func(_ *ensemble.Config, o *ensemble.Options) { o.Out = occupied }, []string{"thesis.txt"}},

@@ -145,7 +145,9 @@ func (r *run) learner(f int, net *unet.Net, hooks []train.Hook) (*train.Learner,
 	if err != nil {
 		return nil, err
 	}
-	return train.New(net, r.cfg.Task, cfg, &train.Parts{Input: r.cfg.Input, Metrics: []metric.Metric{scores}, Hooks: hooks, Group: r.opt.Group})
+	return train.New(net, r.cfg.Task, cfg, &train.Parts{
+		Input: r.cfg.Input, Metrics: []metric.Metric{scores}, Hooks: hooks, DeviceData: r.opt.DeviceData, Group: r.opt.Group,
+	})
 }
 
 // metrics returns the metrics of each epoch: the notebook's Dice for one class; the
@@ -172,7 +174,24 @@ func (r *run) hooks(ctx context.Context, f int, h *history) []train.Hook {
 		r.opt.Progress.Step(b.Loss, b.Images)
 		return nil
 	}}
-	return []train.Hook{h.hook(), files, bar, stopHook(ctx)}
+	return []train.Hook{h.hook(), files, bar, r.deviceDataHook(), stopHook(ctx)}
+}
+
+// deviceDataHook shows once whether the training images are on the device, if they should be.
+func (r *run) deviceDataHook() train.Hook {
+	shown := r.opt.DeviceData == 0
+	return train.Hook{Pause: func(l *train.Learner) error {
+		if shown {
+			return nil
+		}
+		shown = true
+		if d := l.DeviceData(); d.Reason != "" {
+			r.opt.Progress.Printf("the training images stay on the CPU: %s", d.Reason)
+		} else {
+			r.opt.Progress.Printf("%.1f MiB of training images and masks are on the device", float64(d.Bytes)/(1<<20))
+		}
+		return nil
+	}}
 }
 
 // stopHook stops the run in an orderly way when ctx is done.

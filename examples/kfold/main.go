@@ -65,7 +65,7 @@ var help = usage.Text{
 		{Heading: "network and training", Flags: []string{"arch", "size", "batch", "accumulate", "epochs-frozen", "epochs-full", "rate", "weight-decay", "clip", "precision", "seed", "threshold"}},
 		{Heading: "folds and masks", Flags: []string{"folds", "split", "rule", "noise", "no-flip", "film-size"}},
 		{Heading: "the run", Flags: []string{"out", "resume", "fold", "gather", "find-rate", "save-every"}},
-		{Heading: "the machine", Flags: []string{"device", "threads", "devices", "nproc", "workers", "memory"}},
+		{Heading: "the machine", Flags: []string{"device", "threads", "devices", "nproc", "workers", "memory", "device-data"}},
 	},
 }
 
@@ -79,6 +79,7 @@ func run(args []string) error {
 	flags.BoolVar(&opt.Gather, "gather", false, "make the ensemble from the folder -out, where all folds are trained")
 	flags.BoolVar(&opt.AllowLeak, "allow-leak", false, "start from -weights that were trained on held-out images; the scores are then too high")
 	flags.Int64Var(&opt.Memory, "memory", 0, "`MiB` of images kept in memory, the others are read again each time; 0 keeps all")
+	flags.Int64Var(&opt.DeviceData, "device-data", 0, "`MiB` of the device's memory for the training images; if they fit, they are copied there once and transformed there, which may change the last bits of the result. 0 transforms them on the CPU")
 	flags.IntVar(&opt.Workers, "workers", 0, "`goroutines` that read and transform images; 0 means one per core")
 	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 chooses it so that saving takes under 2 % of the time")
 	processes := flags.Int("nproc", 1, "`processes` to start on this machine, which train each network together; torchrun, srun and Kubernetes start their own")
@@ -109,6 +110,7 @@ func run(args []string) error {
 		place.LocalSize = len(apart) // the processes share the cores
 	}
 	opt.Memory <<= 20
+	opt.DeviceData <<= 20
 	var base *ensemble.Config
 	begun := "" // folder of a run to continue
 	if opt.Resume || opt.Gather {
