@@ -111,7 +111,7 @@ func NewWarp(d Device, params []WarpParams, h, w int64) *Warp {
 	up := &upload{}
 	p.images, p.masks = up.steps(params, (*WarpParams).imageWay), up.steps(params, (*WarpParams).maskWay)
 	sampled, copied := false, false
-	for _, s := range append(p.images, p.masks...) {
+	for _, s := range slices.Concat(p.images, p.masks) {
 		sampled, copied = sampled || !s.copy, copied || s.copy
 	}
 	aim, pick := func() {}, func() {}
@@ -271,7 +271,8 @@ func (u *upload) light(params []WarpParams) *warpLight {
 
 // Images returns the transformed images, (N, C, H, W) in float32. The input x is
 // (N, C, h, w) with values in [0, 1]; h, w and the element type may be any. A sampled
-// pixel is interpolated between the nearest four.
+// pixel is interpolated between the nearest four. It panics with an *[InputError] if x
+// does not have as many images as there are transforms; so does Masks.
 func (p *Warp) Images(x torch.Tensor) torch.Tensor {
 	x = p.apply(x, p.images, 0)
 	if l := p.light; l != nil {
@@ -292,6 +293,9 @@ func (p *Warp) Masks(y torch.Tensor) torch.Tensor {
 
 // apply returns the images x as float64, made by the steps.
 func (p *Warp) apply(x torch.Tensor, steps []warpStep, interpolation int) (out torch.Tensor) {
+	if shape := Shape(x); len(shape) != 4 || shape[0] != p.n {
+		panic(&InputError{"Warp", fmt.Sprintf("input of shape %v, wanted (%d, C, H, W), an image for each of the transforms", shape, p.n)})
+	}
 	x = To(x, DeviceOf(x), Double)
 	for _, s := range steps {
 		made := p.oneWay(x, s.warpWay, interpolation)

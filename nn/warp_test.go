@@ -175,9 +175,11 @@ func TestWarpRefuses(t *testing.T) {
 	for _, bad := range []nn.WarpParams{{Padding: 7}, {Copy: true}, {Rows: make([]int, 4)}, {Rows: make([]int, 4), Cols: make([]int, 3)}} {
 		require.Panics(t, func() { nn.NewWarp(nn.CPU, []nn.WarpParams{bad}, 4, 4) })
 	}
-	require.Error(t, nn.Try(func() { // two images, but params for one
+	var input *nn.InputError
+	require.ErrorAs(t, nn.Try(func() {
 		nn.NewWarp(nn.CPU, same, 4, 4).Images(nn.Zeros(nn.CPU, nn.Float, 2, 1, 4, 4))
-	}))
+	}), &input)
+	require.ErrorContains(t, input, "shape [2 1 4 4], wanted (1, C, H, W)")
 }
 
 // TestWarpAgainstReference compares each transform alone, and all together, with the

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime"
@@ -37,7 +38,7 @@ type deviceSet struct {
 	device nn.Device
 	images torch.Tensor // (N, C, h, w) uint8; of 16 bits int16, of which negative values stand for those above 32767
 	masks  torch.Tensor // (N, 1, h, w) uint8
-	values torch.Tensor // (256) or (65536) float64: what each byte or 16 bits mean
+	values torch.Tensor // (256) or (65536) float64: the value, in [0, 1], of each byte or each 16 bits
 }
 
 // batchesOf returns the batches from, from+1 and so on of an epoch: planned ones if the
@@ -52,7 +53,7 @@ func (l *Learner) batchesOf(source feed.Source, epoch, from int) iter.Seq2[*feed
 // withData runs f with the images of source on the device, if they are to be there, and
 // frees them afterwards.
 func (l *Learner) withData(ctx context.Context, source feed.Source, f func() error) (err error) {
-	reason := l.onCPU(source)
+	reason := l.cpuReason(source)
 	l.setDeviceData(DeviceData{Reason: reason})
 	if reason != "" {
 		return f()
@@ -74,8 +75,8 @@ func (l *Learner) setDeviceData(d DeviceData) {
 	l.deviceData = d
 }
 
-// onCPU returns why the batches of a source are made on the CPU; "" if they are not.
-func (l *Learner) onCPU(source feed.Source) string {
+// cpuReason returns why the batches of a source are made on the CPU; "" if they are not.
+func (l *Learner) cpuReason(source feed.Source) string {
 	limit := l.parts.DeviceData
 	if limit == 0 {
 		return "Parts.DeviceData is 0"
@@ -115,8 +116,11 @@ func (l *Learner) copySet(ctx context.Context, source feed.Planner) (*deviceSet,
 		}
 		err = l.copySome(s, from, min(some, images.Len()-from))
 	}
-	if err != nil {
+	if native := (*nn.Error)(nil); errors.As(err, &native) {
 		return nil, fmt.Errorf("train: copying %d training images, %d bytes with their masks, to %s; a lower Parts.DeviceData keeps them on the CPU: %w", n, images.Bytes(), l.device, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("train: copying the training images to %s: %w", l.device, err)
 	}
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hcunet/hcunet/augment"
 	"github.com/hcunet/hcunet/data"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/shim"
@@ -253,6 +254,8 @@ func TestHandles(t *testing.T) {
 	source := formulaBatches("fail", 5, 2, 8, 0.3)
 	bad := append(append(batches{}, source...), wrongClass())
 	phase := train.Phase{Epochs: 2, Rates: train.SameRates(1e-3, 3)}
+	elsewhere := onDevice(t, newTiny(t, nn.Float), mean(2, 1), plenty)
+	images := planned{loaderOf(t, pixelFilms(5, 8), feed.LoaderOptions{Batch: 2, Augment: new(augment.Default())})}
 	round := func() {
 		_, err := tr.Fit(context.Background(), source, source, phase)
 		require.NoError(t, err)
@@ -261,6 +264,8 @@ func TestHandles(t *testing.T) {
 		_, err = tr.FindRate(context.Background(), source, &train.FindOptions{Iterations: 5})
 		require.NoError(t, err)
 		require.NoError(t, tr.Predict(context.Background(), source, train.FlipAverage, func(*train.Prediction) error { return nil }))
+		_, err = elsewhere.Fit(context.Background(), images, nil, phase)
+		require.NoError(t, err)
 	}
 	round()
 	before := settledHandles()

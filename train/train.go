@@ -73,16 +73,17 @@ type Parts struct {
 	Hooks []Hook
 
 	// DeviceData is the number of bytes of the device's memory that the training images
-	// and masks may take there; 0 means none. If the source of Fit or FindRate is a
+	// and masks may take; 0 means none. If the source of Fit or FindRate is a
 	// [feed.Planner] whose images have masks and fit, they are copied to the device once
-	// for each call, and each batch is made there. Otherwise batches are made on the CPU.
-	// Learner.DeviceData says which it was.
+	// per call, and batches are made there. Otherwise batches are made on the CPU.
+	// Learner.DeviceData says which it was. A value of 8 bits takes one byte, a value of
+	// 16 bits two, and a pixel of a mask one.
 	//
-	// Images of 8 bits take a byte per value, those of 16 bits two, masks one per pixel.
-	// Images that are only flipped and cropped are the same either way, and so are all
-	// masks, unless a position lies between two pixels as exactly as float64 can tell.
-	// Other images differ by float32 rounding. A task's unknown classes are found when the
-	// masks are copied.
+	// On the device, images that are only copied, flipped and cropped have the same bits
+	// as on the CPU; others differ by float32 rounding. Masks are the same, except that a
+	// pixel exactly halfway between two pixels of the source may get the other one. Drawn
+	// transforms have such a pixel only at the centre of an image, if they rotate it and
+	// scale a side of even length to an odd one.
 	DeviceData int64
 
 	// Group is the group of processes that train this network together, nil for one
