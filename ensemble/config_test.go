@@ -141,16 +141,18 @@ func TestConfigWeights(t *testing.T) {
 	}
 }
 
-// A continued run has the number of threads of its first part, unless -threads is given.
-func TestThreads(t *testing.T) {
+// A continued run has the number of threads and the data on the device of its first part,
+// unless -threads or -device-data is given.
+func TestContinuedMachine(t *testing.T) {
 	defer nn.SetThreads(nn.Threads())
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "run.json"), []byte(`[{"threads": 2}, {"threads": 1}]`), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "run.json"), []byte(`[{"threads": 2, "device_data": 5242880}, {"threads": 1}]`), 0o644))
 	for _, c := range []struct {
 		args    []string
 		dir     string
 		threads int
-	}{{nil, "", 1}, {nil, dir, 2}, {[]string{"-threads", "3"}, dir, 3}} {
+		data    int64
+	}{{nil, "", 1, 0}, {nil, dir, 2, 5 << 20}, {[]string{"-threads", "3", "-device-data", "0"}, dir, 3, 0}, {[]string{"-device-data", "7"}, "", 1, 7 << 20}} {
 		require.NoError(t, nn.SetThreads(1))
 		set := flag.NewFlagSet("test", flag.ContinueOnError)
 		f := ensemble.NewFlags(set)
@@ -158,6 +160,9 @@ func TestThreads(t *testing.T) {
 		_, err := f.Machine(c.dir, dist.Config{})
 		require.NoError(t, err)
 		require.Equal(t, c.threads, nn.Threads())
+		data, err := f.DeviceData(c.dir)
+		require.NoError(t, err)
+		require.Equal(t, c.data, data)
 	}
 }
 

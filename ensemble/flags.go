@@ -1,6 +1,7 @@
 package ensemble
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -23,6 +24,7 @@ type Flags struct {
 	recipe  string
 	device  string
 	threads int
+	data    int64  // MiB; negative if it was not given
 	c       Config // values of the flags
 	frozen  int    // epochs
 	full    int
@@ -34,7 +36,7 @@ type Flags struct {
 
 // NewFlags defines the flags of a description on a flag set.
 func NewFlags(set *flag.FlagSet) *Flags {
-	f := &Flags{set: set, c: Default(256, 16, 4), frozen: 8, full: 10, rate: 1e-3, noise: -1}
+	f := &Flags{set: set, c: Default(256, 16, 4), frozen: 8, full: 10, rate: 1e-3, noise: -1, data: -1}
 	c := &f.c
 	set.StringVar(&f.config, "config", "", "`file` with a description, such as the config.json of another run; other flags override it")
 	set.StringVar(&f.recipe, "recipe", "default", "settings to begin with: `default`, or kernel for exactly what the notebook does, with its errors")
@@ -71,6 +73,13 @@ func NewFlags(set *flag.FlagSet) *Flags {
 	set.IntVar(&c.Inference.FilmSize, "film-size", c.Inference.FilmSize, "width and height in `pixels` of test films whose size is not known")
 	set.StringVar(&f.device, "device", "auto", "`auto`, cpu, cuda or cuda:N")
 	set.IntVar(&f.threads, "threads", 0, "`threads` inside an operation on the CPU; 0 means libtorch's default, or with -resume the number that the run began with. Another number may change the last bits of the result")
+	set.Func("device-data", "`MiB` of the device's memory for the training images and masks; if they fit, they are copied there once and transformed there, which may change the last bits of the result. 0 transforms them on the CPU. The default is 0, or with -resume the number that the run began with", func(s string) (err error) {
+		f.data, err = strconv.ParseInt(s, 10, 32)
+		if err == nil && f.data < 0 {
+			err = errors.New("wanted 0 or more")
+		}
+		return err
+	})
 	return f
 }
 
@@ -217,14 +226,12 @@ func (f *Flags) phases(c *Config, given map[string]bool, begun bool) error {
 // share the cores.
 func (f *Flags) Machine(dir string, place dist.Config) (nn.Device, error) {
 	threads := f.threads
-	if threads == 0 && dir != "" {
-		runs, err := (&folder{dir: dir}).facts()
+	if threads == 0 {
+		began, err := beginning(dir)
 		if err != nil {
 			return nn.Device{}, err
 		}
-		if len(runs) > 0 {
-			threads = runs[0].Threads
-		}
+		threads = began.Threads
 	}
 	device := f.device
 	if threads == 0 {
@@ -240,4 +247,14 @@ func (f *Flags) Machine(dir string, place dist.Config) (nn.Device, error) {
 		err = nn.SetThreads(threads) // OpenBLAS has the same number then, whatever the environment says
 	}
 	return d, err
+}
+
+// DeviceData returns Options.DeviceData of the flags. For a run that is continued in the
+// folder dir, which may be "", the default is that with which the run began.
+func (f *Flags) DeviceData(dir string) (int64, error) {
+	if f.data >= 0 {
+		return f.data << 20, nil
+	}
+	began, err := beginning(dir)
+	return began.DeviceData, err
 }

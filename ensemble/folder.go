@@ -218,13 +218,14 @@ func removeTemporary(dir string) error {
 
 // facts describe how a run was made, besides its description.
 type facts struct {
-	Started  string `json:"started"`
-	Command  string `json:"command"`
-	Device   string `json:"device"`
-	Threads  int    `json:"threads"`
-	Program  string `json:"program"`
-	Go       string `json:"go"`
-	Libtorch string `json:"libtorch"`
+	Started    string `json:"started"`
+	Command    string `json:"command"`
+	Device     string `json:"device"`
+	Threads    int    `json:"threads"`
+	DeviceData int64  `json:"device_data"` // Options.DeviceData
+	Program    string `json:"program"`
+	Go         string `json:"go"`
+	Libtorch   string `json:"libtorch"`
 }
 
 // writeFacts appends the facts of this run to run.json.
@@ -239,7 +240,7 @@ func (o *folder) writeFacts(opt Options) error {
 		}
 	}
 	now := facts{
-		time.Now().Format(time.RFC3339), strings.Join(opt.Command, " "), opt.Device.String(), nn.Threads(),
+		time.Now().Format(time.RFC3339), strings.Join(opt.Command, " "), opt.Device.String(), nn.Threads(), opt.DeviceData,
 		version, runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, nn.LibtorchVersion(),
 	}
 	runs, err := o.facts()
@@ -247,6 +248,18 @@ func (o *folder) writeFacts(opt Options) error {
 		return err
 	}
 	return o.json(runFile, append(runs, now))
+}
+
+// beginning returns how the run in a folder began; the zero facts if there is none.
+func beginning(dir string) (facts, error) {
+	if dir == "" {
+		return facts{}, nil
+	}
+	runs, err := (&folder{dir: dir}).facts()
+	if err != nil || len(runs) == 0 {
+		return facts{}, err
+	}
+	return runs[0], nil
 }
 
 func (o *folder) facts() (runs []facts, err error) {

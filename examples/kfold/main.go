@@ -79,7 +79,6 @@ func run(args []string) error {
 	flags.BoolVar(&opt.Gather, "gather", false, "make the ensemble from the folder -out, where all folds are trained")
 	flags.BoolVar(&opt.AllowLeak, "allow-leak", false, "start from -weights that were trained on held-out images; the scores are then too high")
 	flags.Int64Var(&opt.Memory, "memory", 0, "`MiB` of images kept in memory, the others are read again each time; 0 keeps all")
-	flags.Int64Var(&opt.DeviceData, "device-data", 0, "`MiB` of the device's memory for the training images; if they fit, they are copied there once and transformed there, which may change the last bits of the result. 0 transforms them on the CPU")
 	flags.IntVar(&opt.Workers, "workers", 0, "`goroutines` that read and transform images; 0 means one per core")
 	flags.DurationVar(&opt.SaveEvery, "save-every", 0, "`time` between two saved states; 0 chooses it so that saving takes under 2 % of the time")
 	processes := flags.Int("nproc", 1, "`processes` to start on this machine, which train each network together; torchrun, srun and Kubernetes start their own")
@@ -110,7 +109,6 @@ func run(args []string) error {
 		place.LocalSize = len(apart) // the processes share the cores
 	}
 	opt.Memory <<= 20
-	opt.DeviceData <<= 20
 	var base *ensemble.Config
 	begun := "" // folder of a run to continue
 	if opt.Resume || opt.Gather {
@@ -126,6 +124,9 @@ func run(args []string) error {
 		return err
 	}
 	if opt.Device, err = description.Machine(begun, place); err != nil {
+		return err
+	}
+	if opt.DeviceData, err = description.DeviceData(begun); err != nil {
 		return err
 	}
 	if launched {
