@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -70,14 +69,10 @@ func FuzzReadTorch(f *testing.F) {
 		// The archive's directory, the pickle's values and the tensors: the
 		// first two cost some hundred bytes for each of theirs at most, the
 		// last are bounded by copies.
-		began := time.Now()
 		var g *File
 		var err error
 		if got := allocated(func() { g, err = ReadTorch(bytes.NewReader(b), int64(len(b)), &TorchOptions{subtree}) }); got > int64(400*len(b)+8<<20) {
 			t.Fatalf("%d bytes were read with %d bytes of memory", len(b), got)
-		}
-		if took := time.Since(began); took > 5*time.Second { // milliseconds on an idle machine
-			t.Fatalf("%d bytes took %v", len(b), took)
 		}
 		if err != nil {
 			return

@@ -7,7 +7,6 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -264,14 +263,10 @@ func FuzzTar(f *testing.F) {
 		[]byte(strings.Replace(p.pickle, key("2")+"Q", "ctorch.nn.parameter\nParameter\n)\x81("+key("2")+"QNN\x88\x89tb", 1)))
 	f.Fuzz(func(t *testing.T, system, storages, tensors, pickle []byte) {
 		b := tarParts{string(system), string(storages), string(tensors), string(pickle)}.bytes(t)
-		began := time.Now()
 		var g *File
 		var err error
 		if got := allocated(func() { g, err = read(b) }); got > int64(400*len(b)+8<<20) {
 			t.Fatalf("%d bytes were read with %d bytes of memory", len(b), got)
-		}
-		if took := time.Since(began); took > 5*time.Second {
-			t.Fatalf("%d bytes took %v", len(b), took)
 		}
 		if err != nil {
 			return
