@@ -19,6 +19,8 @@ type Init struct {
 	// Blank draws no random numbers and starts the kernels with zeros, for a network
 	// whose weights will be loaded. On Meta this is always so.
 	Blank bool
+
+	zeros []float32 // shared by all kernels of a Blank Init
 }
 
 // NewInit returns an Init for float32 weights on d, drawn from the stream of seed.
@@ -55,10 +57,13 @@ func constant(v float32, n int64) []float32 {
 
 // normal returns n normal random numbers of mean 0 and the given standard deviation.
 // For a Blank Init and on Meta it returns zeros, because drawing 40 million numbers
-// takes most of a second.
+// takes most of a second. They must not be changed: later calls return them too.
 func (in *Init) normal(n int64, std float64) []float32 {
 	if in.Blank || in.Device == Meta {
-		return make([]float32, n)
+		if int64(len(in.zeros)) < n {
+			in.zeros = make([]float32, n)
+		}
+		return in.zeros[:n:n]
 	}
 	if in.Rand == nil {
 		in.Rand = NewInit(in.Device, 0).Rand

@@ -450,17 +450,16 @@ func (o *optimizer) LoadState(state *checkpoint.File) error {
 	if err := o.fits(have); err != nil {
 		return err
 	}
+	var l stateLoader
 	return Try(func() {
-		Scope(func() {
-			for _, g := range o.groups {
-				for _, s := range g {
-					s.steps = stepsOf(have[o.key(stepKey, s)])
-					for i, what := range o.rule.state {
-						CopyInto(s.state[i], fromCheckpoint(have[o.key(what, s)]))
-					}
+		for _, g := range o.groups {
+			for _, s := range g {
+				s.steps = stepsOf(have[o.key(stepKey, s)])
+				for i, what := range o.rule.state {
+					l.copyInto(s.state[i], have[o.key(what, s)])
 				}
 			}
-		})
+		}
 	})
 }
 

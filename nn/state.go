@@ -76,14 +76,13 @@ func LoadState(m Module, f *checkpoint.File) error {
 	if len(mismatch.Missing)+len(mismatch.Extra)+len(mismatch.Misshape) > 0 {
 		return &mismatch
 	}
+	var l stateLoader
 	return Try(func() {
-		Scope(func() {
-			for _, n := range state {
-				if t, ok := have[n.Name]; ok {
-					CopyInto(n.Tensor, fromCheckpoint(t))
-				}
+		for _, n := range state {
+			if t, ok := have[n.Name]; ok {
+				l.copyInto(n.Tensor, t)
 			}
-		})
+		}
 	})
 }
 
@@ -118,39 +117,50 @@ func intShape(shape []int64) []int {
 	return out
 }
 
-// fromCheckpoint makes a tensor on the CPU. float32 and int64 are copied as they are;
-// the other types are converted to float64, which holds their values exactly.
-func fromCheckpoint(t checkpoint.Tensor) torch.Tensor {
+// A stateLoader copies tensors of a checkpoint, one at a time through the same memory.
+type stateLoader struct {
+	floats []float32
+	ints   []int64
+}
+
+// copyInto overwrites a tensor with the values of t.
+func (l *stateLoader) copyInto(to torch.Tensor, t checkpoint.Tensor) {
+	Scope(func() {
+		from, err := l.tensor(t)
+		if err != nil {
+			panic(&Error{Op: "load " + t.Name, Msg: err.Error()})
+		}
+		CopyInto(to, from)
+	})
+}
+
+// tensor makes a tensor on the CPU. float32 and int64 are copied as they are; the other
+// types are converted to float64, which holds their values exactly.
+func (l *stateLoader) tensor(t checkpoint.Tensor) (torch.Tensor, error) {
 	shape := make([]int64, len(t.Shape))
 	for i, d := range t.Shape {
 		shape[i] = int64(d)
 	}
-	var out torch.Tensor
-	var err error
 	switch t.DType {
 	case checkpoint.F32:
-		out, err = fromBytes[float32](t.Data, shape)
+		return fromBytes(&l.floats, t.Data, shape)
 	case checkpoint.I64:
-		out, err = fromBytes[int64](t.Data, shape)
-	default:
-		var values []float64
-		if values, err = t.Float64s(); err == nil {
-			out, err = FromSlice(CPU, values, shape...)
-		}
+		return fromBytes(&l.ints, t.Data, shape)
 	}
+	values, err := t.Float64s()
 	if err != nil {
-		panic(&Error{Op: "load " + t.Name, Msg: err.Error()})
-	}
-	return out
-}
-
-func fromBytes[N float32 | int64](data []byte, shape []int64) (torch.Tensor, error) {
-	var zero N
-	values := make([]N, len(data)/binary.Size(zero))
-	if _, err := binary.Decode(data, binary.LittleEndian, values); err != nil {
 		return torch.Tensor{}, err
 	}
 	return FromSlice(CPU, values, shape...)
+}
+
+func fromBytes[N float32 | int64](room *[]N, data []byte, shape []int64) (torch.Tensor, error) {
+	var zero N
+	*room = slices.Grow((*room)[:0], len(data)/binary.Size(zero))[:len(data)/binary.Size(zero)]
+	if _, err := binary.Decode(data, binary.LittleEndian, *room); err != nil {
+		return torch.Tensor{}, err
+	}
+	return FromSlice(CPU, *room, shape...)
 }
 
 func toCheckpoint(name string, t torch.Tensor) (checkpoint.Tensor, error) {

@@ -102,10 +102,11 @@ func unitVector(v []float32) []float32 {
 	for _, x := range v {
 		sum += float64(x) * float64(x)
 	}
-	for i := range v {
-		v[i] = float32(float64(v[i]) / math.Sqrt(sum))
+	unit := make([]float32, len(v))
+	for i, x := range v {
+		unit[i] = float32(float64(x) / math.Sqrt(sum))
 	}
-	return v
+	return unit
 }
 
 var (

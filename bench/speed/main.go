@@ -103,7 +103,7 @@ type side struct {
 	precision  string
 	net        *unet.Net
 	parameters []nn.Named
-	adam       nn.Optimizer
+	adam       nn.Optimizer // from the first step on
 	loss       loss.Loss
 	recorded   map[[3]int64]*recording // on CUDA, as package train does it
 }
@@ -133,9 +133,6 @@ func newSide(d nn.Device, precision, weights string) (*side, error) {
 	f = nil
 	debug.FreeOSMemory() // of the file, so that it does not count as the first request's
 	s.parameters = nn.Parameters(s.net)
-	if s.adam, err = nn.DefaultAdam().New([][]nn.Named{s.parameters}); err != nil {
-		return nil, err
-	}
 	s.loss, err = loss.CrossEntropy{}.New(data.Softmax, 2)
 	return s, err
 }
@@ -144,7 +141,13 @@ func (s *side) tensorCores() bool { return s.device.CUDA() && s.precision != "fl
 
 func (s *side) answer(r request) (answer map[string]any, err error) {
 	switch r.Do {
-	case "scores", "forward", "step":
+	case "step":
+		if s.adam == nil {
+			if s.adam, err = nn.DefaultAdam().New([][]nn.Named{s.parameters}); err != nil {
+				return nil, err
+			}
+		}
+	case "scores", "forward":
 	default:
 		return nil, fmt.Errorf("%q is not known", r.Do)
 	}
