@@ -50,11 +50,16 @@ func fit(x, w torch.Tensor, c int64) torch.Tensor {
 
 // fuses reports whether the convolution and the ReLU of l are one step for the map x.
 func (l *ConvLayer) fuses(x torch.Tensor) bool {
-	if len(l.Sequential) < 2 || !fused(x) {
+	return l.activates() && fused(x) && (l.Conv.Out%8 == 0 || isWidened(x, l.Conv.In))
+}
+
+// activates reports whether a ReLU follows the convolution.
+func (l *ConvLayer) activates() bool {
+	if len(l.Sequential) < 2 {
 		return false
 	}
-	_, activated := l.Sequential[1].(Activation)
-	return activated && (l.Conv.Out%8 == 0 || isWidened(x, l.Conv.In))
+	_, is := l.Sequential[1].(Activation)
+	return is
 }
 
 // Forward passes x through the layers.
@@ -102,13 +107,14 @@ func (p *PixelShuffleICNR) upsampleCPU(mode Mode, x, skip torch.Tensor) torch.Te
 
 // addActivated returns x + l.Forward(mode, y).
 func (l *ConvLayer) addActivated(mode Mode, x, y torch.Tensor) torch.Tensor {
-	if len(l.Sequential) != 2 || !fusedCPU(x) || !fusedCPU(y) {
+	if len(l.Sequential) != 2 || !l.activates() || !fusedCPU(x) {
 		return Add(x, l.Forward(mode, y))
 	}
-	if _, activated := l.Sequential[1].(Activation); !activated {
-		return Add(x, l.Forward(mode, y))
+	y = l.Conv.Forward(mode, y)
+	if !fusedCPU(y) { // libtorch chose another memory format
+		return Add(x, ReLUInPlace(y))
 	}
-	sum, err := shim.AddReLU(x, l.Conv.Forward(mode, y))
+	sum, err := shim.AddReLU(x, y)
 	must(err)
 	return sum
 }
