@@ -196,12 +196,13 @@ func (r *run) deviceDataHook() train.Hook {
 
 // stopHook stops the run in an orderly way when ctx is done.
 func stopHook(ctx context.Context) train.Hook {
-	return train.Hook{BatchEnd: func(train.BatchInfo) error {
+	stop := func() error {
 		if ctx.Err() != nil {
 			return train.Stop
 		}
 		return nil
-	}}
+	}
+	return train.Hook{Copying: stop, BatchEnd: func(train.BatchInfo) error { return stop() }}
 }
 
 // epochs writes the epochs of a fold as a table and as JSON lines.
@@ -239,8 +240,12 @@ func (r *run) train(ctx context.Context, f int, learner *train.Learner, h *histo
 		r.opt.Progress.Set(int64(len(h.Loss)))
 	}
 	defer r.opt.Progress.End()
-	// A hook stops the training when ctx is done, so that its state can be saved.
+	// A hook stops the training, and the copying of images before it, when ctx is done, so
+	// that the state of the training can be saved.
 	if _, err := learner.Fit(context.WithoutCancel(ctx), source, valid, r.cfg.Phases...); err != nil {
+		if native := (*nn.Error)(nil); r.opt.DeviceData > 0 && learner.DeviceData() == (train.DeviceData{}) && errors.As(err, &native) {
+			err = fmt.Errorf("%w; without -device-data they stay there", err)
+		}
 		return err
 	}
 	return context.Cause(ctx)

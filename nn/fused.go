@@ -90,9 +90,9 @@ func fusedCPU(x torch.Tensor) bool {
 	return yes
 }
 
-// fusesCPU reports whether p can be one step for the map x, and a concatenation too.
+// fusesCPU reports whether p, alone or with a concatenation, is one step for the map x.
 func (p *PixelShuffleICNR) fusesCPU(x torch.Tensor) bool {
-	const lanes = 8 // a multiple of these is the width
+	const lanes = 8 // the width must be a multiple of this
 	return len(p.conv.Sequential) == 1 && fusedCPU(x) && Shape(x)[3]%lanes == 0
 }
 

@@ -23,9 +23,6 @@ func (u *upload) add(values []float64, shape ...int64) *torch.Tensor {
 }
 
 func (u *upload) run(d Device) {
-	if len(u.values) == 0 {
-		return
-	}
 	all, err := FromSlice(d, u.values, int64(len(u.values)))
 	must(err)
 	for _, p := range u.parts {

@@ -54,8 +54,8 @@ var paddingOf = []int{WarpReflection: 2, WarpBorder: 1, WarpZeros: 0}
 // A Warp applies a geometric transform and a change of lighting to each image of a
 // batch on its device, and the same geometric transform to the masks. It computes in
 // float64, so that images differ from those of package augment, which loops over the
-// pixels, only by float32 rounding, and masks choose the same nearest pixel. Copied
-// pixels are exact. A Warp is meant for a GPU; on the CPU package augment is faster.
+// pixels, only by float32 rounding, and masks choose the same nearest pixel, except where
+// two are equally near and rounding decides. Copied pixels are exact. A Warp is meant for a GPU; on the CPU package augment is faster.
 //
 // Source: fastai 1.0.54, vision/image.py; torch's grid_sample with
 // align_corners=True.
@@ -64,6 +64,7 @@ type Warp struct {
 	images, masks []warpStep
 	grid          torch.Tensor // (N, H, W, 2) float64; not set if nothing is sampled
 	rows, cols    torch.Tensor // (N, 1, H, 1) and (N, 1, 1, W) int64; not set if nothing is copied
+	ends          [2]int64     // the height and width of the smallest image that has these rows and columns
 	light         *warpLight   // nil if no image has lighting
 }
 
@@ -132,6 +133,11 @@ func (q *WarpParams) check(i int, h, w int64) {
 	if q.Padding < 0 || int(q.Padding) >= len(paddingOf) {
 		panic(fmt.Errorf("nn: NewWarp: image %d has unknown WarpPadding %d", i, q.Padding))
 	}
+	for _, v := range slices.Concat(q.Rows, q.Cols) {
+		if v < 0 {
+			panic(fmt.Errorf("nn: NewWarp: image %d copies from row or column %d; they are counted from 0", i, v))
+		}
+	}
 	if (q.Rows != nil || q.Cols != nil || q.Copy) && (int64(len(q.Rows)) != h || int64(len(q.Cols)) != w) {
 		panic(fmt.Errorf("nn: NewWarp: image %d has %d rows and %d columns to copy, wanted %d and %d", i, len(q.Rows), len(q.Cols), h, w))
 	}
@@ -197,15 +203,17 @@ func (p *Warp) aim(up *upload, params []WarpParams) func() {
 	}
 }
 
-// pick adds the rows and columns to copy.
+// pick adds the rows and columns to copy, and returns a function that makes their tensors.
 func (p *Warp) pick(d Device, up *upload, params []WarpParams) func() {
 	rows, cols := make([]float64, p.n*p.h), make([]float64, p.n*p.w)
 	for i := range params {
 		for r, v := range params[i].Rows {
 			rows[int64(i)*p.h+int64(r)] = float64(v)
+			p.ends[0] = max(p.ends[0], int64(v)+1)
 		}
 		for c, v := range params[i].Cols {
 			cols[int64(i)*p.w+int64(c)] = float64(v)
+			p.ends[1] = max(p.ends[1], int64(v)+1)
 		}
 	}
 	ofRows, ofCols := up.add(rows, p.n, 1, p.h, 1), up.add(cols, p.n, 1, 1, p.w)
@@ -241,7 +249,8 @@ func (u *upload) light(params []WarpParams) *warpLight {
 // Images returns the transformed images, (N, C, H, W) in float32. The input x is
 // (N, C, h, w) with values in [0, 1]; h, w and the element type may be any. A sampled
 // pixel is interpolated between the nearest four. It panics with an *[InputError] if x
-// does not have as many images as there are transforms; so does Masks.
+// does not have as many images as there are transforms, or not the rows and columns that
+// are copied; so does Masks.
 func (p *Warp) Images(x torch.Tensor) torch.Tensor {
 	x = p.apply(x, p.images, 0)
 	if l := p.light; l != nil {
@@ -262,8 +271,12 @@ func (p *Warp) Masks(y torch.Tensor) torch.Tensor {
 
 // apply returns the images x as float64, made by the steps.
 func (p *Warp) apply(x torch.Tensor, steps []warpStep, interpolation int) (out torch.Tensor) {
-	if shape := Shape(x); len(shape) != 4 || shape[0] != p.n {
+	shape := Shape(x)
+	if len(shape) != 4 || shape[0] != p.n {
 		panic(&InputError{"Warp", fmt.Sprintf("input of shape %v, wanted (%d, C, H, W), an image for each of the transforms", shape, p.n)})
+	}
+	if shape[2] < p.ends[0] || shape[3] < p.ends[1] {
+		panic(&InputError{"Warp", fmt.Sprintf("input of shape %v, but %d rows and %d columns are copied from", shape, p.ends[0], p.ends[1])})
 	}
 	x = To(x, DeviceOf(x), Double)
 	for _, s := range steps {

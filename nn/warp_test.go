@@ -163,7 +163,10 @@ func TestWarpMixed(t *testing.T) {
 	require.Equal(t, 4, averaged)
 	got, gotMasks := applyWarp(t, params, toH, toW, images, masks, c, h, w)
 	require.Equal(t, wantMasks, gotMasks)
-	require.Equal(t, want[:c*toH*toW], got[:c*toH*toW])
+	for _, i := range []int{0, len(plans) / 2} { // copied, and copied and flipped
+		at := i * c * toH * toW
+		require.Equal(t, want[at:at+c*toH*toW], got[at:at+c*toH*toW])
+	}
 	// As in TestWarp, and the mean of about nine float32 values: up to 2e-7 more.
 	golden.Close(t, "images", got, want, 6e-7)
 }
@@ -172,7 +175,7 @@ func TestWarpRefuses(t *testing.T) {
 	same := []nn.WarpParams{{Sampling: [9]float64{1, 0, 0, 0, 1, 0, 0, 0, 1}}}
 	require.Panics(t, func() { nn.NewWarp(nn.CPU, nil, 4, 4) })
 	require.Panics(t, func() { nn.NewWarp(nn.CPU, same, 0, 4) })
-	for _, bad := range []nn.WarpParams{{Padding: 7}, {Copy: true}, {Rows: make([]int, 4)}, {Rows: make([]int, 4), Cols: make([]int, 3)}} {
+	for _, bad := range []nn.WarpParams{{Padding: 7}, {Copy: true}, {Rows: make([]int, 4)}, {Rows: make([]int, 4), Cols: make([]int, 3)}, {Rows: make([]int, 4), Cols: []int{0, 1, -1, 2}}} {
 		require.Panics(t, func() { nn.NewWarp(nn.CPU, []nn.WarpParams{bad}, 4, 4) })
 	}
 	var input *nn.InputError
@@ -180,6 +183,11 @@ func TestWarpRefuses(t *testing.T) {
 		nn.NewWarp(nn.CPU, same, 4, 4).Images(nn.Zeros(nn.CPU, nn.Float, 2, 1, 4, 4))
 	}), &input)
 	require.ErrorContains(t, input, "shape [2 1 4 4], wanted (1, C, H, W)")
+	same[0].Rows, same[0].Cols = []int{0, 1, 2, 3}, []int{0, 1, 2, 5}
+	require.ErrorAs(t, nn.Try(func() {
+		nn.NewWarp(nn.CPU, same, 4, 4).Masks(nn.Zeros(nn.CPU, nn.Byte, 1, 1, 4, 5))
+	}), &input)
+	require.ErrorContains(t, input, "shape [1 1 4 5], but 4 rows and 6 columns are copied from")
 }
 
 // TestWarpAgainstReference compares each transform alone, and all together, with the

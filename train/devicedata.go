@@ -24,7 +24,8 @@ type DeviceData struct {
 }
 
 // DeviceData returns where the batches of the current or the last call of Fit or
-// FindRate were made. It may be called at any time. Before the first call it is zero.
+// FindRate that had any were made. It may be called at any time. It is zero before the
+// first call, and if the images could not be copied.
 func (l *Learner) DeviceData() DeviceData {
 	l.predictions.mutex.Lock()
 	defer l.predictions.mutex.Unlock()
@@ -86,6 +87,9 @@ func (l *Learner) cpuReason(source feed.Source) string {
 		return fmt.Sprintf("the source, a %T, is no feed.Planner", source)
 	}
 	images := p.Images()
+	if images.Len() == 0 {
+		return "there are no images"
+	}
 	if !images.Masks {
 		return "the images have no masks"
 	}
@@ -111,8 +115,13 @@ func (l *Learner) copySet(ctx context.Context, source feed.Planner) (*deviceSet,
 	})
 	some := max(1, int(most/(images.Bytes()/n)))
 	for from := 0; from < images.Len() && err == nil; from += some {
-		if cause := context.Cause(ctx); cause != nil && l.parts.Group == nil { // several processes stop together, at a batch
-			return nil, &cancelled{fmt.Sprintf("copying the training images to %s, after %d", l.device, from), cause}
+		if l.parts.Group == nil { // several processes stop together, at a batch
+			if cause := context.Cause(ctx); cause != nil {
+				return nil, &cancelled{fmt.Sprintf("copying the training images to %s, after %d", l.device, from), cause}
+			}
+			if err := call(l.parts.Hooks, func(h Hook) error { return event(h.Copying) }); err != nil {
+				return nil, err
+			}
 		}
 		err = l.copySome(s, from, min(some, images.Len()-from))
 	}
@@ -206,7 +215,9 @@ func (s *deviceSet) check(b *feed.Batch) error {
 		if at := b.Indices[i]; at < 0 || at >= images.Len() {
 			return fmt.Errorf("a planned batch with image %d; the set has images 0 to %d", at, images.Len()-1)
 		}
-		if p := &b.Plans[i]; p.SrcH != images.Height || p.SrcW != images.Width {
+		if p := &b.Plans[i]; p.Padding < 0 || int(p.Padding) >= len(warpPaddings) {
+			return fmt.Errorf("a plan with unknown padding %d", p.Padding)
+		} else if p.SrcH != images.Height || p.SrcW != images.Width {
 			return fmt.Errorf("a plan for an image of %dx%d; those of the set are %dx%d", p.SrcH, p.SrcW, images.Height, images.Width)
 		}
 	}

@@ -243,6 +243,13 @@ func (s rebatched) Plans(epoch, from int) iter.Seq2[*feed.Batch, error] {
 	}
 }
 
+// misplanned yields planned batches where pixels are wanted.
+type misplanned struct{ *feed.Loader }
+
+func (s misplanned) Epoch(epoch, from int) iter.Seq2[*feed.Batch, error] {
+	return s.Loader.Plans(epoch, from)
+}
+
 // Epoch yields planned batches, which only a device with the images could make.
 func (s rebatched) Epoch(epoch, from int) iter.Seq2[*feed.Batch, error] {
 	return s.Plans(epoch, from)
@@ -288,6 +295,7 @@ func TestDeviceDataErrors(t *testing.T) {
 	require.ErrorContains(t, fit(rebatched{l, nothing}, 0), "the images are not on the device")
 	for want, change := range map[string]func(*feed.Batch){
 		"image 4; the set has images 0 to 3":                      func(b *feed.Batch) { b.Indices = []int{0, 4} },
+		"a plan with unknown padding 3":                           func(b *feed.Batch) { b.Plans[0].Padding = 3 },
 		"plan for an image of 10x13; those of the set are 10x12":  func(b *feed.Batch) { b.Plans[1].SrcW = 13 },
 		"images of 2 channels; the task has 3":                    func(b *feed.Batch) { b.C = 2 },
 		"planned batch of images of 10x13 has a plan for one of ": func(b *feed.Batch) { b.W = 13 },
@@ -305,6 +313,20 @@ func TestDeviceDataErrors(t *testing.T) {
 	cancel()
 	_, err = onDevice(t, newTiny(t, nn.Float), mean(1, 0), plenty).Fit(ctx, planned{l}, nil, phase)
 	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "cancelled in copying the training images")
+
+	// A hook stops the copying.
+	trained := false
+	_, err = onDevice(t, newTiny(t, nn.Float), mean(1, 0), plenty, train.Hook{
+		Copying:  func() error { return train.Stop },
+		BatchEnd: func(train.BatchInfo) error { trained = true; return nil },
+	}).Fit(context.Background(), planned{l}, nil, phase)
+	require.NoError(t, err)
+	require.False(t, trained)
+
+	// Only training batches may be planned.
+	err = onDevice(t, newTiny(t, nn.Float), mean(1, 0), 0).Predict(context.Background(), misplanned{l}, train.NoFlip, nil)
+	require.ErrorContains(t, err, "only training batches are made on the device")
 }
 
 // Copying the images and making batches of them run on the meta device: no operand is left

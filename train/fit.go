@@ -494,7 +494,7 @@ func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 
 // learn computes the gradients of a batch, makes a step if it is time, and returns the loss.
 func (r *run) learn(b *feed.Batch, images int) (value float64, err error) {
-	if err := r.checkBatch(b, true); err != nil {
+	if err := r.checkTraining(b); err != nil {
 		return 0, err
 	}
 	r.stepper.norm = math.NaN()

@@ -24,6 +24,7 @@ var (
 //
 // The order of moments is
 //
+//	Copying                    where images are copied to the device
 //	PhaseStart
 //	  EpochStart
 //	    StepStart, StepEnd     where a batch makes a step
@@ -35,6 +36,11 @@ var (
 //	PhaseEnd                   after the last epoch
 //	  Pause                    after each epoch
 type Hook struct {
+	// Copying is called before each part of the training images is copied to the
+	// device, see Parts.DeviceData, unless there are several processes or FindRate copies
+	// them. Only Stop and errors have an effect.
+	Copying func() error
+
 	PhaseStart func(Phase) error
 	EpochStart func(epoch int) error // counted from 0 over the whole run
 	StepStart  func(StepInfo) error  // the gradients are those that the step will use

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hcunet/hcunet/feed"
@@ -99,8 +100,33 @@ func (n normalizer) images(x torch.Tensor) torch.Tensor {
 // classes returns uploaded masks as the losses need them.
 func (n normalizer) classes(y torch.Tensor) torch.Tensor { return nn.To(y, n.device, nn.Long) }
 
+// checkTraining returns an error if the learner cannot train on the batch.
+func (l *Learner) checkTraining(b *feed.Batch) error {
+	if b.Plans == nil {
+		return l.checkBatch(b, true)
+	}
+	if err := l.checkSize(b, true); err != nil {
+		return err
+	}
+	return l.set.check(b) // the classes of its targets were checked when they were copied to the device
+}
+
 // checkBatch returns an error if the learner cannot use the batch.
 func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {
+	if b.Plans != nil {
+		return errors.New("a planned batch; only training batches are made on the device, Epoch must yield pixels")
+	}
+	if err := l.checkSize(b, targets); err != nil {
+		return err
+	}
+	if i := l.badTarget(b.Targets); i >= 0 {
+		return fmt.Errorf("a target of class %d at pixel %d of image %d of the batch; the task has classes 0 to %d",
+			b.Targets[i], i%(b.H*b.W), i/(b.H*b.W), len(l.task.Classes)-1)
+	}
+	return nil
+}
+
+func (l *Learner) checkSize(b *feed.Batch, targets bool) error {
 	if err := b.Check(targets); err != nil {
 		return err
 	}
@@ -111,13 +137,6 @@ func (l *Learner) checkBatch(b *feed.Batch, targets bool) error {
 		if err := m.CheckSize(b.H, b.W); err != nil {
 			return err
 		}
-	}
-	if b.Plans != nil {
-		return l.set.check(b) // the classes of its targets were checked when they were copied to the device
-	}
-	if i := l.badTarget(b.Targets); i >= 0 {
-		return fmt.Errorf("a target of class %d at pixel %d of image %d of the batch; the task has classes 0 to %d",
-			b.Targets[i], i%(b.H*b.W), i/(b.H*b.W), len(l.task.Classes)-1)
 	}
 	return nil
 }

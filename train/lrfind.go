@@ -161,7 +161,7 @@ func (r *run) search(ctx context.Context, source feed.Source, o FindOptions) (po
 
 // searchBatch trains on one micro-batch and returns its loss.
 func (r *run) searchBatch(b *feed.Batch) (loss float64, err error) {
-	if err := r.checkBatch(b, true); err != nil {
+	if err := r.checkTraining(b); err != nil {
 		return 0, err
 	}
 	loss, err = r.gradients(b, b.N)

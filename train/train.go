@@ -77,7 +77,8 @@ type Parts struct {
 	// [feed.Planner] whose images have masks and fit, they are copied to the device once
 	// per call, and batches are made there. Otherwise batches are made on the CPU.
 	// Learner.DeviceData says which it was. A value of 8 bits takes one byte, a value of
-	// 16 bits two, and a pixel of a mask one.
+	// 16 bits two, and a pixel of a mask one. Each of several processes copies all of them.
+	// On the CPU this is slower than batches of package augment.
 	//
 	// On the device, images that are only copied, flipped and cropped have the same bits
 	// as on the CPU; others differ by float32 rounding. Masks are the same, except that a

@@ -71,7 +71,7 @@ func serve() error {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return err
 		}
-		if r.Do == "memory" { // of the sides there are
+		if r.Do == "memory" { // of this process, with the networks that were asked for so far
 			var u syscall.Rusage
 			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 				return err

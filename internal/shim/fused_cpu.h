@@ -37,12 +37,13 @@ inline at::Tensor bits(const at::Tensor& like, int64_t n) {
   return at::empty({winograd::parts(n, planar::lanes)}, like.options().dtype(at::kByte));
 }
 
-// See hcunet_upsample_cpu. u, the result of the convolution, is four times as large as the
-// other maps of its image; it exists for one image at a time.
+// See hcunet_upsample_cpu. u, the result of the convolution, is as large as the upsampled map;
+// it exists for one image at a time.
 struct Upsample : torch::autograd::Function<Upsample> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& w, const at::Tensor& b,
                             const at::Tensor& skip, bool blur, bool keep) {
-    TORCH_CHECK(plain(x) && x.size(3) % planar::lanes == 0, "a map of shape ", x.sizes(), " whose width is not a multiple of ", planar::lanes);
+    TORCH_CHECK(avx2() && plain(x) && x.size(2) > 0 && x.size(3) > 0 && x.size(3) % planar::lanes == 0, "a map of shape ", x.sizes(),
+                "; wanted rows, a width that is a multiple of ", planar::lanes, ", and a processor with AVX2");
     TORCH_CHECK(w.dim() == 4 && w.size(0) % 4 == 0 && w.size(1) == x.size(1) && w.size(2) * w.size(3) == 1 && b.numel() == w.size(0),
                 "a kernel of ", w.sizes(), " and ", b.numel(), " biases for maps of ", x.size(1), " channels");
     int64_t images = x.size(0), up = w.size(0) / 4;
@@ -116,7 +117,7 @@ struct AddReLU : torch::autograd::Function<AddReLU> {
   }
 
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, at::Tensor y, bool keep) {
-    TORCH_CHECK(plain(x) && plain(y) && x.sizes() == y.sizes(), "the sum of maps of shapes ", x.sizes(), " and ", y.sizes());
+    TORCH_CHECK(avx2() && plain(x) && plain(y) && x.sizes() == y.sizes(), "the sum of maps of shapes ", x.sizes(), " and ", y.sizes());
     auto positive = keep ? bits(x, x.numel()) : at::Tensor();
     const float* from = x.data_ptr<float>();
     float* to = y.data_ptr<float>();

@@ -2,6 +2,7 @@ package shim_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -137,8 +138,9 @@ func TestFusedLayersRefuse(t *testing.T) {
 }
 
 // TestFusedLayersCPU compares the fused layers of the CPU with libtorch's operators, in
-// results and gradients, with and without blur and a skip, on maps of one row and of more,
-// and on sums whose number of elements is not a multiple of 8.
+// results and gradients: with and without blur and a skip, on maps of one row and of more,
+// with gradients for any of the operands, on sums whose number of elements is not a multiple
+// of 8 and on longer ones than a thread takes at a time, and with values that are not numbers.
 func TestFusedLayersCPU(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 0))
 	leaf := func(shape ...int64) torch.Tensor {
@@ -156,6 +158,7 @@ func TestFusedLayersCPU(t *testing.T) {
 	}
 	relu, add := shim.NewOp("relu"), shim.NewOp("add.Tensor")
 	same := func(t *testing.T, delta float64, leaves []torch.Tensor, fast, slow func() (torch.Tensor, error)) {
+		t.Helper()
 		var all [2][][]float32
 		var by torch.Tensor
 		for i, f := range []func() (torch.Tensor, error){slow, fast} {
@@ -169,11 +172,15 @@ func TestFusedLayersCPU(t *testing.T) {
 			all[i] = append(all[i], values(t, y))
 			require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, y, by)), false))
 			for _, l := range leaves {
+				info, err := shim.Inspect(l)
+				require.NoError(t, err)
 				g, ok, err := shim.Grad(l)
 				require.NoError(t, err)
-				require.True(t, ok)
-				all[i] = append(all[i], values(t, g))
-				require.NoError(t, shim.SetGrad(l, torch.Tensor{}))
+				require.Equal(t, info.RequiresGrad, ok)
+				if ok {
+					all[i] = append(all[i], values(t, g))
+					require.NoError(t, shim.SetGrad(l, torch.Tensor{}))
+				}
 			}
 			shim.NoGrad(func() {
 				plain, err := f()
@@ -197,9 +204,8 @@ func TestFusedLayersCPU(t *testing.T) {
 					skip = leaf(n, c[2], 2*h, 2*w)
 					leaves = append(leaves, skip)
 				}
-				same(t, 2e-4, leaves, func() (torch.Tensor, error) { // float32 sums of up to 100 numbers of size 10
-					return shim.UpsampleCPU(x, kernel, bias, skip, blur)
-				}, func() (torch.Tensor, error) {
+				fast := func() (torch.Tensor, error) { return shim.UpsampleCPU(x, kernel, bias, skip, blur) }
+				slow := func() (torch.Tensor, error) {
 					y := call(t, shim.NewOp("pixel_shuffle"), call(t, relu, call(t, shim.NewOp("conv2d"), x, kernel, bias)), 2)
 					if blur {
 						y = call(t, shim.NewOp("replication_pad2d"), y, []int64{1, 0, 1, 0})
@@ -209,22 +215,47 @@ func TestFusedLayersCPU(t *testing.T) {
 						y = call(t, shim.NewOp("cat"), []torch.Tensor{y, skip}, 1)
 					}
 					return y, nil
-				})
+				}
+				for with := 1; with < 1<<len(leaves); with++ {
+					for i, l := range leaves {
+						require.NoError(t, shim.SetRequiresGrad(l, with>>i&1 != 0))
+					}
+					same(t, 2e-4, leaves, fast, slow) // float32 sums of up to 100 numbers of size 10
+				}
 			})
 		}
 	}
 	t.Run("sum", func(t *testing.T) {
-		x, y, z := leaf(2, 3, 5, 7), leaf(2, 3, 5, 7), leaf(2, 3, 5, 7)
-		same(t, 0, []torch.Tensor{x, y, z}, func() (torch.Tensor, error) {
-			return shim.AddReLU(x, call(t, opMul, y, z))
-		}, func() (torch.Tensor, error) {
-			return call(t, add, x, call(t, relu, call(t, opMul, y, z))), nil
-		})
+		for _, shape := range [][]int64{{2, 3, 5, 7}, {2, 3, 151, 211}} { // 210 and 191,166 elements
+			x, y, z := leaf(shape...), leaf(shape...), leaf(shape...)
+			same(t, 0, []torch.Tensor{x, y, z}, func() (torch.Tensor, error) {
+				return shim.AddReLU(x, call(t, opMul, y, z))
+			}, func() (torch.Tensor, error) {
+				return call(t, add, x, call(t, relu, call(t, opMul, y, z))), nil
+			})
+		}
+	})
+	t.Run("not numbers", func(t *testing.T) {
+		nan := float32(math.NaN())
+		kernel := floats(t, []float32{1, 1, 1, 1}, 4, 1, 1, 1)
+		x := floats(t, []float32{1, 2, nan, 4, 5, 6, 7, 8}, 1, 1, 1, 8)
+		y, err := shim.UpsampleCPU(x, kernel, torch.Tensor{}, torch.Tensor{}, false)
+		require.NoError(t, err)
+		sum, err := shim.AddReLU(x, call(t, opMul, x, x))
+		require.NoError(t, err)
+		for i, v := range values(t, y) {
+			require.Equal(t, i%16/2 == 2, math.IsNaN(float64(v)), "pixel %d", i)
+		}
+		for i, v := range values(t, sum) {
+			require.Equal(t, i == 2, math.IsNaN(float64(v)), "pixel %d", i)
+		}
 	})
 	t.Run("refuses", func(t *testing.T) {
 		x, w := leaf(1, 4, 2, 8), leaf(8, 4, 1, 1)
 		_, err := shim.UpsampleCPU(leaf(1, 4, 2, 9), w, torch.Tensor{}, torch.Tensor{}, true)
-		require.ErrorContains(t, err, "not a multiple of 8")
+		require.ErrorContains(t, err, "a width that is a multiple of 8")
+		_, err = shim.UpsampleCPU(leaf(1, 4, 0, 8), w, torch.Tensor{}, torch.Tensor{}, true)
+		require.ErrorContains(t, err, "wanted rows")
 		_, err = shim.UpsampleCPU(x, leaf(8, 5, 1, 1), torch.Tensor{}, torch.Tensor{}, true)
 		require.ErrorContains(t, err, "a kernel of")
 		_, err = shim.UpsampleCPU(x, w, torch.Tensor{}, leaf(1, 2, 2, 2), true)

@@ -92,8 +92,9 @@ void emit(const Shape& s, const float* even, const float* odd, const float* even
   }
 }
 
-// From a row of the result's gradient, that of the even and odd columns before the horizontal
-// mean, which is twice as large as that of the mean.
+// Stores the gradients of the even and the odd columns before the horizontal mean, times two,
+// from a row of the result's gradient. shuffle_back divides by the two, and by that of the
+// vertical mean.
 void collect(const Shape& s, const float* g, float* even, float* odd) {
   for (int64_t i = 0; i < s.width; i += lanes) {
     auto [e, o] = deinterleave(g + 2 * i);

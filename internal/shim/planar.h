@@ -24,7 +24,8 @@ struct Shape {
 // where the first row and column are repeated. positive may be null.
 void shuffle(const Shape& shape, const float* u, const float* bias, float* y, uint8_t* positive);
 
-// Makes the gradient du of the four planes from that of y, and sets its sums over each.
+// Makes the gradient du of the four planes from that of y, and sets sums to the sum of each
+// plane of du.
 void shuffle_back(const Shape& shape, const float* g, const uint8_t* positive, float* du, float* sums);
 
 // y becomes x + max(y, 0). positive may be null; it has a byte for each lanes elements that have begun.

@@ -4,8 +4,9 @@
 // shim.cc implements the C interface that gotorch declares (so that gotorch needs
 // no library of its own) and adds calls to any operator of libtorch's dispatcher,
 // scopes, and guarded autograd, all on the handles behind gotorch.Tensor.
-// winograd.cc computes convolutions by 3x3, and adam.cc the steps of Adam, faster than
-// libtorch does on the CPU; fused.h has layers that are faster on a GPU.
+// winograd.cc computes convolutions by 3x3, adam.cc the steps of Adam, and planar.cc
+// upsampling and residual sums, faster than libtorch does on the CPU. fused.h has layers
+// that are faster on a GPU, and fused_cpu.h those of planar.cc.
 // Every call returns libtorch's errors as Go errors, and keeps its operands alive
 // until C++ is done with them.
 //
