@@ -81,5 +81,9 @@ func TestBFloat16FullModel(t *testing.T) {
 	half, single := fit(train.BFloat16), fit(train.Full)
 	t.Logf("worst error of a probability %.2g; losses %.3f, in float32 %.3f", worst, half, single)
 	require.Less(t, half[2], half[0]-0.01, "it learns")
-	require.InDeltaSlice(t, single, half, 0.05)
+	require.Less(t, single[2], single[0]-0.01)
+	// Not the third: the deepest maps have one pixel, so that batch norm divides by the
+	// difference of two values. After two steps two float32 runs whose rounding differs are
+	// 0.03 apart.
+	require.InDeltaSlice(t, single[:2], half[:2], 0.01)
 }
