@@ -41,7 +41,7 @@ func setOf(t testing.TB, n, h, w, bits, lowest int, opt feed.LoaderOptions) (*fe
 	require.NoError(t, err)
 	source, err := feed.NewLoader(images, opt)
 	require.NoError(t, err)
-	set, err := (&Learner{device: testdevice.Device, task: data.Binary("foreground")}).copySet(context.Background(), source)
+	set, err := (&Learner{device: testdevice.Device, task: data.Binary("foreground")}).copySet(context.Background(), source, nil)
 	require.NoError(t, err)
 	return source, set
 }
@@ -150,7 +150,7 @@ func TestDeviceValues(t *testing.T) {
 		require.NoError(t, err)
 		source, err := feed.NewLoader(images, feed.LoaderOptions{})
 		require.NoError(t, err)
-		set, err := (&Learner{device: testdevice.Device, task: data.Binary("foreground")}).copySet(context.Background(), source)
+		set, err := (&Learner{device: testdevice.Device, task: data.Binary("foreground")}).copySet(context.Background(), source, nil)
 		require.NoError(t, err)
 		want := make([]float32, 1<<bits)
 		feed.Values(want, img)

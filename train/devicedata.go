@@ -52,15 +52,15 @@ func (l *Learner) batchesOf(source feed.Source, epoch, from int) iter.Seq2[*feed
 }
 
 // withData runs f with the images of source on the device, if they are to be there, and
-// frees them afterwards.
-func (l *Learner) withData(ctx context.Context, source feed.Source, f func() error) (err error) {
+// frees them afterwards. hooks are asked whether to stop while the images are copied.
+func (l *Learner) withData(ctx context.Context, source feed.Source, hooks []Hook, f func() error) (err error) {
 	reason := l.cpuReason(source)
 	l.setDeviceData(DeviceData{Reason: reason})
 	if reason != "" {
 		return f()
 	}
 	nn.Scope(func() {
-		if l.set, err = l.copySet(ctx, source.(feed.Planner)); err != nil {
+		if l.set, err = l.copySet(ctx, source.(feed.Planner), hooks); err != nil {
 			return
 		}
 		defer func() { l.set = nil }()
@@ -100,7 +100,7 @@ func (l *Learner) cpuReason(source feed.Source) string {
 }
 
 // copySet copies the images and masks of a source to the device.
-func (l *Learner) copySet(ctx context.Context, source feed.Planner) (*deviceSet, error) {
+func (l *Learner) copySet(ctx context.Context, source feed.Planner, hooks []Hook) (*deviceSet, error) {
 	const most = 16 << 20 // bytes copied at a time
 	images := source.Images()
 	n, c, h, w := int64(images.Len()), int64(images.Channels), int64(images.Height), int64(images.Width)
@@ -119,7 +119,7 @@ func (l *Learner) copySet(ctx context.Context, source feed.Planner) (*deviceSet,
 			if cause := context.Cause(ctx); cause != nil {
 				return nil, &cancelled{fmt.Sprintf("copying the training images to %s, after %d", l.device, from), cause}
 			}
-			if err := call(l.parts.Hooks, func(h Hook) error { return event(h.Copying) }); err != nil {
+			if err := call(hooks, func(h Hook) error { return event(h.Copying) }); err != nil && !errors.Is(err, EndPhase) {
 				return nil, err
 			}
 		}

@@ -323,6 +323,15 @@ func TestDeviceDataErrors(t *testing.T) {
 	}).Fit(context.Background(), planned{l}, nil, phase)
 	require.NoError(t, err)
 	require.False(t, trained)
+	ended := 0
+	tr = onDevice(t, newTiny(t, nn.Float), mean(1, 0), plenty, train.Hook{Copying: func() error { ended++; return train.EndPhase }})
+	epochs, err := tr.Fit(context.Background(), planned{l}, nil, phase)
+	require.NoError(t, err)
+	require.Len(t, epochs, 1, "EndPhase has no effect")
+	require.Equal(t, 1, ended)
+	_, err = tr.FindRate(context.Background(), planned{l}, &train.FindOptions{Start: train.SameRates(1e-5, 3), End: train.SameRates(1e-2, 3), Iterations: 2})
+	require.NoError(t, err)
+	require.Equal(t, 1, ended, "only Fit calls hooks")
 
 	// Only training batches may be planned.
 	err = onDevice(t, newTiny(t, nn.Float), mean(1, 0), 0).Predict(context.Background(), misplanned{l}, train.NoFlip, nil)

@@ -89,7 +89,7 @@ func (l *Learner) Fit(ctx context.Context, source, valid feed.Source, phases ...
 	if l.called+len(phases) <= len(l.at.Done) { // all of them before LoadState
 		err = train()
 	} else {
-		err = l.withData(ctx, source, train)
+		err = l.withData(ctx, source, l.parts.Hooks, train)
 	}
 	if errors.Is(err, Stop) {
 		return epochs, nil

@@ -36,9 +36,9 @@ var (
 //	PhaseEnd                   after the last epoch
 //	  Pause                    after each epoch
 type Hook struct {
-	// Copying is called before each part of the training images is copied to the
-	// device, see Parts.DeviceData, unless there are several processes or FindRate copies
-	// them. Only Stop and errors have an effect.
+	// Copying is called in Fit before each part of the training images is copied to the
+	// device, see Parts.DeviceData, unless there are several processes. EndPhase has no
+	// effect here.
 	Copying func() error
 
 	PhaseStart func(Phase) error

@@ -89,7 +89,7 @@ func (l *Learner) FindRate(ctx context.Context, source feed.Source, opt *FindOpt
 	}
 	at := l.at
 	l.at.Phase = nil
-	err = l.withData(ctx, source, func() error {
+	err = l.withData(ctx, source, nil, func() error {
 		return l.with(o.Frozen, growing{o.End}, o.Iterations, o.Start, func(r *run) error {
 			r.silent = true
 			points, err = r.search(ctx, source, o)
