@@ -6,7 +6,6 @@ import (
 
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/internal/shim"
-	"github.com/hcunet/hcunet/internal/testdevice"
 	"github.com/hcunet/hcunet/nn"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -28,10 +27,7 @@ func TestFusedOnCPU(t *testing.T) {
 		return x
 	}
 	x, skip := random(2, 6, 4, 8), random(2, 3, 8, 16)
-	if yes, err := shim.FusedCPU(x); err != nil || !yes || testdevice.Device.CUDA() {
-		require.NoError(t, err)
-		t.Skip("only for a CPU with AVX2")
-	}
+	golden.AVX2(t)
 	up := nn.NewPixelShuffleICNR(nn.NewInit(nn.CPU, 1), 6, 5, nn.PixelShuffleOptions{})
 	plain := nn.NewPixelShuffleICNR(nn.NewInit(nn.CPU, 1), 6, 5, nn.PixelShuffleOptions{NoBlur: true})
 	block := nn.NewResBlock(nn.NewInit(nn.CPU, 2), 8, nn.NormNone, true)

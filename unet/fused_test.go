@@ -73,11 +73,11 @@ func TestFusedLayers(t *testing.T) {
 // layers of the decoder are one step each, with those of libtorch's operators. Only the two
 // last maps are wide enough for that here.
 func TestFusedLayersOnCPU(t *testing.T) {
-	x, target := randomBatch(t)
-	if on, err := shim.FusedCPU(x); err != nil || !on {
-		require.NoError(t, err)
-		t.Skip("only for a CPU with AVX2")
+	golden.AVX2(t)
+	if testdevice.Device.CUDA() {
+		t.Skip("only a CPU computes these networks by these layers")
 	}
+	x, target := randomBatch(t)
 	for name, cfg := range map[string]unet.Config{
 		"default": {}, "bottle, no blur, weight norm": {Bottle: true, Blur: unet.BlurNone, Norm: nn.NormWeight},
 	} {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/checkpoint"
+	"golang.org/x/sys/cpu"
 )
 
 // Long returns whether to run the tests that take minutes and add little, such as
@@ -32,6 +33,15 @@ func Processes(t testing.TB, err error) {
 		t.Fatalf("HCUNET_GLOO=require, but %v", err)
 	}
 	t.Skip(err)
+}
+
+// AVX2 skips a test of code for processors with AVX2 where this one has none. It asks the
+// processor, not the code.
+func AVX2(t testing.TB) {
+	t.Helper()
+	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
+		t.Skip("this processor has no AVX2")
+	}
 }
 
 // Path returns the path of a file or folder under ../shared, such as

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
-	"golang.org/x/sys/cpu"
 )
 
 // A step is refused, and changes nothing, where the loop cannot make it: for float64, for
@@ -16,9 +16,7 @@ import (
 // may have any. Package nn compares its numbers.
 func TestAdamRefuses(t *testing.T) {
 	one := func(x torch.Tensor) []torch.Tensor { return []torch.Tensor{x} }
-	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
-		t.Skip("this processor has no AVX2")
-	}
+	golden.AVX2(t)
 	a := shim.Adam{Beta1: 0.9, Beta2: 0.99, Size: 1, Root: 1, Eps: 1e-8, Keep: 1}
 	p, g := filled(t, 1, 2, 3), filled(t, 1, 2, 3)
 	done, err := a.Step(one(p), one(g), one(filled(t, 0, 2, 3)), one(filled(t, 0, 2, 3)))
@@ -52,9 +50,7 @@ func TestAdamRefuses(t *testing.T) {
 // A large parameter is stepped in shares, by several threads: neither they nor its being in
 // one piece changes a bit.
 func TestAdamInShares(t *testing.T) {
-	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
-		t.Skip("this processor has no AVX2")
-	}
+	golden.AVX2(t)
 	threads := shim.Threads()
 	t.Cleanup(func() { shim.SetThreads(threads) })
 	const n, piece = 200_003, 1001 // more than three shares, and no multiple of one

@@ -6,11 +6,11 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
-	"golang.org/x/sys/cpu"
 )
 
 type operand struct {
@@ -77,9 +77,7 @@ func worst(want, got []float64) float64 {
 func TestFastConvolutions(t *testing.T) {
 	before := shim.FastConvolutions(true)
 	t.Cleanup(func() { shim.FastConvolutions(before) })
-	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
-		t.Skip("this processor has no AVX2")
-	}
+	golden.AVX2(t)
 	require.True(t, shim.FastConvolutions(true))
 	for _, c := range []struct{ images, in, out, height, width int64 }{
 		{2, 64, 64, 32, 32},

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/internal/shim"
 	"github.com/stretchr/testify/require"
 	torch "github.com/wangkuiyi/gotorch"
@@ -152,10 +153,10 @@ func TestFusedLayersCPU(t *testing.T) {
 		require.NoError(t, shim.SetRequiresGrad(x, true))
 		return x
 	}
-	if yes, err := shim.FusedCPU(leaf(1, 1, 1, 1)); err != nil || !yes {
-		require.NoError(t, err)
-		t.Skip("this processor has no AVX2")
-	}
+	golden.AVX2(t)
+	yes, err := shim.FusedCPU(leaf(1, 1, 1, 1))
+	require.NoError(t, err)
+	require.True(t, yes)
 	relu, add := shim.NewOp("relu"), shim.NewOp("add.Tensor")
 	same := func(t *testing.T, delta float64, leaves []torch.Tensor, fast, slow func() (torch.Tensor, error)) {
 		t.Helper()
