@@ -180,7 +180,7 @@ func (r *run) hooks(ctx context.Context, f int, h *history) []train.Hook {
 // deviceDataHook shows once whether the training images are on the device, if they should be.
 func (r *run) deviceDataHook() train.Hook {
 	shown := r.opt.DeviceData == 0
-	return train.Hook{Pause: func(l *train.Learner) error {
+	return train.Hook{PauseDue: func() bool { return !shown }, Pause: func(l *train.Learner) error {
 		if shown {
 			return nil
 		}

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"math"
+	"slices"
 
 	"github.com/hcunet/hcunet/internal/shim"
 	torch "github.com/wangkuiyi/gotorch"
@@ -72,8 +73,18 @@ func ClipGradNorm(params []Named, limit float64) (norm float64, err error) {
 	return norm, err
 }
 
+// mulAll multiplies tensors by a factor on their device.
+func mulAll(ts []torch.Tensor, factor torch.Tensor) {
+	if DeviceOf(factor).CUDA() {
+		run(opForeachMulTensor_, ts, factor) // some launches for all; libtorch 1.13 does not have it
+	} else {
+		run(opForeachMulList_, ts, slices.Repeat([]torch.Tensor{factor}, len(ts)))
+	}
+}
+
 var (
 	opForeachMulTensor_ = shim.NewOp("_foreach_mul_.Tensor")
+	opForeachMulList_   = shim.NewOp("_foreach_mul_.List")
 	opClampMax          = shim.NewOp("clamp_max")
 	opReciprocal        = shim.NewOp("reciprocal")
 )
@@ -88,7 +99,7 @@ func ClipGrad(params []Named, limit float64) (norm torch.Tensor) {
 			norm = normOf(grads)
 			if limit > 0 {
 				factor := MulScalar(call(opReciprocal, AddScalar(norm, 1e-6)), limit)
-				run(opForeachMulTensor_, grads, call(opClampMax, factor, 1))
+				mulAll(grads, call(opClampMax, factor, 1))
 			}
 		})
 		return norm
@@ -103,6 +114,31 @@ func DivGrad(params []Named, n float64) error {
 			if grads := gradients(params); len(grads) > 0 {
 				NoGrad(func() { run(opForeachDiv_, grads, n) })
 			}
+		})
+	})
+}
+
+// AddGrad adds grads, in the order of params, to the gradients of params. A parameter
+// without a gradient gets a copy. Where grads has the zero torch.Tensor nothing changes.
+func AddGrad(params []Named, grads []torch.Tensor) error {
+	return Try(func() {
+		NoGrad(func() {
+			Scope(func() {
+				var sums, more []torch.Tensor
+				for i, g := range grads {
+					if g.T == nil {
+						continue
+					}
+					if sum, ok := Grad(params[i].Tensor); ok {
+						sums, more = append(sums, sum), append(more, g)
+					} else {
+						SetGrad(params[i].Tensor, call(opClone, g))
+					}
+				}
+				if len(sums) > 0 {
+					run(opForeachAdd_, sums, more, 1.0)
+				}
+			})
 		})
 	})
 }

@@ -165,6 +165,7 @@ func (l *Learner) with(frozen bool, s Schedule, iterations int, rates []float64,
 		}
 		r.recorder.off = !r.recordable()
 		defer r.recorder.close()
+		defer r.forget()
 		r.stepper = &stepper{params: l.params, clip: l.cfg.Clip, scaler: &l.at.Scaler, step: r.step}
 		defer func() { err = errors.Join(err, nn.DropGrad(l.params)) }()
 		err = f(r)
@@ -198,6 +199,7 @@ type run struct {
 	reducer     *dist.Reducer // nil for one process
 	stepper     *stepper
 	recorder    recorder
+	open        []openBatch
 	at          *underway
 	silent      bool      // hooks are not called
 	epochEnd    bool      // after the epoch's last training batch
@@ -343,11 +345,30 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 		if err == nil {
 			images, err = r.images(ctx, b.N)
 		}
+		if err != nil || !r.recorder.repeats(b) {
+			if open := r.settle(ctx, source, 0); open != nil {
+				return open
+			}
+		}
 		if err == nil {
 			err = r.batch(source, b, images)
 		}
 		if err != nil {
+			if open := r.settle(ctx, source, 0); open != nil {
+				return open
+			}
 			return r.fail(ctx, "", at.Batch, err)
+		}
+		if r.ahead() {
+			if err := r.settle(ctx, source, 1); err != nil {
+				return err
+			}
+			if r.end == nil {
+				continue
+			}
+		}
+		if err := r.settle(ctx, source, 0); err != nil {
+			return err
 		}
 		ended, err := r.ended()
 		if err != nil {
@@ -475,15 +496,16 @@ func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 	if err != nil {
 		return err
 	}
-	value, err := r.learn(b, images)
-	if bad := (*badNumber)(nil); errors.As(err, &bad) {
-		return fmt.Errorf("step %d, learning rate %v, %s: %w", r.Learner.at.Step, slices.Max(rates), films(source, b), err)
-	}
-	if err != nil {
+	info := BatchInfo{r.Learner.at.Epoch, at.Iteration, images, rates, momentum, math.NaN(), math.NaN(), r.Learner.at.Scaler.Skipped}
+	if err := r.checkTraining(b); err != nil {
 		return err
 	}
-	info := BatchInfo{r.Learner.at.Epoch, at.Iteration, images, rates, momentum, value, r.stepper.norm, r.Learner.at.Scaler.Skipped}
-	if err := r.hooks(func(h Hook) error { return moment(h.BatchEnd, info) }); err != nil {
+	if r.recorded(b) && r.recorder.queues {
+		err = r.queue(b, info)
+	} else {
+		err = r.learn(b, &info, source)
+	}
+	if err != nil {
 		return err
 	}
 	at.Iteration++
@@ -492,23 +514,32 @@ func (r *run) batch(source feed.Source, b *feed.Batch, images int) error {
 	return nil
 }
 
-// learn computes the gradients of a batch, makes a step if it is time, and returns the loss.
-func (r *run) learn(b *feed.Batch, images int) (value float64, err error) {
-	if err := r.checkTraining(b); err != nil {
-		return 0, err
-	}
+// learn computes the gradients of a batch, makes a step if it is time, and ends the batch.
+func (r *run) learn(b *feed.Batch, info *BatchInfo, source feed.Source) (err error) {
 	r.stepper.norm = math.NaN()
-	if r.recorded(b) {
-		if value, err = r.repeat(b); err == nil {
-			r.at.Loss.add(value)
-		}
-		return value, err
+	step := r.Learner.at.Step
+	if info.Loss, err = r.gradients(b, info.Images); err == nil {
+		err = r.accumulator.endBatch(&r.at.Gathered, r.stepper)
 	}
-	if value, err = r.gradients(b, images); err != nil {
-		return value, err
+	if err != nil {
+		return badBatch(err, step, info, source, b)
 	}
-	r.at.Loss.add(value)
-	return value, r.accumulator.endBatch(&r.at.Gathered, r.stepper)
+	info.Norm, info.Skipped = r.stepper.norm, r.Learner.at.Scaler.Skipped
+	return r.batchEnd(*info)
+}
+
+// batchEnd ends a batch whose loss is known.
+func (r *run) batchEnd(info BatchInfo) error {
+	r.at.Loss.add(info.Loss)
+	return r.hooks(func(h Hook) error { return moment(h.BatchEnd, info) })
+}
+
+// badBatch adds to an error about a number which batch it was.
+func badBatch(err error, step int, info *BatchInfo, source feed.Source, b *feed.Batch) error {
+	if bad := (*badNumber)(nil); errors.As(err, &bad) {
+		return fmt.Errorf("step %d, learning rate %v, %s: %w", step, slices.Max(info.Rates), films(source, b), err)
+	}
+	return err
 }
 
 // gradients adds the gradients of the batch to those gathered and returns its
@@ -522,6 +553,10 @@ func (r *run) gradients(b *feed.Batch, images int) (value float64, err error) {
 	r.accumulator.beginBatch(&r.at.Gathered, images, true)
 	completes := r.accumulator.completes(&r.at.Gathered, r.at.Batch+1 == r.at.Batches)
 	err = r.inScope(b, func() {
+		if r.recorder.repeats(b) {
+			value = r.repeatGradients(b, completes)
+			return
+		}
 		loss := r.lossOf(r.uploaded(b))
 		// On CUDA the backward pass is queued before the loss is read, so that the
 		// device does not wait. On other devices the loss is checked before it

@@ -55,6 +55,14 @@ type Hook struct {
 	// done. Here the state of the run can be saved.
 	Pause func(*Learner) error
 
+	// PauseDue returns whether Pause has something to do after this batch; nil means
+	// always. Where a batch and its step can be recorded on a GPU, see [Static], and no
+	// Pause is due, the device is given the next batch before the loss of this one is
+	// read, so that it does not wait. Then StepStart and StepEnd of a batch come before
+	// BatchEnd of the batch before it, and Pause is not called between the two. A run that
+	// a BatchEnd ends has made the step of the next batch, too.
+	PauseDue func() bool
+
 	// Memory, if not nil, is stored in the state of the run under the Name of
 	// the hook. Hooks with a memory must have different names.
 	Name   string

@@ -128,6 +128,14 @@ func (r *run) backward(loss torch.Tensor, completes bool) error {
 	return errors.Join(r.reducer.Prepare(), nn.Backward(loss), r.reducer.Finish())
 }
 
+// sumGradients sums the gradients over the processes, after the backward pass.
+func (r *run) sumGradients() error {
+	if r.reducer == nil {
+		return nil
+	}
+	return errors.Join(r.reducer.Prepare(), r.reducer.Finish())
+}
+
 // scored holds the loss and the probabilities of a batch.
 type scored struct {
 	loss float64 // NaN if it was not computed

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/hcunet/hcunet/augment"
@@ -24,11 +23,18 @@ import (
 // The test binary is also the program that several processes run, controlled by these
 // environment variables.
 const (
-	ranksVariable = "HCUNET_TEST_RANKS"       // file into which the first process writes its results
-	stateVariable = "HCUNET_TEST_RANKS_STATE" // file of the state, to save or to load; "" for none
-	stopVariable  = "HCUNET_TEST_RANKS_STOP"  // number of pauses after which to save the state and stop; 0 to load it
-	dataVariable  = "HCUNET_TEST_RANKS_DATA"  // train.Parts.DeviceData
+	ranksVariable  = "HCUNET_TEST_RANKS"        // file into which the first process writes its results
+	lessonVariable = "HCUNET_TEST_RANKS_LESSON" // a lesson as JSON
 )
+
+// A lesson is how the processes learn.
+type lesson struct {
+	State         string // file of the state, to save or to load; "" for none
+	Stop          int    // number of pauses after which to save the state and stop; 0 to load it
+	DeviceData    int64  // see train.Parts
+	OwnStatistics bool   // each process has its own, in batch norm
+	Record        bool   // the gradients
+}
 
 // learnt has the results of a run.
 type learnt struct {
@@ -37,6 +43,7 @@ type learnt struct {
 	Probabilities []float32 // of the last image
 	Pauses        int       // number of pauses of this part of the run
 	DeviceData    int64     // bytes of the training images on the device
+	Recorded      int       // batches
 }
 
 // ranksMain runs one of the processes of TestRanks.
@@ -50,9 +57,14 @@ func ranksMain(path string) error {
 		return err
 	}
 	defer group.Close()
-	stop, _ := strconv.Atoi(os.Getenv(stopVariable))
-	deviceData, _ := strconv.ParseInt(os.Getenv(dataVariable), 10, 64)
-	result, err := learn(group, os.Getenv(stateVariable), stop, deviceData)
+	var by lesson
+	if err := json.Unmarshal([]byte(os.Getenv(lessonVariable)), &by); err != nil {
+		return err
+	}
+	if by.Record {
+		train.RecordAlways()
+	}
+	result, err := learn(group, by)
 	if err == nil && group.First() {
 		var b []byte
 		if b, err = json.Marshal(result); err == nil {
@@ -68,9 +80,8 @@ func ranksMain(path string) error {
 
 // learn trains a small network with batch norms in float64, in one process (group nil) or
 // in several: 11 images in batches of 4, two batches for each step. With a state, it saves
-// the state after stop pauses and stops, or starts from the state if stop is 0. The images may
-// take deviceData bytes on the device.
-func learn(group *dist.Group, state string, stop int, deviceData int64) (*learnt, error) {
+// the state after some pauses and stops, or starts from the state.
+func learn(group *dist.Group, by lesson) (*learnt, error) {
 	r := rand.New(rand.NewPCG(7, 7))
 	items := make([]feed.Item, 11)
 	for i := range items {
@@ -112,31 +123,35 @@ func learn(group *dist.Group, state string, stop int, deviceData int64) (*learnt
 		nn.NewConv2d(in, 5, 2, 1, nil),
 	}
 	cfg := train.Default()
-	cfg.MicroBatches, cfg.Clip, cfg.SyncBatchNorm = 2, 0.5, true
+	cfg.MicroBatches, cfg.Clip, cfg.SyncBatchNorm = 2, 0.5, !by.OwnStatistics
 	pauses := 0
 	stopping := train.Hook{Pause: func(l *train.Learner) error {
-		if pauses++; stop == 0 || pauses < stop {
+		if pauses++; by.Stop == 0 || pauses < by.Stop {
 			return nil
 		}
-		if pauses > stop { // after Stop there is one more pause
+		if pauses > by.Stop { // after Stop there is one more pause
 			return train.Stop
 		}
 		if group == nil || group.First() {
-			if err := l.SaveState(state); err != nil {
+			if err := l.SaveState(by.State); err != nil {
 				return err
 			}
 		}
 		return train.Stop
 	}}
-	l, err := train.New(net, rgb(), cfg, &train.Parts{
+	var model train.Model = net
+	if by.Record {
+		model = staticNet{net}
+	}
+	l, err := train.New(model, rgb(), cfg, &train.Parts{
 		Group: group, Metrics: []metric.Metric{metric.KernelDice(0.5, metric.Noise{})}, Hooks: []train.Hook{stopping},
-		DeviceData: deviceData,
+		DeviceData: by.DeviceData,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if state != "" && stop == 0 {
-		if err := l.LoadState(state); err != nil {
+	if by.State != "" && by.Stop == 0 {
+		if err := l.LoadState(by.State); err != nil {
 			return nil, err
 		}
 	}
@@ -156,28 +171,44 @@ func learn(group *dist.Group, state string, stop int, deviceData int64) (*learnt
 		out.Probabilities = p.Prob
 		return nil
 	})
-	out.Pauses, out.DeviceData = pauses, l.DeviceData().Bytes
+	out.Pauses, out.DeviceData, out.Recorded = pauses, l.DeviceData().Bytes, l.Recordings().Steps
 	return out, err
 }
+
+// staticNet is a network whose gradients may be recorded.
+type staticNet struct{ nn.Sequential }
+
+func (staticNet) Static() bool { return true }
 
 // n processes with batches of b images learn the same as one process with batches of n*b
 // images, up to the rounding of float64.
 func TestRanks(t *testing.T) {
 	golden.Processes(t, dist.Available())
-	want, err := learn(nil, "", 0, 0)
+	want, err := learn(nil, lesson{})
 	require.NoError(t, err)
 	for _, n := range []int{2, 3} {
-		requireLearnt(t, want, learnByRanks(t, n, "", 0), "%d processes", n)
+		requireLearnt(t, want, learnByRanks(t, n, lesson{}), "%d processes", n)
 	}
+}
+
+// Processes that repeat recorded gradients learn the same as processes that compute them, also
+// where one process records and the other, whose share of a batch is smaller, does not.
+func TestRanksRecorded(t *testing.T) {
+	golden.Processes(t, dist.Available())
+	want := learnByRanks(t, 2, lesson{OwnStatistics: true})
+	require.Zero(t, want.Recorded)
+	got := learnByRanks(t, 2, lesson{OwnStatistics: true, Record: true})
+	require.Positive(t, got.Recorded)
+	requireLearnt(t, want, got, "2 processes")
 }
 
 // So do processes that make their parts of the batches on their devices.
 func TestRanksDeviceData(t *testing.T) {
 	golden.Processes(t, dist.Available())
-	want, err := learn(nil, "", 0, plenty)
+	by := lesson{DeviceData: plenty}
+	want, err := learn(nil, by)
 	require.NoError(t, err)
-	t.Setenv(dataVariable, strconv.Itoa(plenty))
-	got := learnByRanks(t, 2, "", 0)
+	got := learnByRanks(t, 2, by)
 	require.Positive(t, got.DeviceData)
 	requireLearnt(t, want, got, "2 processes")
 }
@@ -185,7 +216,7 @@ func TestRanksDeviceData(t *testing.T) {
 // A run can be continued with another number of processes.
 func TestRanksChange(t *testing.T) {
 	golden.Processes(t, dist.Available())
-	want, err := learn(nil, "", 0, 0)
+	want, err := learn(nil, lesson{})
 	require.NoError(t, err)
 	for _, c := range []struct{ begin, goOn, stop int }{
 		{1, 2, 1}, // stops when the gradients of one batch are accumulated
@@ -193,27 +224,28 @@ func TestRanksChange(t *testing.T) {
 		{2, 1, 4}, // stops at the end of an epoch
 	} {
 		state := filepath.Join(t.TempDir(), "state.safetensors")
-		learnByRanks(t, c.begin, state, c.stop)
-		ended := learnByRanks(t, c.goOn, state, 0)
+		learnByRanks(t, c.begin, lesson{State: state, Stop: c.stop})
+		ended := learnByRanks(t, c.goOn, lesson{State: state})
 		require.Less(t, ended.Pauses, want.Pauses, "it went on, and did not begin again")
 		requireLearnt(t, want, ended, "%+v", c)
 	}
 }
 
 // learnByRanks returns the results of learn in n processes.
-func learnByRanks(t *testing.T, n int, state string, stop int) *learnt {
+func learnByRanks(t *testing.T, n int, by lesson) *learnt {
 	t.Helper()
 	if n == 1 {
-		got, err := learn(nil, state, stop, 0)
+		got, err := learn(nil, by)
 		require.NoError(t, err)
 		return got
 	}
 	path := filepath.Join(t.TempDir(), "learnt.json")
 	t.Setenv(ranksVariable, path)
-	t.Setenv(stateVariable, state)
-	t.Setenv(stopVariable, strconv.Itoa(stop))
+	text, err := json.Marshal(by)
+	require.NoError(t, err)
+	t.Setenv(lessonVariable, string(text))
 	require.NoError(t, dist.Launch(t.Context(), n, []string{os.Args[0]}, nil))
-	text, err := os.ReadFile(path)
+	text, err = os.ReadFile(path)
 	require.NoError(t, err)
 	var got learnt
 	require.NoError(t, json.Unmarshal(text, &got))

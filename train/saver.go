@@ -34,10 +34,18 @@ const (
 )
 
 // Hook returns the hook that saves when it is time.
-func (s *Saver) Hook() Hook { return Hook{Pause: s.SaveDue} }
+func (s *Saver) Hook() Hook { return Hook{Pause: s.SaveDue, PauseDue: s.due} }
 
 // SaveDue writes the state if it is time, or if a hook has just returned [Stop].
 func (s *Saver) SaveDue(l *Learner) error {
+	if !s.due() && !l.stopping() {
+		return nil
+	}
+	return s.Save(l)
+}
+
+// due returns whether it is time for a state.
+func (s *Saver) due() bool {
 	if s.began.IsZero() {
 		s.began = time.Now()
 		s.next = s.began.Add(s.Every) // no state is needed right after the beginning
@@ -45,10 +53,7 @@ func (s *Saver) SaveDue(l *Learner) error {
 			s.next = s.began.Add(firstSave)
 		}
 	}
-	if time.Now().Before(s.next) && !l.stopping() {
-		return nil
-	}
-	return s.Save(l)
+	return !time.Now().Before(s.next)
 }
 
 // Save writes the state now.

@@ -110,10 +110,8 @@ type side struct {
 
 // A recording is a step's or a forward pass's operations for batches of one size.
 type recording struct {
-	graph  *nn.Graph
-	x, y   torch.Tensor
-	scores torch.Tensor
-	grads  []torch.Tensor
+	graph *nn.Graph
+	x, y  torch.Tensor
 }
 
 func newSide(d nn.Device, precision, weights string) (*side, error) {
@@ -242,41 +240,42 @@ func (s *side) repeated(r request, x, y torch.Tensor, one func() error) (func() 
 		}
 		rec = &recording{x: x, y: y}
 		var err error
-		rec.graph, err = nn.Record(s.device, func() {
+		rec.graph, err = nn.Record(s.device, func() []torch.Tensor {
 			if kind == 0 {
-				rec.scores = s.scores(x)
-			} else if err := s.gradients(x, y); err != nil {
+				return []torch.Tensor{s.scores(x)}
+			}
+			if err := s.gradients(x, y); err != nil {
 				panic(err)
 			}
+			grads := make([]torch.Tensor, len(s.parameters))
+			for i, p := range s.parameters {
+				grads[i], _ = nn.Grad(p.Tensor)
+			}
+			return grads
 		})
 		if err != nil {
 			return nil, err
 		}
-		nn.Keep(x, y, rec.scores)
-		if kind == 1 {
-			for _, p := range s.parameters {
-				g, ok := nn.Grad(p.Tensor)
-				if !ok {
-					return nil, fmt.Errorf("%s has no gradient", p.Name)
-				}
-				nn.Keep(g)
-				rec.grads = append(rec.grads, g)
-			}
+		results, err := rec.graph.Replay()
+		if err != nil {
+			return nil, err
 		}
+		nn.Keep(append(results, x, y)...) // they outlive this request
 		s.recorded[key] = rec
 	}
 	return func() error {
 		nn.CopyInto(rec.x, x)
 		nn.CopyInto(rec.y, y)
-		if err := rec.graph.Replay(); err != nil {
+		results, err := rec.graph.Replay()
+		if err != nil {
 			return err
 		}
 		if kind == 0 {
-			_, err := nn.Slice[float32](rec.scores)
+			_, err := nn.Slice[float32](results[0])
 			return err
 		}
 		for i, p := range s.parameters {
-			nn.SetGrad(p.Tensor, rec.grads[i])
+			nn.SetGrad(p.Tensor, results[i])
 		}
 		return s.update()
 	}, nil

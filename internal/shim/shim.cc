@@ -20,6 +20,7 @@
 #include "graph.h"
 #include "memory.h"
 #include "meta.h"
+#include "reading.h"
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -155,6 +156,19 @@ char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes) {
     }
     if (bytes) std::memcpy(data, t.data_ptr(), bytes);
   });
+}
+
+char* hcunet_read_begin(void* tensor, void** reading, int64_t* n) {
+  return guard([&] {
+    auto r = std::make_unique<Reading>(ref(tensor));
+    *n = r->size();
+    *reading = r.release();
+  });
+}
+
+char* hcunet_read_end(void* reading, double* values) {
+  std::unique_ptr<Reading> r(static_cast<Reading*>(reading));
+  return guard([&] { r->read(values); });
 }
 
 char* hcunet_inspect(void* tensor, hcunet_info* info) {

@@ -48,6 +48,9 @@ char* hcunet_call(void* op, const hcunet_arg* args, int64_t nargs, const int64_t
 char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t* shape, int64_t dims, int device_type,
                        int device_index, void** out);
 char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes);
+// The values of a tensor as doubles, see reading.h: begin does not wait, end waits and frees the reading.
+char* hcunet_read_begin(void* tensor, void** reading, int64_t* n);
+char* hcunet_read_end(void* reading, double* values);
 #define HCUNET_MAX_DIMS 8
 typedef struct {
   int32_t defined, dtype, dims, device_type, device_index, requires_grad, is_leaf, channels_last;
