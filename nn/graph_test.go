@@ -33,7 +33,7 @@ func TestGraph(t *testing.T) {
 	graph, err := nn.Record(testdevice.Device, f)
 	require.NoError(t, err)
 	defer graph.Close()
-	var readings []*nn.Reading
+	var readings []*nn.Reading[float64]
 	for _, c := range []struct {
 		x    []float32
 		y    float64
@@ -47,7 +47,7 @@ func TestGraph(t *testing.T) {
 			require.Equal(t, []float64{c.y}, values(t, results[0]))
 			require.Nil(t, results[1].T)
 			require.Equal(t, c.grad, values(t, results[2]))
-			r, err := nn.BeginRead(results[2])
+			r, err := nn.BeginRead[float64](results[2])
 			require.NoError(t, err)
 			readings = append(readings, r)
 			nn.CopyInto(results[2], nn.Zeros(testdevice.Device, nn.Float, 3))
@@ -57,15 +57,17 @@ func TestGraph(t *testing.T) {
 		got, err := readings[i].Values()
 		require.NoError(t, err)
 		require.Equal(t, want, got)
+		_, err = readings[i].Values()
+		require.ErrorContains(t, err, "taken before")
 	}
 }
 
 func TestBeginReadRefuses(t *testing.T) {
-	_, err := nn.BeginRead(torch.Tensor{})
+	_, err := nn.BeginRead[float64](torch.Tensor{})
 	require.Error(t, err)
-	_, err = nn.BeginRead(nn.Zeros(nn.Meta, nn.Float, 2))
+	_, err = nn.BeginRead[float64](nn.Zeros(nn.Meta, nn.Float, 2))
 	require.Error(t, err)
-	r, err := nn.BeginRead(nn.Zeros(nn.CPU, nn.Long, 0))
+	r, err := nn.BeginRead[float64](nn.Zeros(nn.CPU, nn.Long, 0))
 	require.NoError(t, err)
 	v, err := r.Values()
 	require.NoError(t, err)

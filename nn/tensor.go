@@ -16,18 +16,7 @@ func FromSlice[N Number](d Device, data []N, shape ...int64) (torch.Tensor, erro
 
 // Slice returns a copy of the elements of t in row-major order, converted to N. The
 // tensor may be on any device that has values, so not on [Meta].
-func Slice[N Number](t torch.Tensor) ([]N, error) {
-	info, err := shim.Inspect(t)
-	if err != nil {
-		return nil, err
-	}
-	n := int64(1)
-	for _, d := range info.Shape {
-		n *= d
-	}
-	out := make([]N, n)
-	return out, shim.ToSlice(t, out)
-}
+func Slice[N Number](t torch.Tensor) ([]N, error) { return shim.Slice[N](t) }
 
 // Item returns the value of a tensor of one element. A tensor with more or fewer
 // elements is an error.

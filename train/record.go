@@ -225,7 +225,7 @@ type openBatch struct {
 	step    int         // number of steps before it in the whole run
 	films   *feed.Batch // for messages
 	info    BatchInfo   // but for the loss and the norm
-	numbers *nn.Reading
+	numbers *nn.Reading[float64]
 }
 
 // queue gives the device a recorded batch and its step, which it leaves out if the loss or
@@ -246,7 +246,7 @@ func (r *run) queue(b *feed.Batch, info BatchInfo) error {
 		err = nn.DropGrad(r.params)
 	}
 	if err == nil {
-		o.numbers, err = nn.BeginRead(numbers)
+		o.numbers, err = nn.BeginRead[float64](numbers)
 	}
 	if err == nil {
 		r.open = append(r.open, o)

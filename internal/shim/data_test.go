@@ -82,7 +82,7 @@ func TestToSliceWrongSize(t *testing.T) {
 		assert.Error(t, shim.ToSlice(x, make([]float32, n)))
 	}
 	assert.EqualError(t, shim.ToSlice(x, make([]uint8, 24)),
-		"libtorch: to_data: a tensor of shape [2, 3] as Byte needs 6 bytes, the slice has 24")
+		"libtorch: read: a tensor of shape [2, 3], the slice has 24 elements")
 }
 
 func TestInspect(t *testing.T) {

@@ -10,28 +10,55 @@ import (
 )
 
 // A Reading is a copy of a tensor's values that is on its way from a device.
-type Reading struct {
+type Reading[N Number] struct {
 	p unsafe.Pointer
-	n int64
+	n C.int64_t
 }
 
-// BeginRead asks for the values of t as they are after the operations that its device was
-// given so far. It does not wait.
-func BeginRead(t torch.Tensor) (*Reading, error) {
-	r := &Reading{}
-	err := with("begin_read", t, func(p unsafe.Pointer) *C.char {
-		return C.hcunet_read_begin(p, &r.p, (*C.int64_t)(&r.n))
-	})
+// BeginRead asks for the values of t, converted to N, as they are after the operations that
+// its device was given so far. It does not wait.
+func BeginRead[N Number](t torch.Tensor) (*Reading[N], error) { return beginRead[N](t, true) }
+
+// beginRead is BeginRead; if later is set, t may change before the end.
+func beginRead[N Number](t torch.Tensor, later bool) (*Reading[N], error) {
+	r := &Reading[N]{}
+	err := with("read", t, func(p unsafe.Pointer) *C.char { return C.hcunet_read_begin(p, dtypeOf[N](), cbool(later), &r.p, &r.n) })
 	if err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// Values waits for the values and returns them. It must be called once, which frees r.
-func (r *Reading) Values() ([]float64, error) {
-	v := make([]float64, r.n)
-	err := check("read", C.hcunet_read_end(r.p, (*C.double)(unsafe.SliceData(v))))
+// Values waits for the values and returns them in row-major order. It must be called once,
+// which frees r.
+func (r *Reading[N]) Values() ([]N, error) {
+	data := make([]N, r.n)
+	return data, r.end(data)
+}
+
+func (r *Reading[N]) end(data []N) error {
+	p := r.p
+	if p == nil {
+		return &Error{"read", "the values were taken before"}
+	}
 	r.p = nil
-	return v, err
+	return check("read", C.hcunet_read_end(p, unsafe.Pointer(unsafe.SliceData(data)), C.int64_t(len(data))))
+}
+
+// Slice returns the values of t, converted to N.
+func Slice[N Number](t torch.Tensor) ([]N, error) {
+	r, err := beginRead[N](t, false)
+	if err != nil {
+		return nil, err
+	}
+	return r.Values()
+}
+
+// ToSlice copies t, converted to N, into data, which must have exactly its size.
+func ToSlice[N Number](t torch.Tensor, data []N) error {
+	r, err := beginRead[N](t, false)
+	if err != nil {
+		return err
+	}
+	return r.end(data)
 }

@@ -140,35 +140,16 @@ char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t*
   });
 }
 
-char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes) {
+char* hcunet_read_begin(void* tensor, int dtype, int later, void** reading, int64_t* n) {
   return guard([&] {
-    auto type = static_cast<at::ScalarType>(dtype);
-    auto& from = ref(tensor);
-    auto needed = bytes_of(from.sizes(), type);
-    TORCH_CHECK(needed == bytes, "a tensor of shape ", from.sizes(), " as ", c10::toString(type), " needs ", needed,
-                " bytes, the slice has ", bytes);
-    not_recorded(from.device(), "values were read from a device");
-    at::Tensor t = from.detach();
-    if (t.is_cuda()) {
-      t = at::empty(t.sizes(), at::TensorOptions(type).pinned_memory(true)).copy_(t.to(type));  // the driver needs no buffer of its own
-    } else {
-      t = t.to(c10::Device(c10::kCPU), type).contiguous();
-    }
-    if (bytes) std::memcpy(data, t.data_ptr(), bytes);
+    *reading = new Reading(ref(tensor), static_cast<at::ScalarType>(dtype), later != 0);
+    *n = ref(tensor).numel();
   });
 }
 
-char* hcunet_read_begin(void* tensor, void** reading, int64_t* n) {
-  return guard([&] {
-    auto r = std::make_unique<Reading>(ref(tensor));
-    *n = r->size();
-    *reading = r.release();
-  });
-}
-
-char* hcunet_read_end(void* reading, double* values) {
+char* hcunet_read_end(void* reading, void* data, int64_t n) {
   std::unique_ptr<Reading> r(static_cast<Reading*>(reading));
-  return guard([&] { r->read(values); });
+  return guard([&] { r->copy(data, n); });
 }
 
 char* hcunet_inspect(void* tensor, hcunet_info* info) {

@@ -47,10 +47,9 @@ char* hcunet_call(void* op, const hcunet_arg* args, int64_t nargs, const int64_t
 // Data across the border. dtype is a c10::ScalarType.
 char* hcunet_from_data(const void* data, size_t bytes, int dtype, const int64_t* shape, int64_t dims, int device_type,
                        int device_index, void** out);
-char* hcunet_to_data(void* tensor, int dtype, void* data, size_t bytes);
-// The values of a tensor as doubles, see reading.h: begin does not wait, end waits and frees the reading.
-char* hcunet_read_begin(void* tensor, void** reading, int64_t* n);
-char* hcunet_read_end(void* reading, double* values);
+// The n values of a tensor, see reading.h: begin does not wait; end waits, copies them and frees the reading.
+char* hcunet_read_begin(void* tensor, int dtype, int later, void** reading, int64_t* n);
+char* hcunet_read_end(void* reading, void* data, int64_t n);
 #define HCUNET_MAX_DIMS 8
 typedef struct {
   int32_t defined, dtype, dims, device_type, device_index, requires_grad, is_leaf, channels_last;

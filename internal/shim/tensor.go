@@ -51,15 +51,6 @@ func FromSlice[N Number](data []N, device Device, shape ...int64) (torch.Tensor,
 	return wrap(out), nil
 }
 
-// ToSlice copies t, converted to N, into data, which must have exactly its size.
-func ToSlice[N Number](t torch.Tensor, data []N) error {
-	var zero N
-	return with("to_data", t, func(p unsafe.Pointer) *C.char {
-		return C.hcunet_to_data(p, dtypeOf[N](), unsafe.Pointer(unsafe.SliceData(data)),
-			C.size_t(len(data))*C.size_t(unsafe.Sizeof(zero)))
-	})
-}
-
 // Info describes a tensor. An undefined tensor (an empty handle, as a closed
 // scope leaves it) has Defined false and nothing else.
 type Info struct {
