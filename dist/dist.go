@@ -46,9 +46,9 @@ type RemoteError struct {
 
 func (e *RemoteError) Error() string { return fmt.Sprintf("rank %d failed: %s", e.Rank, e.Text) }
 
-// Available returns nil, or, if the program was built without Gloo's headers, an
-// error that says what to install.
-func Available() error { return shim.NoProcesses() }
+// Available returns nil, or, if the program was built without what several processes need on
+// the CPU (Gloo's headers) or on CUDA (those and NCCL's), an error that says what to install.
+func Available(cuda bool) error { return shim.NoProcesses(cuda) }
 
 // Open joins the group. It returns when all ranks have joined, or with an error
 // that names the ranks that have not joined within the timeout.
@@ -59,7 +59,7 @@ func Open(cfg Config) (*Group, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	if err := Available(); err != nil {
+	if err := Available(cfg.CUDA); err != nil {
 		return nil, fmt.Errorf("dist: %w", err)
 	}
 	store, err := openStore(cfg)

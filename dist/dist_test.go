@@ -63,7 +63,7 @@ var roles = map[string]func(*Group) error{
 
 // launch runs a role as n processes and returns what they printed.
 func launch(t *testing.T, role string, n int) (string, error) {
-	golden.Processes(t, Available())
+	golden.Processes(t, Available(false))
 	t.Setenv("HCUNET_TEST_ROLE", role)
 	t.Setenv("HCUNET_TIMEOUT", "1h") // a test that waits for it never ends
 	var out lockedBuffer
@@ -241,7 +241,7 @@ func TestAgree(t *testing.T) {
 }
 
 func TestOpenNamesTheAbsent(t *testing.T) {
-	golden.Processes(t, Available())
+	golden.Processes(t, Available(false))
 	port, err := freePort()
 	require.NoError(t, err)
 	cfg := Config{Size: 3, LocalSize: 1, Host: "127.0.0.1", Port: port, Serve: true, Timeout: 2 * time.Second}
@@ -252,7 +252,7 @@ func TestOpenNamesTheAbsent(t *testing.T) {
 
 // A store that speaks another protocol is named as such, and is not waited for.
 func TestOpenNamesAForeignStore(t *testing.T) {
-	golden.Processes(t, Available())
+	golden.Processes(t, Available(false))
 	foreign, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer foreign.Close() // it accepts connections and says nothing

@@ -49,7 +49,7 @@ func runTogether(c childRun) error {
 // Two processes train every fold together. If one is killed, the other one ends by itself.
 // After the job was continued, it gives the same bytes as a job without interruption.
 func TestRanksKilled(t *testing.T) {
-	golden.Processes(t, dist.Available())
+	golden.Processes(t, dist.Available(false))
 	c := small(ensemble.Default, blobs(t, 10, 2))
 	c.Training.MicroBatches, c.Training.SyncBatchNorm = 2, true
 	c.Phases = ensemble.NotebookPhases(2, 1, 1e-2, false)

@@ -183,7 +183,7 @@ func (staticNet) Static() bool { return true }
 // n processes with batches of b images learn the same as one process with batches of n*b
 // images, up to the rounding of float64.
 func TestRanks(t *testing.T) {
-	golden.Processes(t, dist.Available())
+	golden.Processes(t, dist.Available(false))
 	want, err := learn(nil, lesson{})
 	require.NoError(t, err)
 	for _, n := range []int{2, 3} {
@@ -194,7 +194,7 @@ func TestRanks(t *testing.T) {
 // Processes that repeat recorded gradients learn the same as processes that compute them, also
 // where one process records and the other, whose share of a batch is smaller, does not.
 func TestRanksRecorded(t *testing.T) {
-	golden.Processes(t, dist.Available())
+	golden.Processes(t, dist.Available(false))
 	want := learnByRanks(t, 2, lesson{OwnStatistics: true})
 	require.Zero(t, want.Recorded)
 	got := learnByRanks(t, 2, lesson{OwnStatistics: true, Record: true})
@@ -204,7 +204,7 @@ func TestRanksRecorded(t *testing.T) {
 
 // So do processes that make their parts of the batches on their devices.
 func TestRanksDeviceData(t *testing.T) {
-	golden.Processes(t, dist.Available())
+	golden.Processes(t, dist.Available(false))
 	by := lesson{DeviceData: plenty}
 	want, err := learn(nil, by)
 	require.NoError(t, err)
@@ -215,7 +215,7 @@ func TestRanksDeviceData(t *testing.T) {
 
 // A run can be continued with another number of processes.
 func TestRanksChange(t *testing.T) {
-	golden.Processes(t, dist.Available())
+	golden.Processes(t, dist.Available(false))
 	want, err := learn(nil, lesson{})
 	require.NoError(t, err)
 	for _, c := range []struct{ begin, goOn, stop int }{

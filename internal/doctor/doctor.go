@@ -214,10 +214,18 @@ func gpus() Finding {
 }
 
 func processes() Finding {
-	if err := dist.Available(); err != nil {
-		return Finding{"several processes", Advice, "not in this build: " + err.Error(), "only training on several machines or GPUs needs it"}
+	f := Finding{Part: "several processes", Remedy: "only training on several machines or GPUs needs it"}
+	switch cpu, cuda := dist.Available(false), dist.Available(true); {
+	case cpu != nil:
+		f.State, f.Is = Advice, "not in this build: "+cpu.Error()
+	case cuda != nil && mapped("libtorch_cuda") != "":
+		f.State, f.Is = Advice, "in this build, but not on CUDA: "+cuda.Error()
+	case cuda != nil:
+		f.Is, f.Remedy = "in this build, by Gloo", ""
+	default:
+		f.Is, f.Remedy = "in this build, by Gloo and NCCL", ""
 	}
-	return Finding{Part: "several processes", Is: "in this build"}
+	return f
 }
 
 // onnxRuntime looks where package predict/onnx does.

@@ -12,8 +12,9 @@ import (
 	torch "github.com/wangkuiyi/gotorch"
 )
 
-// NoProcesses says why process groups are not to be had, nil where they are.
-func NoProcesses() error { return check("c10d", C.hcunet_no_processes()) }
+// NoProcesses says why process groups, on CUDA or on the CPU, are not to be had, nil where
+// they are.
+func NoProcesses(cuda bool) error { return check("c10d", C.hcunet_no_processes(cbool(cuda))) }
 
 // A Store is c10d's TCPStore: a table of texts that the processes of a job share.
 type Store struct{ p unsafe.Pointer }

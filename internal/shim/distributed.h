@@ -1,8 +1,9 @@
 // Process groups: libtorch's c10d with Gloo on the CPU and NCCL on CUDA.
 //
-// A backend is compiled in where its headers are. Where they are not, its
-// functions stay and say what to install, so that a program that never asks for
-// several processes builds and links without them.
+// A backend is compiled in where its headers are: NCCL where scripts/libtorch finds all of
+// them and defines HCUNET_NCCL. Where they are not, its functions stay and say what to
+// install, so that a program that never asks for several processes builds and links without
+// them.
 #pragma once
 
 #include "guard.h"
@@ -12,7 +13,7 @@
 #if __has_include(<torch/csrc/distributed/c10d/TCPStore.hpp>) && __has_include(<gloo/algorithm.h>)
 #define HCUNET_C10D 1
 #define USE_C10D_GLOO
-#if __has_include(<nccl.h>) && __has_include(<cuda_runtime_api.h>)
+#ifdef HCUNET_NCCL
 #define USE_C10D_NCCL
 #endif
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -29,6 +30,14 @@
 namespace hcunet {
 
 #ifdef HCUNET_C10D
+
+#ifdef USE_C10D_NCCL
+inline constexpr const char* no_nccl = nullptr;
+#else
+inline constexpr const char* no_nccl =
+    "this program was built without NCCL: run scripts/libtorch with a libtorch for CUDA, which says what headers are missing, and "
+    "build with go build -a";
+#endif
 
 using Milliseconds = std::chrono::milliseconds;
 
@@ -72,8 +81,7 @@ inline c10::intrusive_ptr<c10d::ProcessGroup> nccl_group(const c10::intrusive_pt
   return backend;
 #endif
 #else
-  TORCH_CHECK(false, "this program was built without NCCL: build it against a libtorch for CUDA, with the headers nccl.h "
-                     "and cuda_runtime_api.h in the compiler's path");
+  TORCH_CHECK(false, no_nccl);
 #endif
 }
 

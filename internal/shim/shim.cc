@@ -298,7 +298,7 @@ char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int*
 
 #ifdef HCUNET_C10D
 
-char* hcunet_no_processes(void) { return nullptr; }
+char* hcunet_no_processes(int cuda) { return cuda && no_nccl ? text(no_nccl) : nullptr; }
 char* hcunet_store_open(const char* host, int port, int serve, int64_t timeout, void** store) {
   return guard([&] {
     c10d::TCPStoreOptions options;
@@ -383,24 +383,24 @@ void hcunet_reducer_close(void* reducer) { delete static_cast<std::shared_ptr<Re
 
 #else
 
-char* hcunet_no_processes(void) {
-  return text("this program was built without process groups: install libgloo-dev (Debian), or take PyTorch's own libtorch, "
-              "and build again with go build -a");
+char* hcunet_no_processes(int) {
+  return text("this program was built without process groups: install Gloo's headers, which no libtorch brings (libgloo-dev of "
+              "Debian and Ubuntu), and build again with go build -a");
 }
-char* hcunet_store_open(const char*, int, int, int64_t, void**) { return hcunet_no_processes(); }
-char* hcunet_store_set(void*, const char*, const char*) { return hcunet_no_processes(); }
-char* hcunet_store_get(void*, const char*, int64_t, char**) { return hcunet_no_processes(); }
+char* hcunet_store_open(const char*, int, int, int64_t, void**) { return hcunet_no_processes(0); }
+char* hcunet_store_set(void*, const char*, const char*) { return hcunet_no_processes(0); }
+char* hcunet_store_get(void*, const char*, int64_t, char**) { return hcunet_no_processes(0); }
 void hcunet_store_close(void*) {}
-char* hcunet_group_open(void*, const char*, const char*, int, int, int64_t, const char*, void**) { return hcunet_no_processes(); }
+char* hcunet_group_open(void*, const char*, const char*, int, int, int64_t, const char*, void**) { return hcunet_no_processes(0); }
 void hcunet_group_close(void*) {}
-char* hcunet_group_sum(void*, void* const*, int64_t) { return hcunet_no_processes(); }
-char* hcunet_group_broadcast(void*, void* const*, int64_t, int) { return hcunet_no_processes(); }
-char* hcunet_group_gather(void*, void*, void**, int64_t) { return hcunet_no_processes(); }
-char* hcunet_group_barrier(void*) { return hcunet_no_processes(); }
-char* hcunet_group_sum_with_gradient(void*, void*, void**) { return hcunet_no_processes(); }
-char* hcunet_reducer_open(void*, void* const*, int64_t, int64_t, void**) { return hcunet_no_processes(); }
-char* hcunet_reducer_prepare(void*) { return hcunet_no_processes(); }
-char* hcunet_reducer_finish(void*) { return hcunet_no_processes(); }
+char* hcunet_group_sum(void*, void* const*, int64_t) { return hcunet_no_processes(0); }
+char* hcunet_group_broadcast(void*, void* const*, int64_t, int) { return hcunet_no_processes(0); }
+char* hcunet_group_gather(void*, void*, void**, int64_t) { return hcunet_no_processes(0); }
+char* hcunet_group_barrier(void*) { return hcunet_no_processes(0); }
+char* hcunet_group_sum_with_gradient(void*, void*, void**) { return hcunet_no_processes(0); }
+char* hcunet_reducer_open(void*, void* const*, int64_t, int64_t, void**) { return hcunet_no_processes(0); }
+char* hcunet_reducer_prepare(void*) { return hcunet_no_processes(0); }
+char* hcunet_reducer_finish(void*) { return hcunet_no_processes(0); }
 void hcunet_reducer_close(void*) {}
 
 #endif

@@ -95,7 +95,7 @@ char* hcunet_autocast(int device_type, int on, int dtype, int* previous_on, int*
 
 // Process groups (c10d): a store that the processes meet at, and groups in it.
 // Timeouts are in milliseconds.
-char* hcunet_no_processes(void);  // why there are none, NULL where there are
+char* hcunet_no_processes(int cuda);  // why there are none, on the CPU or on CUDA; NULL where there are
 char* hcunet_store_open(const char* host, int port, int serve, int64_t timeout, void** store);
 char* hcunet_store_set(void* store, const char* key, const char* value);
 char* hcunet_store_get(void* store, const char* key, int64_t timeout, char** value);  // waits; NULL if it did not come
