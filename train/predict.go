@@ -51,11 +51,11 @@ func (l *Learner) Predict(ctx context.Context, source feed.Source, flip Flip, ea
 	defer l.busy.RUnlock()
 	done := 0
 	err := l.scoreBatches(ctx, source, 0, func(b *feed.Batch, number, first int) (scored, error) {
-		prob, err := l.predict(b, flip)
+		s, err := l.predict(b, flip)
 		if err != nil {
 			err = fmt.Errorf("train: predicting batch %d, images from %d on: %w", number, first, err)
 		}
-		return scored{math.NaN(), prob}, err
+		return s, err
 	}, func(b *feed.Batch, s scored) error {
 		done += b.N
 		return l.eachImage(source, b, s.prob, done-b.N, each)
@@ -67,17 +67,16 @@ func (l *Learner) Predict(ctx context.Context, source feed.Source, flip Flip, ea
 }
 
 // predict returns the probabilities of a batch (N, K, H, W).
-func (l *Learner) predict(b *feed.Batch, flip Flip) (prob []float32, err error) {
+func (l *Learner) predict(b *feed.Batch, flip Flip) (s scored, err error) {
+	s.loss = math.NaN()
 	if err := l.checkBatch(b, false); err != nil {
-		return nil, err
+		return s, err
 	}
-	if prob, ok, err := l.predictions.repeat(l, b, flip); ok || err != nil {
-		return prob, outOfMemory(err, b)
+	s.later, err = l.predictions.repeat(l, b, flip)
+	if err == nil && s.later == nil {
+		err = l.inScope(b, func() { s.prob = slice(l.average(l.input.upload(b), flip)) })
 	}
-	err = l.inScope(b, func() {
-		prob = slice(l.average(l.input.upload(b), flip))
-	})
-	return prob, err
+	return s, err
 }
 
 // average returns the probabilities of uploaded images, with flip the mean of those of the

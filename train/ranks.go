@@ -138,8 +138,18 @@ func (r *run) sumGradients() error {
 
 // scored holds the loss and the probabilities of a batch.
 type scored struct {
-	loss float64 // NaN if it was not computed
-	prob []float32
+	loss  float64 // NaN if it was not computed
+	prob  []float32
+	later *nn.Reading[float32] // the probabilities, if they are not here yet
+}
+
+// wait waits for the probabilities.
+func (s *scored) wait() (err error) {
+	if s.later != nil {
+		s.prob, err = s.later.Values()
+		s.later = nil
+	}
+	return err
 }
 
 func (s scored) encode() []byte {
@@ -161,15 +171,69 @@ func decodeScored(b []byte) (s scored, err error) {
 	return s, nil
 }
 
-// scoreBatches calls use for every batch of a source, in order, with the result of
-// compute. number is the number of the batch, first the number of its first image.
+// kept returns what is used of a batch after the source has gone on to the next one.
+func kept(b *feed.Batch) *feed.Batch {
+	k := *b
+	k.Images, k.Targets, k.Indices = nil, slices.Clone(b.Targets), slices.Clone(b.Indices)
+	return &k
+}
+
+// A computer computes the loss and the probabilities of a batch. number is the number of the
+// batch, first the number of its first image.
+type computer func(b *feed.Batch, number, first int) (scored, error)
+
+// scoreBatches calls use for every batch of a source, in order, with the result of compute.
 // Several processes take turns to compute, and each calls use for all batches.
-func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch int, compute func(b *feed.Batch, number, first int) (scored, error), use func(*feed.Batch, scored) error) error {
-	size, rank := 1, 0
-	if g := l.parts.Group; g != nil {
-		size, rank = g.Size(), g.Rank()
+func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch int, compute computer, use func(*feed.Batch, scored) error) error {
+	if g := l.parts.Group; g != nil && g.Size() > 1 {
+		return l.scoreTogether(ctx, source, epoch, compute, use)
 	}
-	var round []*feed.Batch // without image values, unless there is only one process
+	var open func() error // uses the result of the batch before, if that was late
+	settle := func() error {
+		f := open
+		if open = nil; f == nil {
+			return nil
+		}
+		return f()
+	}
+	number, first := 0, 0
+	for b, err := range source.Epoch(epoch, 0) {
+		if err == nil {
+			_, err = l.images(ctx, 0)
+		}
+		var s scored
+		if err == nil {
+			s, err = compute(b, number, first)
+		}
+		if late := settle(); late != nil {
+			return errors.Join(late, s.wait())
+		}
+		switch {
+		case err != nil:
+			return err
+		case s.later != nil: // the device is given the next batch before this one is used
+			b := kept(b)
+			open = func() error {
+				if err := s.wait(); err != nil {
+					return err
+				}
+				return use(b, s)
+			}
+		default:
+			if err := use(b, s); err != nil {
+				return err
+			}
+		}
+		number++
+		first += b.N
+	}
+	return settle()
+}
+
+// scoreTogether is scoreBatches for several processes.
+func (l *Learner) scoreTogether(ctx context.Context, source feed.Source, epoch int, compute computer, use func(*feed.Batch, scored) error) error {
+	size, rank := l.parts.Group.Size(), l.parts.Group.Rank()
+	var round []*feed.Batch
 	var own []byte
 	number, first := 0, 0
 	share := func() error {
@@ -193,32 +257,24 @@ func (l *Learner) scoreBatches(ctx context.Context, source feed.Source, epoch in
 		if err != nil {
 			return err
 		}
-		turn := len(round) == rank
-		var s scored
 		if len(round) == 0 { // at the beginning of a round all processes agree to continue
 			if _, err := l.images(ctx, 0); err != nil {
 				return err
 			}
 		}
-		if turn {
-			if s, err = compute(b, number, first); err != nil {
+		if len(round) == rank {
+			s, err := compute(b, number, first)
+			if err == nil {
+				err = s.wait()
+			}
+			if err != nil {
 				return err
 			}
+			own = s.encode()
 		}
 		number++
 		first += b.N
-		if size == 1 {
-			if err := use(b, s); err != nil {
-				return err
-			}
-			continue
-		}
-		if turn {
-			own = s.encode()
-		}
-		kept := *b
-		kept.Images, kept.Targets, kept.Indices = nil, slices.Clone(b.Targets), slices.Clone(b.Indices)
-		if round = append(round, &kept); len(round) == size {
+		if round = append(round, kept(b)); len(round) == size {
 			if err := share(); err != nil {
 				return err
 			}

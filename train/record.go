@@ -336,11 +336,11 @@ type recordedPrediction struct {
 	images torch.Tensor
 }
 
-// repeat returns the probabilities of a batch by recorded operations; ok is false if they
-// are not recorded.
-func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob []float32, ok bool, err error) {
+// repeat asks the device for the probabilities of a batch by recorded operations; it returns
+// nil if they are not recorded.
+func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob *nn.Reading[float32], err error) {
 	if m, isStatic := l.model.(Static); !isStatic || !m.Static() || !recordsOn(l.device) {
-		return nil, false, nil
+		return nil, nil
 	}
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
@@ -351,11 +351,11 @@ func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob []float
 			p.seen, p.made = map[prediction]int{}, map[prediction]*recordedPrediction{}
 		}
 		if p.seen[key]++; p.seen[key] != recordAfter+1 || len(p.made) == mostPredictions {
-			return nil, false, nil
+			return nil, nil
 		}
 		if rec, err = l.recordPrediction(b, flip); err != nil {
 			l.recordings.Err = err
-			return nil, false, nil // and it is not tried again
+			return nil, nil // and it is not tried again
 		}
 		p.made[key] = rec
 	}
@@ -365,12 +365,14 @@ func (p *predictions) repeat(l *Learner, b *feed.Batch, flip Flip) (prob []float
 		if err != nil {
 			panic(err)
 		}
-		prob = slice(results[0])
+		if prob, err = nn.BeginRead[float32](results[0]); err != nil {
+			panic(err)
+		}
 	})
 	if err == nil {
 		l.recordings.Predictions++
 	}
-	return prob, err == nil, err
+	return prob, err
 }
 
 // recordPrediction records the predictions of batches of b's shape, on a goroutine of its

@@ -2,6 +2,7 @@ package train_test
 
 import (
 	"context"
+	"errors"
 	"math"
 	"path/filepath"
 	"slices"
@@ -314,10 +315,50 @@ func TestRecordedPredictions(t *testing.T) {
 			})
 		}
 		wait.Wait()
+		requireLate(t, recorded, source)
 		require.NoError(t, recorded.Recordings().Err)
 		require.Positive(t, recorded.Recordings().Predictions)
 		require.Zero(t, plain.Recordings())
 		_, err := plain.Fit(context.Background(), source, nil, train.Phase{Epochs: 1, Rates: train.SameRates(1e-1, 3)})
 		require.NoError(t, err)
+	}
+}
+
+// requireLate requires that a prediction that an error or a context ends while the result of a
+// batch is late has passed on all images before, in order.
+func requireLate(t *testing.T, l *train.Learner, source batches) {
+	t.Helper()
+	broken := errors.New("the disk is full")
+	ctx, cancel := context.WithCancel(context.Background())
+	for _, c := range []struct {
+		ctx    context.Context
+		source func() batches
+		each   func(n int) error
+		err    string
+		images int
+	}{
+		{context.Background(), func() batches { return source }, func(n int) error { return at(n == 5, broken) }, "the disk is full", 5},
+		{ctx, func() batches { return source }, func(n int) error {
+			if n == 5 {
+				cancel()
+			}
+			return nil
+		}, "train: cancelled in prediction, after 8 images", 8}, // the context is done during image 5, when the device has the batch of images 6 and 7
+		{context.Background(), func() batches {
+			b := slices.Clone(source)
+			b[4] = &feed.Batch{N: 2, C: 3, H: 8, W: 8}
+			return b
+		}, func(int) error { return nil }, "train: predicting batch 4, images from 8 on: ", 8},
+	} {
+		var seen []int
+		err := l.Predict(c.ctx, c.source(), train.FlipAverage, func(p *train.Prediction) error {
+			seen = append(seen, p.Index)
+			return c.each(len(seen))
+		})
+		require.ErrorContains(t, err, c.err)
+		require.Len(t, seen, c.images)
+		for i, index := range seen {
+			require.Equal(t, i, index)
+		}
 	}
 }
