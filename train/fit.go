@@ -381,6 +381,9 @@ func (r *run) epoch(ctx context.Context, source, valid feed.Source) error {
 			return err
 		}
 	}
+	if err := r.settle(ctx, source, 0); err != nil { // of a source that yields too few
+		return err
+	}
 	if at.Batch != at.Batches {
 		return fmt.Errorf("train: %s: the source yields %d batches, not %d as it says", r.where(), at.Batch, at.Batches)
 	}
