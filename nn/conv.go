@@ -3,6 +3,7 @@ package nn
 import (
 	"fmt"
 
+	"github.com/hcunet/hcunet/internal/shim"
 	torch "github.com/wangkuiyi/gotorch"
 )
 
@@ -62,8 +63,13 @@ func NewConv2d(in *Init, inC, outC, kernel int64, opt *ConvOptions) *Conv2d {
 // shape.
 func (c *Conv2d) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 	c.checkInput(x)
-	return call(opConv2d, x, fit(x, c.Weight(mode), c.In), c.Bias, []int64{c.stride, c.stride}, []int64{c.padding, c.padding},
-		[]int64{c.dilation, c.dilation}, c.groups)
+	return conv2d(x, fit(x, c.Weight(mode), c.In), c.Bias, c.stride, c.padding, c.dilation, c.groups)
+}
+
+func conv2d(x, w, b torch.Tensor, stride, padding, dilation, groups int64) torch.Tensor {
+	y, err := shim.Conv2d(x, w, b, stride, padding, dilation, groups)
+	must(err)
+	return y
 }
 
 // checkInput panics with an *InputError unless x is (N, In, H, W), or a widened map.
@@ -100,18 +106,17 @@ func (c *Conv2d) Weight(mode Mode) torch.Tensor { return c.weight.value(mode) }
 // Conv convolves x (N, In, H, W) with a weight (Out, In, kh, kw) and adds bias (Out),
 // if it is not the zero torch.Tensor.
 func Conv(x, weight, bias torch.Tensor, stride, padding int64) torch.Tensor {
-	s, pad := []int64{stride, stride}, []int64{padding, padding}
 	size := Shape(weight)
 	const multiple = 8 // of output channels; others are 1.3 to 3 times as slow on a GPU
 	more := -size[0] & (multiple - 1)
 	if more == 0 || !fused(x) {
-		return call(opConv2d, x, fit(x, weight, size[1]), bias, s, pad)
+		return conv2d(x, fit(x, weight, size[1]), bias, stride, padding, 1, 1)
 	}
 	weight = padded(weight, more, 0)
 	if bias.T != nil {
 		bias = padded(bias, more, 0)
 	}
-	return Narrow(call(opConv2d, x, fit(x, weight, size[1]), bias, s, pad), 1, 0, size[0])
+	return Narrow(conv2d(x, fit(x, weight, size[1]), bias, stride, padding, 1, 1), 1, 0, size[0])
 }
 
 // Walk shows the weight and the bias.

@@ -28,7 +28,6 @@ var (
 	opMean         = shim.NewOp("mean")
 	opBilinear     = shim.NewOp("upsample_bilinear2d")
 	opNearest      = shim.NewOp("upsample_nearest2d")
-	opConv2d       = shim.NewOp("conv2d")
 	opMaxPool2d    = shim.NewOp("max_pool2d")
 	opAvgPool2d    = shim.NewOp("avg_pool2d")
 	opPixelShuffle = shim.NewOp("pixel_shuffle")

@@ -1,5 +1,12 @@
 // Convolutions on the CPU: libtorch's, or, where winograd.h computes the same faster,
 // that. All callers of at::convolution get it, and autograd knows no difference.
+//
+// libtorch computes a convolution of bfloat16 maps by plain loops where the processor has no
+// instructions that its library oneDNN asks for, a hundred times as slowly as one of float32.
+// There some images at a time are converted to float32, and the result is rounded to bfloat16.
+//
+// The filters and the bias of bfloat16 maps may be float32, which libtorch refuses. Autocast
+// would keep a copy of them in bfloat16 until the backward pass has ended; see conv2d.
 #pragma once
 
 #include "avx2.h"
@@ -9,7 +16,9 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/convolution_backward_native.h>
 #include <ATen/ops/convolution_native.h>
+#include <ATen/autocast_mode.h>
 #include <torch/library.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <array>
@@ -19,13 +28,46 @@ namespace hcunet {
 
 inline std::atomic<bool> fast_convolutions{avx2()};
 
+// Whether libtorch computes in bfloat16 by instructions of the processor. Its oneDNN asks for these
+// three; newer ones it takes by itself. On other kinds of processors libtorch decides.
+inline bool computes_bfloat16() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return at::hasMKLDNN() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#else
+  return true;
+#endif
+}
+
+inline std::atomic<bool> native_bfloat16{computes_bfloat16()};
+
+inline bool is_bfloat16(const at::Tensor& t) {
+  return t.layout() == at::kStrided && t.device().is_cpu() && t.scalar_type() == at::kBFloat16;
+}
+
+// The type in which autocast computes convolutions on the CPU, if it is on.
+inline c10::optional<at::ScalarType> type_on_cpu() {
+#if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 204
+  if (at::autocast::is_autocast_enabled(at::kCPU)) return at::autocast::get_autocast_dtype(at::kCPU);
+#else
+  if (at::autocast::is_cpu_enabled()) return at::autocast::get_autocast_cpu_dtype();
+#endif
+  return {};
+}
+
+// As long as it lives autocast is off, for functions that take care of the types.
+inline auto no_autocast() {
+  return c10::impl::ExcludeDispatchKeyGuard(c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA}));
+}
+
 inline bool all_are(at::IntArrayRef values, int64_t wanted) {
   return std::all_of(values.begin(), values.end(), [=](int64_t v) { return v == wanted; });
 }
 
-inline bool plain(const at::Tensor& t) {
-  return t.layout() == at::kStrided && t.device().is_cpu() && t.scalar_type() == at::kFloat && t.dim() == 4 && t.is_contiguous();
+inline bool are_rows(const at::Tensor& t) {
+  return t.layout() == at::kStrided && t.device().is_cpu() && t.dim() == 4 && t.is_contiguous();
 }
+
+inline bool plain(const at::Tensor& t) { return are_rows(t) && t.scalar_type() == at::kFloat; }
 
 // Whether winograd.h is right for this convolution, and faster. The answer does not depend on
 // the number of images: one is computed alike in any company. Small maps spend more on the
@@ -92,10 +134,78 @@ inline at::Tensor filter_gradient(const at::Tensor& x, const at::Tensor& dy, con
   return gradient;
 }
 
+// Calls f(first, n) for pieces of a batch: as many images as have four million elements, but at
+// least one. Their copies in float32 then take some 16 MiB.
+template <class F>
+void in_pieces(const at::Tensor& batch, F&& f) {
+  constexpr int64_t elements = 1 << 22;
+  int64_t images = batch.size(0), each = std::max<int64_t>(batch.numel() / std::max<int64_t>(images, 1), 1);
+  int64_t many = std::clamp<int64_t>(elements / each, 1, std::max<int64_t>(images, 1)), first = 0;
+  do {
+    f(first, std::min(many, images - first));
+    first += many;
+  } while (first < images);
+}
+
+// Sets a piece of a batch, which is made with the first one.
+inline void put_piece(at::Tensor& batch, const at::Tensor& piece, int64_t images, int64_t first) {
+  if (!piece.defined()) return;
+  if (!batch.defined()) {
+    auto shape = piece.sizes().vec();
+    shape[0] = images;
+    batch = at::empty(shape, piece.options().dtype(at::kBFloat16), piece.suggest_memory_format());
+  }
+  batch.narrow(0, first, piece.size(0)).copy_(piece);
+}
+
+using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+// The convolution of bfloat16 maps x; convolve computes one of float32.
+template <class Convolve>
+at::Tensor in_float32(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias, Convolve&& convolve) {
+  auto off = no_autocast();
+  auto filters = w.to(at::kFloat);
+  auto biases = bias && bias->defined() ? c10::optional<at::Tensor>(bias->to(at::kFloat)) : bias;
+  at::Tensor y;
+  in_pieces(x, [&](int64_t first, int64_t n) {
+    put_piece(y, convolve(x.narrow(0, first, n).to(at::kFloat), filters, biases), x.size(0), first);
+  });
+  return y;
+}
+
+// Its gradients from that of its result, dy; differentiate computes those of one of float32.
+// Those of the filters and the bias are sums in float32, in the end in the type of the filters.
+template <class Differentiate>
+Gradients back_in_float32(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, Differentiate&& differentiate) {
+  auto off = no_autocast();
+  auto filters = w.to(at::kFloat);
+  at::Tensor dx, dw, db;
+  auto add = [](at::Tensor& sum, const at::Tensor& part) {
+    if (!part.defined()) return;
+    sum.defined() ? void(sum.add_(part)) : void(sum = part);
+  };
+  in_pieces(x, [&](int64_t first, int64_t n) {
+    auto [dxn, dwn, dbn] = differentiate(dy.narrow(0, first, n).to(at::kFloat), x.narrow(0, first, n).to(at::kFloat), filters);
+    put_piece(dx, dxn, x.size(0), first);
+    add(dw, dwn);
+    add(db, dbn);
+  });
+  if (dw.defined()) dw = dw.to(w.scalar_type());
+  if (db.defined()) db = db.to(w.scalar_type());
+  return {dx, dw, db};
+}
+
 inline at::Tensor convolution(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias,
                               at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
                               at::IntArrayRef output_padding, int64_t groups) {
   bool has_bias = bias && bias->defined();
+  if (is_bfloat16(x)) {
+    auto any = [&](const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias) {
+      return hcunet::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
+    };
+    if (!native_bfloat16.load(std::memory_order_relaxed)) return in_float32(x, w, bias, any);
+    if (w.scalar_type() == at::kFloat) return any(x, w.to(at::kBFloat16), has_bias ? c10::optional<at::Tensor>(bias->to(at::kBFloat16)) : bias);
+  }
   if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) || (has_bias && bias->scalar_type() != at::kFloat) ||
       (has_bias && !bias->is_contiguous()))
     return at::native::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
@@ -103,18 +213,39 @@ inline at::Tensor convolution(const at::Tensor& x, const at::Tensor& w, const c1
   return convolved(x, f, has_bias ? bias->data_ptr<float>() : nullptr);
 }
 
-inline std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+inline Gradients convolution_backward(
     const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, at::OptionalIntArrayRef bias_sizes, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding, int64_t groups,
     std::array<bool, 3> wanted) {
+  if (is_bfloat16(x)) {
+    auto any = [&](const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w) {
+      return hcunet::convolution_backward(dy, x, w, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, wanted);
+    };
+    if (!native_bfloat16.load(std::memory_order_relaxed)) return back_in_float32(dy, x, w, any);
+    if (w.scalar_type() == at::kFloat) return any(dy, x, w.to(at::kBFloat16));
+  }
   if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) || !plain(dy))
     return at::native::convolution_backward(dy, x, w, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, wanted);
-  std::tuple<at::Tensor, at::Tensor, at::Tensor> gradients;
+  Gradients gradients;
   winograd::Filters f{w.data_ptr<float>(), w.size(1), w.size(0), 9, w.size(1) * 9, true};
   if (wanted[0]) std::get<0>(gradients) = convolved(dy, f, nullptr);
   if (wanted[1]) std::get<1>(gradients) = filter_gradient(x, dy, w);
   if (wanted[2]) std::get<2>(gradients) = dy.sum(at::IntArrayRef{0, 2, 3});
   return gradients;
+}
+
+// at::conv2d. Where autocast computes it in bfloat16 on the CPU, the filters and the bias are not
+// copied as autocast does: each copy would take memory until the backward pass has ended. On a
+// processor without the instructions they are not rounded to bfloat16 at all.
+inline at::Tensor conv2d(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, at::IntArrayRef stride,
+                         at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  auto taken = [](const at::Tensor& t) {
+    return !t.defined() || (t.device().is_cpu() && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16));
+  };
+  if (type_on_cpu() != at::kBFloat16 || x.dim() != 4 || !taken(x) || !taken(w) || !taken(bias))
+    return at::conv2d(x, w, bias, stride, padding, dilation, groups);
+  auto off = no_autocast();
+  return at::convolution(x.to(at::kBFloat16), w, bias, stride, padding, dilation, false, {0, 0}, groups);
 }
 
 }  // namespace hcunet

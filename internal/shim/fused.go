@@ -23,11 +23,22 @@ func Fused(x torch.Tensor) (bool, error) {
 }
 
 // FusedCPU reports whether [UpsampleCPU] and [AddReLU] are the fast way for the map x: it is
-// a contiguous float32 map in the CPU's memory, the processor has AVX2, and autocast is off.
+// a contiguous map of float32 or bfloat16 in the CPU's memory, the processor has AVX2, and
+// autocast, if it is on, computes in bfloat16.
 func FusedCPU(x torch.Tensor) (bool, error) {
 	var yes C.int
 	err := with("fused_cpu", x, func(p unsafe.Pointer) *C.char { return C.hcunet_fused_cpu(p, &yes) })
 	return yes != 0, err
+}
+
+// Conv2d returns the convolution of x (N, In, H, W) with w (Out, In/groups, kh, kw) plus the
+// bias b, if it is not the zero torch.Tensor. Stride, padding and dilation hold for both
+// directions. Where autocast computes in bfloat16 on the CPU, the result is bfloat16, and no
+// copies of w and b are kept for the backward pass.
+func Conv2d(x, w, b torch.Tensor, stride, padding, dilation, groups int64) (torch.Tensor, error) {
+	return fusedLayer("conv2d", []torch.Tensor{x, w, b}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
+		return C.hcunet_conv2d(p[0], p[1], p[2], C.int64_t(stride), C.int64_t(padding), C.int64_t(dilation), C.int64_t(groups), out)
+	})
 }
 
 // ConvReLU returns the ReLU of the convolution of x with w, which has an odd size, and the
@@ -50,7 +61,8 @@ func Upsample(x, w, b, skip torch.Tensor, channels int64, blur bool) (torch.Tens
 
 // UpsampleCPU is [Upsample] for maps for which [FusedCPU] is true and whose width is a
 // multiple of 8. The result has the channels of the upsampled map and of skip, which may be
-// the zero torch.Tensor.
+// the zero torch.Tensor. Its type is that of x, or bfloat16 if autocast is on; w, b and skip
+// may be float32 in both cases.
 func UpsampleCPU(x, w, b, skip torch.Tensor, blur bool) (torch.Tensor, error) {
 	return fusedLayer("upsample", []torch.Tensor{x, w, b, skip}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
 		return C.hcunet_upsample_cpu(p[0], p[1], p[2], p[3], cbool(blur), out)
@@ -58,7 +70,7 @@ func UpsampleCPU(x, w, b, skip torch.Tensor, blur bool) (torch.Tensor, error) {
 }
 
 // AddReLU overwrites y with x + max(y, 0) and returns it, for maps for which [FusedCPU] is
-// true. No backward pass may need the old y.
+// true. Both have the same type. No backward pass may need the old y.
 func AddReLU(x, y torch.Tensor) (torch.Tensor, error) {
 	return fusedLayer("add_relu", []torch.Tensor{x, y}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
 		return C.hcunet_add_relu(p[0], p[1], out)

@@ -142,11 +142,6 @@ inline void remember(AutogradContext* ctx, const at::Tensor& x, const at::Tensor
   ctx->saved_data["out"] = w.size(0);
 }
 
-// In its functions autocast is off: they take care of the types.
-inline auto no_autocast() {
-  return c10::impl::ExcludeDispatchKeyGuard(c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA}));
-}
-
 struct ConvReLU : torch::autograd::Function<ConvReLU> {
   static at::Tensor forward(AutogradContext* ctx, at::Tensor x, at::Tensor w, at::Tensor b, at::ScalarType type, int64_t out) {
     auto off = no_autocast();

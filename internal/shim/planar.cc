@@ -3,6 +3,7 @@
 // The arithmetic of planar.h. It knows nothing of libtorch, and compiles in a moment.
 #include "planar.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,23 @@ using Vector = __m256;
 
 inline Vector load(const float* p) { return _mm256_loadu_ps(p); }
 inline void store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
+inline Vector load(const BFloat16* p) {
+  __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
+// Adding one less than half of the last place that stays, and one more if that place is odd,
+// rounds to nearest, ties to even. It could make an infinity of what is not a number.
+inline void store(BFloat16* p, Vector v) {
+  __m256i bits = _mm256_castps_si256(v);
+  __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
+  __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+
 inline Vector all(float f) { return _mm256_set1_ps(f); }
 
 // NaN stays NaN and counts as positive, as in libtorch.
@@ -51,7 +69,8 @@ class Rows {
   std::vector<float> values_;
 };
 
-void activate(int64_t width, const float* u, float bias, float* to, uint8_t* positive) {
+template <class U>
+void activate(int64_t width, const U* u, float bias, float* to, uint8_t* positive) {
   for (int64_t i = 0; i < width; i += lanes) {
     Vector v = load(u + i) + all(bias);
     if (positive) positive[i / lanes] = positives(v);
@@ -60,7 +79,8 @@ void activate(int64_t width, const float* u, float bias, float* to, uint8_t* pos
 }
 
 // Stores 2*lanes pixels: those of even columns and of odd ones by turns.
-inline void interleave(float* to, Vector even, Vector odd) {
+template <class Y>
+void interleave(Y* to, Vector even, Vector odd) {
   Vector low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
   store(to, _mm256_permute2f128_ps(low, high, 0x20));
   store(to + lanes, _mm256_permute2f128_ps(low, high, 0x31));
@@ -70,7 +90,8 @@ struct Columns {
   Vector even, odd;
 };
 
-inline Columns deinterleave(const float* from) {
+template <class Y>
+Columns deinterleave(const Y* from) {
   Vector first = load(from), second = load(from + lanes);
   Vector low = _mm256_permute2f128_ps(first, second, 0x20), high = _mm256_permute2f128_ps(first, second, 0x31);
   return {_mm256_shuffle_ps(low, high, 0x88), _mm256_shuffle_ps(low, high, 0xdd)};
@@ -78,7 +99,8 @@ inline Columns deinterleave(const float* from) {
 
 // A row of the result from the even and the odd columns of that row and of the one above.
 // The element before an odd row's first is the even row's first.
-void emit(const Shape& s, const float* even, const float* odd, const float* even_above, const float* odd_above, float* to) {
+template <class Y>
+void emit(const Shape& s, const float* even, const float* odd, const float* even_above, const float* odd_above, Y* to) {
   for (int64_t i = 0; i < s.width; i += lanes) {
     Vector e = load(even + i), o = load(odd + i);
     if (s.blur) {
@@ -95,7 +117,8 @@ void emit(const Shape& s, const float* even, const float* odd, const float* even
 // Stores the gradients of the even and the odd columns before the horizontal mean, times two,
 // from a row of the result's gradient. shuffle_back divides by the two, and by that of the
 // vertical mean.
-void collect(const Shape& s, const float* g, float* even, float* odd) {
+template <class Y>
+void collect(const Shape& s, const Y* g, float* even, float* odd) {
   for (int64_t i = 0; i < s.width; i += lanes) {
     auto [e, o] = deinterleave(g + 2 * i);
     store(even + i, e);
@@ -112,9 +135,24 @@ void collect(const Shape& s, const float* g, float* even, float* odd) {
   even[0] += first;
 }
 
+// Calls f(i, x, y) for each lanes elements from i on. The last ones, if they are fewer, are copied
+// to where there is room for all, with zeros after them.
+template <class Y, class F>
+void in_vectors(int64_t n, const Y* x, Y* y, F&& f) {
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) f(i, x + i, y + i);
+  if (i == n) return;
+  Y from[lanes] = {}, to[lanes] = {};
+  std::copy(x + i, x + n, from);
+  std::copy(y + i, y + n, to);
+  f(i, from, to);
+  std::copy(to, to + n - i, y + i);
+}
+
 }  // namespace
 
-void shuffle(const Shape& s, const float* u, const float* bias, float* y, uint8_t* positive) {
+template <class U, class Y>
+void shuffle(const Shape& s, const U* u, const float* bias, Y* y, uint8_t* positive) {
   enum { a, b, c, d, c_above, d_above, count };  // top left, top right, bottom left and bottom right pixels
   Rows rows(count, s.width);
   float* row[count];
@@ -126,7 +164,7 @@ void shuffle(const Shape& s, const float* u, const float* bias, float* y, uint8_
     }
     row[b][-1] = row[a][0];
     row[d][-1] = row[c][0];
-    float* to = y + 4 * i * s.width;
+    Y* to = y + 4 * i * s.width;
     emit(s, row[a], row[b], row[i ? c_above : a], row[i ? d_above : b], to);
     emit(s, row[c], row[d], row[a], row[b], to + 2 * s.width);
     std::swap(row[c], row[c_above]);
@@ -134,7 +172,8 @@ void shuffle(const Shape& s, const float* u, const float* bias, float* y, uint8_
   }
 }
 
-void shuffle_back(const Shape& s, const float* g, const uint8_t* positive, float* du, float* sums) {
+template <class U, class Y>
+void shuffle_back(const Shape& s, const Y* g, const uint8_t* positive, U* du, float* sums) {
   enum { top, bottom, below, count };  // two rows of the result that one of u becomes, and the next one
   Rows rows(2 * count, s.width);
   float *even[count], *odd[count];
@@ -169,27 +208,18 @@ void shuffle_back(const Shape& s, const float* g, const uint8_t* positive, float
   for (int k = 0; k < 4; k++) sums[k] = sum(total[k]);
 }
 
-void add_relu(int64_t n, const float* x, float* y, uint8_t* positive) {
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    Vector v = load(y + i);
+template <class Y>
+void add_relu(int64_t n, const Y* x, Y* y, uint8_t* positive) {
+  in_vectors(n, x, y, [&](int64_t i, const Y* x, Y* y) {
+    Vector v = load(y);
     if (positive) positive[i / lanes] = positives(v);
-    store(y + i, load(x + i) + relu(v));
-  }
-  if (i == n) return;
-  uint8_t bits = 0;
-  for (int k = 0; i + k < n; k++) {
-    bool is_positive = !(y[i + k] <= 0);
-    bits |= is_positive << k;
-    y[i + k] = x[i + k] + (is_positive ? y[i + k] : 0);
-  }
-  if (positive) positive[i / lanes] = bits;
+    store(y, load(x) + relu(v));
+  });
 }
 
-void relu_back(int64_t n, const float* g, const uint8_t* positive, float* dy) {
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) store(dy + i, chosen(load(g + i), positive[i / lanes]));
-  for (; i < n; i++) dy[i] = positive[i / lanes] >> i % lanes & 1 ? g[i] : 0;
+template <class Y>
+void relu_back(int64_t n, const Y* g, const uint8_t* positive, Y* dy) {
+  in_vectors(n, g, dy, [&](int64_t i, const Y* g, Y* dy) { store(dy, chosen(load(g), positive[i / lanes])); });
 }
 
 }  // namespace hcunet::planar
@@ -197,10 +227,27 @@ void relu_back(int64_t n, const float* g, const uint8_t* positive, float* dy) {
 #else
 
 namespace hcunet::planar {
-void shuffle(const Shape&, const float*, const float*, float*, uint8_t*) {}
-void shuffle_back(const Shape&, const float*, const uint8_t*, float*, float*) {}
-void add_relu(int64_t, const float*, float*, uint8_t*) {}
-void relu_back(int64_t, const float*, const uint8_t*, float*) {}
+template <class U, class Y>
+void shuffle(const Shape&, const U*, const float*, Y*, uint8_t*) {}
+template <class U, class Y>
+void shuffle_back(const Shape&, const Y*, const uint8_t*, U*, float*) {}
+template <class Y>
+void add_relu(int64_t, const Y*, Y*, uint8_t*) {}
+template <class Y>
+void relu_back(int64_t, const Y*, const uint8_t*, Y*) {}
 }  // namespace hcunet::planar
 
 #endif
+
+namespace hcunet::planar {
+template void shuffle(const Shape&, const float*, const float*, float*, uint8_t*);
+template void shuffle(const Shape&, const float*, const float*, BFloat16*, uint8_t*);
+template void shuffle(const Shape&, const BFloat16*, const float*, BFloat16*, uint8_t*);
+template void shuffle_back(const Shape&, const float*, const uint8_t*, float*, float*);
+template void shuffle_back(const Shape&, const BFloat16*, const uint8_t*, float*, float*);
+template void shuffle_back(const Shape&, const BFloat16*, const uint8_t*, BFloat16*, float*);
+template void add_relu(int64_t, const float*, float*, uint8_t*);
+template void add_relu(int64_t, const BFloat16*, BFloat16*, uint8_t*);
+template void relu_back(int64_t, const float*, const uint8_t*, float*);
+template void relu_back(int64_t, const BFloat16*, const uint8_t*, BFloat16*);
+}  // namespace hcunet::planar

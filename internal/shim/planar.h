@@ -1,5 +1,6 @@
 // The arithmetic of fused_cpu.h: steps of the decoder in one pass over the memory, for
-// float32 planes on a CPU with AVX2.
+// float32 or bfloat16 planes on a CPU with AVX2. All arithmetic is in float32; results are
+// rounded to the nearest number of bfloat16, to the even one between two.
 //
 // What a backward pass needs of a ReLU is which of its results are positive. These functions
 // write that as one bit an element, the first in the lowest bit of a byte.
@@ -9,6 +10,11 @@
 
 // The functions are only for a processor for which avx2() is true.
 namespace hcunet::planar {
+
+// The upper half of a float32.
+struct BFloat16 {
+  uint16_t bits;
+};
 
 constexpr int64_t lanes = 8;  // elements of a byte of bits
 
@@ -21,17 +27,23 @@ struct Shape {
 
 // Makes one plane y (2 height, 2 width) from four planes u: bias, ReLU, the pixel shuffle and,
 // if blur is set, the mean of each pixel and its neighbours to the left, above and left above,
-// where the first row and column are repeated. positive may be null.
-void shuffle(const Shape& shape, const float* u, const float* bias, float* y, uint8_t* positive);
+// where the first row and column are repeated. positive may be null. U and Y are float and float,
+// float and BFloat16, or BFloat16 and BFloat16, here and in shuffle_back.
+template <class U, class Y>
+void shuffle(const Shape& shape, const U* u, const float* bias, Y* y, uint8_t* positive);
 
 // Makes the gradient du of the four planes from that of y, and sets sums to the sum of each
-// plane of du.
-void shuffle_back(const Shape& shape, const float* g, const uint8_t* positive, float* du, float* sums);
+// plane of du before it is rounded.
+template <class U, class Y>
+void shuffle_back(const Shape& shape, const Y* g, const uint8_t* positive, U* du, float* sums);
 
 // y becomes x + max(y, 0). positive may be null; it has a byte for each lanes elements that have begun.
-void add_relu(int64_t n, const float* x, float* y, uint8_t* positive);
+// Y is float or BFloat16, here and in relu_back.
+template <class Y>
+void add_relu(int64_t n, const Y* x, Y* y, uint8_t* positive);
 
 // Makes the gradient dy before a ReLU from that after it.
-void relu_back(int64_t n, const float* g, const uint8_t* positive, float* dy);
+template <class Y>
+void relu_back(int64_t n, const Y* g, const uint8_t* positive, Y* dy);
 
 }  // namespace hcunet::planar

@@ -175,6 +175,15 @@ int hcunet_fast_convolutions(int on) {
   return fast_convolutions.exchange(on != 0 && avx2());
 }
 
+int hcunet_native_bfloat16(int on) { return native_bfloat16.exchange(on != 0); }
+
+char* hcunet_conv2d(void* x, void* w, void* b, int64_t stride, int64_t padding, int64_t dilation, int64_t groups, void** out) {
+  return guard([&] {
+    std::array<int64_t, 2> strides{stride, stride}, paddings{padding, padding}, dilations{dilation, dilation};
+    put(out, hcunet::conv2d(ref(x), ref(w), opt(b), strides, paddings, dilations, groups));
+  });
+}
+
 int hcunet_fused_layers(int on) { return fused::wanted.exchange(on != 0); }
 char* hcunet_fused(void* x, int* yes) {
   return guard([&] { *yes = fused::type_on_cuda(ref(x)).has_value(); });
@@ -192,7 +201,7 @@ char* hcunet_fused_cpu(void* x, int* yes) {
 }
 char* hcunet_upsample_cpu(void* x, void* w, void* b, void* skip, int blur, void** out) {
   return guard([&] {
-    const auto &from = ref(x), &kernel = ref(w), bias = fused::bias(b, kernel);
+    const auto &kernel = ref(w), from = ref(x).to(fused_cpu::type_of(ref(x))), bias = fused::bias(b, kernel);
     auto joined = skip ? ref(skip) : at::empty({from.size(0), 0, 2 * from.size(2), 2 * from.size(3)}, from.options());
     put(out, fused_cpu::Upsample::apply(from, kernel, bias, joined, blur != 0, fused_cpu::needs_gradient({from, kernel, bias, joined})));
   });

@@ -92,6 +92,11 @@ func FastConvolutions(on bool) bool {
 	return C.hcunet_fast_convolutions(cbool(on)) != 0
 }
 
+// NativeBFloat16 switches whether libtorch computes convolutions and products of bfloat16
+// on the CPU, for tests, and returns what was. At the start it does so on processors with
+// instructions for it; elsewhere this package converts their operands to float32.
+func NativeBFloat16(on bool) bool { return C.hcunet_native_bfloat16(cbool(on)) != 0 }
+
 // CUDADevices returns the number of usable CUDA devices, 0 without CUDA.
 func CUDADevices() int { return int(C.hcunet_cuda_devices()) }
 

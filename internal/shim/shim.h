@@ -61,6 +61,13 @@ char* hcunet_inspect(void* tensor, hcunet_info* info);
 // stay off where the processor cannot run them.
 int hcunet_fast_convolutions(int on);
 
+// Switches whether libtorch computes products of bfloat16 on the CPU, see convolution.h; returns
+// what was. At the start it depends on the processor; for tests.
+int hcunet_native_bfloat16(int on);
+
+// A convolution of two dimensions; b may be NULL.
+char* hcunet_conv2d(void* x, void* w, void* b, int64_t stride, int64_t padding, int64_t dilation, int64_t groups, void** out);
+
 // The fused layers of fused.h and fused_cpu.h. Switches them on or off, returns what was; for tests.
 int hcunet_fused_layers(int on);
 // Whether x is computed by those of fused.h.
