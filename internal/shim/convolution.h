@@ -3,7 +3,8 @@
 //
 // libtorch computes a convolution of bfloat16 maps by plain loops where the processor has no
 // instructions that its library oneDNN asks for, a hundred times as slowly as one of float32.
-// There some images at a time are converted to float32, and the result is rounded to bfloat16.
+// There winograd.h reads such maps as they are; for other convolutions some images at a time are
+// converted to float32. The result is rounded to bfloat16.
 //
 // The filters and the bias of bfloat16 maps may be float32, which libtorch refuses. Autocast
 // would keep a copy of them in bfloat16 until the backward pass has ended; see conv2d.
@@ -69,14 +70,25 @@ inline bool are_rows(const at::Tensor& t) {
 
 inline bool plain(const at::Tensor& t) { return are_rows(t) && t.scalar_type() == at::kFloat; }
 
+template <class T>
+T* elements(const at::Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+
+// Calls f with an element of the type of a map: float32 or bfloat16.
+template <class F>
+void with_type(at::ScalarType map, F&& f) {
+  map == at::kFloat ? f(float{}) : f(BFloat16{});
+}
+
 // Whether winograd.h is right for this convolution, and faster. The answer does not depend on
 // the number of images: one is computed alike in any company. Small maps spend more on the
 // filters than they save, narrow ones do not fill its vectors, and with few channels the
-// transforms take longer than the products.
+// transforms take longer than the products. x may be bfloat16.
 inline bool by_winograd(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding,
                         at::IntArrayRef dilation, bool transposed, int64_t groups) {
   constexpr int64_t channels = 16, width = 32, pixels = 1024;
-  return fast_convolutions.load(std::memory_order_relaxed) && plain(x) && plain(w) && !transposed && groups == 1 &&
+  return fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) && !transposed && groups == 1 &&
          w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) && all_are(dilation, 1) &&
          x.size(1) == w.size(1) && w.size(0) >= channels && w.size(1) >= channels && x.size(3) >= width &&
          x.size(2) * x.size(3) >= pixels;
@@ -86,22 +98,25 @@ inline at::Tensor convolved(const at::Tensor& x, const winograd::Filters& f, con
   winograd::Maps maps{x.size(0), x.size(1), x.size(2), x.size(3)};
   winograd::Convolution c(maps, f);
   auto y = at::empty({maps.images, f.out, maps.height, maps.width}, x.options());
-  auto filters = at::empty({c.transformed_size()}, x.options());
-  const float* from = x.data_ptr<float>();
-  float *to = y.data_ptr<float>(), *transformed = filters.data_ptr<float>();
+  auto filters = at::empty({c.transformed_size()}, x.options().dtype(at::kFloat));
+  float* transformed = filters.data_ptr<float>();
   at::parallel_for(0, c.blocks(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; b++) c.filters(b, transformed);
   });
   // Where there are fewer pieces than threads, several threads share a piece, each for a part of the outputs.
   int64_t tiles = maps.tiles(), many = c.tiles_at_once, pieces = winograd::parts(tiles, many);
   int64_t shares = std::clamp<int64_t>(winograd::parts(at::get_num_threads(), pieces), 1, c.groups());
-  at::parallel_for(0, pieces * shares, 1, [&](int64_t begin, int64_t end) {
-    auto scratch = at::zeros({c.scratch_size()}, x.options());  // multiply reads lanes of no tile, too
-    for (int64_t i = begin; i < end; i++) {
-      int64_t first = i / shares * many, share = i % shares;
-      c.tiles(from, transformed, bias, to, first, std::min(many, tiles - first), share * c.groups() / shares,
-              (share + 1) * c.groups() / shares, scratch.data_ptr<float>());
-    }
+  with_type(x.scalar_type(), [&]<class T>(T) {
+    const T* from = elements<T>(x);
+    T* to = elements<T>(y);
+    at::parallel_for(0, pieces * shares, 1, [&](int64_t begin, int64_t end) {
+      auto scratch = at::zeros({c.scratch_size()}, filters.options());  // multiply reads lanes of no tile, too
+      for (int64_t i = begin; i < end; i++) {
+        int64_t first = i / shares * many, share = i % shares;
+        c.tiles(from, transformed, bias, to, first, std::min(many, tiles - first), share * c.groups() / shares,
+                (share + 1) * c.groups() / shares, scratch.data_ptr<float>());
+      }
+    });
   });
   return y;
 }
@@ -110,19 +125,21 @@ inline at::Tensor filter_gradient(const at::Tensor& x, const at::Tensor& dy, con
   namespace wg = winograd;
   wg::Maps maps{x.size(0), x.size(1), x.size(2), x.size(3)};
   wg::Sum sum(maps, dy.size(1));
-  auto scratch = at::empty({sum.size()}, x.options());
-  auto gradient = at::empty(w.sizes(), x.options());
-  const float *from = x.data_ptr<float>(), *dfrom = dy.data_ptr<float>();
+  auto scratch = at::empty({sum.size()}, w.options());
+  auto gradient = at::empty(w.sizes(), w.options());
   float *s = scratch.data_ptr<float>(), *to = gradient.data_ptr<float>();
   for (int64_t first = 0; first < maps.tiles(); first += sum.tiles_at_once) {
     int64_t n = std::min(sum.tiles_at_once, maps.tiles() - first);
     int64_t transforms = sum.panels() + sum.blocks();
-    at::parallel_for(0, transforms, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {  // panels are spread evenly among the blocks, as they take longer
-        int64_t panel = i * sum.panels() / transforms;
-        bool is_panel = panel < (i + 1) * sum.panels() / transforms;
-        is_panel ? sum.input(from, panel, first, n, s) : sum.gradient(dfrom, i - panel, first, n, s);
-      }
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      const T *from = elements<T>(x), *dfrom = elements<T>(dy);
+      at::parallel_for(0, transforms, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) {  // panels are spread evenly among the blocks, as they take longer
+          int64_t panel = i * sum.panels() / transforms;
+          bool is_panel = panel < (i + 1) * sum.panels() / transforms;
+          is_panel ? sum.input(from, panel, first, n, s) : sum.gradient(dfrom, i - panel, first, n, s);
+        }
+      });
     });
     at::parallel_for(0, wg::positions, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; p++) sum.add(p, first, n, s);
@@ -162,53 +179,53 @@ using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 // The convolution of bfloat16 maps x; convolve computes one of float32.
 template <class Convolve>
-at::Tensor in_float32(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias, Convolve&& convolve) {
-  auto off = no_autocast();
-  auto filters = w.to(at::kFloat);
-  auto biases = bias && bias->defined() ? c10::optional<at::Tensor>(bias->to(at::kFloat)) : bias;
+at::Tensor in_float32(const at::Tensor& x, Convolve&& convolve) {
   at::Tensor y;
-  in_pieces(x, [&](int64_t first, int64_t n) {
-    put_piece(y, convolve(x.narrow(0, first, n).to(at::kFloat), filters, biases), x.size(0), first);
-  });
+  in_pieces(x, [&](int64_t first, int64_t n) { put_piece(y, convolve(x.narrow(0, first, n).to(at::kFloat)), x.size(0), first); });
   return y;
 }
 
 // Its gradients from that of its result, dy; differentiate computes those of one of float32.
-// Those of the filters and the bias are sums in float32, in the end in the type of the filters.
+// Those of the filters and the bias are float32.
 template <class Differentiate>
-Gradients back_in_float32(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, Differentiate&& differentiate) {
-  auto off = no_autocast();
-  auto filters = w.to(at::kFloat);
+Gradients back_in_float32(const at::Tensor& dy, const at::Tensor& x, Differentiate&& differentiate) {
   at::Tensor dx, dw, db;
   auto add = [](at::Tensor& sum, const at::Tensor& part) {
     if (!part.defined()) return;
     sum.defined() ? void(sum.add_(part)) : void(sum = part);
   };
   in_pieces(x, [&](int64_t first, int64_t n) {
-    auto [dxn, dwn, dbn] = differentiate(dy.narrow(0, first, n).to(at::kFloat), x.narrow(0, first, n).to(at::kFloat), filters);
+    auto [dxn, dwn, dbn] = differentiate(dy.narrow(0, first, n).to(at::kFloat), x.narrow(0, first, n).to(at::kFloat));
     put_piece(dx, dxn, x.size(0), first);
     add(dw, dwn);
     add(db, dbn);
   });
-  if (dw.defined()) dw = dw.to(w.scalar_type());
-  if (db.defined()) db = db.to(w.scalar_type());
   return {dx, dw, db};
+}
+
+// The type of the filters and the bias with which bfloat16 maps are convolved.
+inline at::ScalarType filter_type() { return native_bfloat16.load(std::memory_order_relaxed) ? at::kBFloat16 : at::kFloat; }
+
+// Whether filters or a bias are float32 or bfloat16, but not what is wanted.
+inline bool differs(const at::Tensor& t, at::ScalarType wanted) {
+  return t.scalar_type() != wanted && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16);
 }
 
 inline at::Tensor convolution(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias,
                               at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
                               at::IntArrayRef output_padding, int64_t groups) {
+  auto again = [&](const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias) {
+    return hcunet::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
+  };
+  auto off = no_autocast();
   bool has_bias = bias && bias->defined();
-  if (is_bfloat16(x)) {
-    auto any = [&](const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias) {
-      return hcunet::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
-    };
-    if (!native_bfloat16.load(std::memory_order_relaxed)) return in_float32(x, w, bias, any);
-    if (w.scalar_type() == at::kFloat) return any(x, w.to(at::kBFloat16), has_bias ? c10::optional<at::Tensor>(bias->to(at::kBFloat16)) : bias);
-  }
-  if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) || (has_bias && bias->scalar_type() != at::kFloat) ||
-      (has_bias && !bias->is_contiguous()))
+  if (auto type = filter_type(); is_bfloat16(x) && (differs(w, type) || (has_bias && differs(*bias, type))))
+    return again(x, w.to(type), has_bias ? c10::optional<at::Tensor>(bias->to(type)) : bias);
+  if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) ||
+      (has_bias && (bias->scalar_type() != at::kFloat || !bias->is_contiguous()))) {
+    if (is_bfloat16(x) && w.scalar_type() == at::kFloat) return in_float32(x, [&](const at::Tensor& x) { return again(x, w, bias); });
     return at::native::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
+  }
   winograd::Filters f{w.data_ptr<float>(), w.size(0), w.size(1), w.size(1) * 9, 9, false};
   return convolved(x, f, has_bias ? bias->data_ptr<float>() : nullptr);
 }
@@ -217,20 +234,24 @@ inline Gradients convolution_backward(
     const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, at::OptionalIntArrayRef bias_sizes, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding, int64_t groups,
     std::array<bool, 3> wanted) {
-  if (is_bfloat16(x)) {
-    auto any = [&](const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w) {
-      return hcunet::convolution_backward(dy, x, w, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, wanted);
-    };
-    if (!native_bfloat16.load(std::memory_order_relaxed)) return back_in_float32(dy, x, w, any);
-    if (w.scalar_type() == at::kFloat) return any(dy, x, w.to(at::kBFloat16));
+  auto again = [&](const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w) {
+    return hcunet::convolution_backward(dy, x, w, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, wanted);
+  };
+  auto off = no_autocast();
+  if (auto type = filter_type(); is_bfloat16(x) && differs(w, type)) {
+    auto [dx, dw, db] = again(dy, x, w.to(type));
+    return {dx, dw.defined() ? dw.to(w.scalar_type()) : dw, db.defined() ? db.to(w.scalar_type()) : db};
   }
-  if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) || !plain(dy))
+  if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) || !are_rows(dy) || dy.scalar_type() != x.scalar_type()) {
+    if (is_bfloat16(x) && w.scalar_type() == at::kFloat)
+      return back_in_float32(dy, x, [&](const at::Tensor& dy, const at::Tensor& x) { return again(dy, x, w); });
     return at::native::convolution_backward(dy, x, w, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, wanted);
+  }
   Gradients gradients;
   winograd::Filters f{w.data_ptr<float>(), w.size(1), w.size(0), 9, w.size(1) * 9, true};
   if (wanted[0]) std::get<0>(gradients) = convolved(dy, f, nullptr);
   if (wanted[1]) std::get<1>(gradients) = filter_gradient(x, dy, w);
-  if (wanted[2]) std::get<2>(gradients) = dy.sum(at::IntArrayRef{0, 2, 3});
+  if (wanted[2]) std::get<2>(gradients) = dy.sum(at::IntArrayRef{0, 2, 3}, false, at::kFloat);
   return gradients;
 }
 

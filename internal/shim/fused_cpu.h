@@ -28,17 +28,6 @@ inline bool takes(const at::Tensor& x) {
   return fused::wanted.load(std::memory_order_relaxed) && can(x) && (type_of(x) == x.scalar_type() || type_of(x) == at::kBFloat16);
 }
 
-template <class T>
-T* elements(const at::Tensor& t) {
-  return static_cast<T*>(t.data_ptr());
-}
-
-// Calls f with an element of the type of a map.
-template <class F>
-void with_type(at::ScalarType map, F&& f) {
-  map == at::kFloat ? f(float{}) : f(planar::BFloat16{});
-}
-
 // Calls f with an element of the type of the products that make a map, and one of the map's.
 template <class F>
 void with_types(at::ScalarType product, at::ScalarType map, F&& f) {

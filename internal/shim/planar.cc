@@ -11,31 +11,10 @@
 
 #pragma GCC optimize("O3")
 #pragma GCC target("avx2,fma")
-#include <immintrin.h>
+#include "vectors.h"
 
 namespace hcunet::planar {
 namespace {
-
-using Vector = __m256;
-
-inline Vector load(const float* p) { return _mm256_loadu_ps(p); }
-inline void store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
-inline Vector load(const BFloat16* p) {
-  __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
-
-// Adding one less than half of the last place that stays, and one more if that place is odd,
-// rounds to nearest, ties to even. It could make an infinity of what is not a number.
-inline void store(BFloat16* p, Vector v) {
-  __m256i bits = _mm256_castps_si256(v);
-  __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-  __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-  rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
-  __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0x08);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
-}
 
 inline Vector all(float f) { return _mm256_set1_ps(f); }
 

@@ -6,15 +6,12 @@
 // write that as one bit an element, the first in the lowest bit of a byte.
 #pragma once
 
+#include "bfloat16.h"
+
 #include <cstdint>
 
 // The functions are only for a processor for which avx2() is true.
 namespace hcunet::planar {
-
-// The upper half of a float32.
-struct BFloat16 {
-  uint16_t bits;
-};
 
 constexpr int64_t lanes = 8;  // elements of a byte of bits
 

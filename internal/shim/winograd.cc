@@ -5,17 +5,17 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #pragma GCC optimize("O3")
 #pragma GCC target("avx2,fma")
-#include <immintrin.h>
+#include "vectors.h"
 
 namespace hcunet::winograd {
 namespace {
 
-using Vector = __m256;
 constexpr int64_t lanes = 8;
 
 constexpr float a = 0.75f, b = 1.5f;  // the points
@@ -112,8 +112,18 @@ inline void runs(const Maps& maps, int64_t first, int64_t n, int64_t most, F f) 
   }
 }
 
+inline void copy(const float* from, int64_t n, float* to) { std::memcpy(to, from, n * sizeof(float)); }
+inline void copy(const BFloat16* from, int64_t n, float* to) {
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) store(to + i, load(from + i));
+  for (; i < n; i++) {
+    uint32_t bits = uint32_t{from[i].bits} << 16;
+    std::memcpy(to + i, &bits, sizeof bits);
+  }
+}
+
 // Rows of a plane that begin at row y and column x, as far as tiles need them. Where
-// the plane ends, they are copies with zeros around.
+// the plane ends, they are copies with zeros around; rows of bfloat16 always are copies.
 template <int n>
 struct Lines {
   static constexpr int64_t most = tile * Convolution::tiles_at_once + 2 + tile * lanes;
@@ -121,29 +131,35 @@ struct Lines {
   alignas(32) float copies[n][most];
 
   // `width` values are used; vectors may read up to one vector of tiles behind them.
-  Lines(const Maps& maps, const float* plane, int64_t y, int64_t x, int64_t width) {
+  template <class T>
+  Lines(const Maps& maps, const T* plane, int64_t y, int64_t x, int64_t width) {
     bool inside = x >= 0 && x + width + tile * lanes <= maps.width;
     int64_t before = std::max<int64_t>(-x, 0), end = std::min(maps.width - x, width);
     for (int i = 0; i < n; i++) {
       bool missing = y + i < 0 || y + i >= maps.height;
-      const float* row = plane + (y + i) * maps.width + x;
-      at[i] = inside && !missing ? row : copies[i];
-      if (inside && !missing) continue;
+      const T* row = plane + (y + i) * maps.width + x;
+      at[i] = copies[i];
+      if constexpr (std::is_same_v<T, float>) {
+        if (inside && !missing) {
+          at[i] = row;
+          continue;
+        }
+      }
       if (missing) {
         std::memset(copies[i], 0, width * sizeof(float));
         continue;
       }
       if (before) copies[i][0] = 0;
-      std::memcpy(copies[i] + before, row + before, (end - before) * sizeof(float));
+      copy(row + before, end - before, copies[i] + before);
       if (end < width) std::memset(copies[i] + end, 0, (width - end) * sizeof(float));
     }
   }
 };
 
 // Asks for rows of a plane before they are used: they are short, and the processor does not foresee the next plane.
-template <int n, bool write>
-inline void fetch(const Maps& maps, const float* plane, int64_t y, int64_t x, int64_t width) {
-  constexpr int64_t cache_line = 16;
+template <int n, bool write, class T>
+inline void fetch(const Maps& maps, const T* plane, int64_t y, int64_t x, int64_t width) {
+  constexpr int64_t cache_line = 64 / sizeof(T);
   for (int64_t i = std::max<int64_t>(y, 0); i < std::min(y + n, maps.height); i++)
     for (int64_t k = 0; k < width; k += cache_line) __builtin_prefetch(plane + i * maps.width + x + k, write);
 }
@@ -171,15 +187,15 @@ inline void transform_run(const Lines<n>& lines, int64_t count, Transform transf
 }
 
 // B' d B.
-template <class Store>
-inline void input_run(const Maps& x, const float* plane, int64_t row, int64_t column, int64_t count, Store store) {
+template <class T, class Store>
+inline void input_run(const Maps& x, const T* plane, int64_t row, int64_t column, int64_t count, Store store) {
   Lines<6> lines(x, plane, tile * row - 1, tile * column - 1, tile * count + 2);
   transform_run(lines, count, [](const Vector* d, Vector* t) { input(d, t); }, store);
 }
 
 // A dy A'.
-template <class Store>
-inline void gradient_run(const Maps& dy, const float* plane, int64_t row, int64_t column, int64_t count, Store store) {
+template <class T, class Store>
+inline void gradient_run(const Maps& dy, const T* plane, int64_t row, int64_t column, int64_t count, Store store) {
   Lines<4> lines(dy, plane, tile * row, tile * column, tile * count);
   transform_run(lines, count, [](const Vector* d, Vector* t) { gradient(d, t); }, store);
 }
@@ -220,6 +236,23 @@ inline void store_past_cache(const float* from, int64_t n, float* to) {
   if (reinterpret_cast<uintptr_t>(to) % sizeof(Vector) == 0)
     for (; i + lanes <= n; i += lanes) _mm256_stream_ps(to + i, _mm256_load_ps(from + i));
   std::memcpy(to + i, from + i, (n - i) * sizeof(float));
+}
+
+inline void store_past_cache(const float* from, int64_t n, BFloat16* to) {
+  bool aligned = reinterpret_cast<uintptr_t>(to) % sizeof(__m128i) == 0;
+  for (int64_t i = 0; i < n; i += lanes) {
+    __m128i v = rounded(_mm256_load_ps(from + i));
+    auto* p = reinterpret_cast<__m128i*>(to + i);
+    aligned ? _mm_stream_si128(p, v) : _mm_storeu_si128(p, v);
+  }
+}
+
+// Writes a row of less than a vector of tiles.
+inline void store_part(const float* from, int64_t n, float* to) { std::memcpy(to, from, n * sizeof(float)); }
+inline void store_part(const float* from, int64_t n, BFloat16* to) {
+  BFloat16 values[tile * lanes];
+  for (int64_t i = 0; i < n; i += lanes) store(values + i, load(from + i));
+  std::memcpy(to, values, n * sizeof(BFloat16));
 }
 
 // product (+)= left right, for one block and one panel.
@@ -289,17 +322,18 @@ void Convolution::filters(int64_t block, float* transformed) const {
   _mm_sfence();
 }
 
-void Convolution::tiles(const float* x, const float* transformed, const float* bias, float* y, int64_t first, int64_t n,
+template <class T>
+void Convolution::tiles(const T* x, const float* transformed, const float* bias, T* y, int64_t first, int64_t n,
                         int64_t first_group, int64_t end_group, float* scratch) const {
   int64_t in = f_.in, out = f_.out, panels = parts(n, columns), area = x_.height * x_.width;
   int64_t in_part = input_part(), out_part = product_part();
   float *inputs = scratch, *products = scratch + positions * in_part;
   // Maps of this size are out of the cache before anybody reads them.
-  bool large = x_.images * out * area * int64_t{sizeof(float)} >= int64_t{16} << 20;
+  bool large = x_.images * out * area * int64_t{sizeof(T)} >= int64_t{16} << 20;
 
   runs(x_, first, n, tiles_at_once, [&](int64_t image, int64_t row, int64_t column, int64_t count, int64_t at) {
     for (int64_t c = 0; c < in; c++) {
-      const float* plane = x + (image * in + c) * area;
+      const T* plane = x + (image * in + c) * area;
       fetch<6, false>(x_, plane + area, tile * row - 1, tile * column, tile * count);
       input_run(x_, plane, row, column, count, [&](int64_t j, const Vector* v) {
         int64_t t = at + j;
@@ -325,7 +359,7 @@ void Convolution::tiles(const float* x, const float* transformed, const float* b
       for (int64_t r = 0; r < std::min(many * rows, out - block * rows); r++) {
         int64_t o = block * rows + r;
         Vector add = _mm256_set1_ps(bias ? bias[o] : 0);
-        float* plane = y + (image * out + o) * area;
+        T* plane = y + (image * out + o) * area;
         if (!large) fetch<4, true>(x_, plane + area, tile * row, tile * column, tile * count);
         for (int64_t j = 0; j < count;) {
           int64_t t = at + j, skip = t % lanes, n8 = std::min(count - j, lanes - skip);
@@ -342,18 +376,20 @@ void Convolution::tiles(const float* x, const float* transformed, const float* b
             Vector d[4];
             output(s[i], d);
             for (int k = 0; k < 4; k++) d[k] += add;
-            float* p = plane + (tile * row + i) * x_.width + left;
+            T* p = plane + (tile * row + i) * x_.width + left;
             bool whole = width == tile * lanes;
-            if (whole && !large) {
-              store_columns(d, p);
-              continue;
+            if constexpr (std::is_same_v<T, float>) {
+              if (whole && !large) {
+                store_columns(d, p);
+                continue;
+              }
             }
-            alignas(32) float values[tile * lanes];
+            alignas(32) float values[2 * tile * lanes];  // store_part reads whole vectors
             store_columns(d, values);
-            if (whole) {
+            if (whole && large) {
               store_past_cache(values, width, p);
             } else {
-              std::memcpy(p, values + tile * skip, width * sizeof(float));
+              store_part(values + tile * skip, width, p);
             }
           }
           j += n8;
@@ -364,12 +400,13 @@ void Convolution::tiles(const float* x, const float* transformed, const float* b
   _mm_sfence();
 }
 
-void Sum::input(const float* x, int64_t panel, int64_t first, int64_t n, float* scratch) const {
+template <class T>
+void Sum::input(const T* x, int64_t panel, int64_t first, int64_t n, float* scratch) const {
   int64_t area = x_.height * x_.width;
   Stage stage = {};
   runs(x_, first, n, lanes, [&](int64_t image, int64_t row, int64_t column, int64_t count, int64_t at) {
     for (int64_t c = 0; c < std::min(columns, x_.channels - panel * columns); c++) {
-      const float* plane = x + (image * x_.channels + panel * columns + c) * area;
+      const T* plane = x + (image * x_.channels + panel * columns + c) * area;
       fetch<6, false>(x_, plane + area, tile * row - 1, tile * column, tile * count);
       input_run(x_, plane, row, column, count, [&](int64_t, const Vector* v) {
         for (int p = 0; p < positions; p++) stage[p][c] = v[p];
@@ -386,12 +423,13 @@ void Sum::input(const float* x, int64_t panel, int64_t first, int64_t n, float* 
   });
 }
 
-void Sum::gradient(const float* dy, int64_t block, int64_t first, int64_t n, float* scratch) const {
+template <class T>
+void Sum::gradient(const T* dy, int64_t block, int64_t first, int64_t n, float* scratch) const {
   int64_t area = dy_.height * dy_.width;
   Stage stage = {};
   runs(dy_, first, n, lanes, [&](int64_t image, int64_t row, int64_t column, int64_t count, int64_t at) {
     for (int64_t o = 0; o < std::min(rows, dy_.channels - block * rows); o++) {
-      const float* plane = dy + (image * dy_.channels + block * rows + o) * area;
+      const T* plane = dy + (image * dy_.channels + block * rows + o) * area;
       fetch<4, false>(dy_, plane + area, tile * row, tile * column, tile * count);
       gradient_run(dy_, plane, row, column, count, [&](int64_t, const Vector* v) {
         for (int p = 0; p < positions; p++) stage[p][o] = v[p];
@@ -434,11 +472,23 @@ void Sum::filters(int64_t o, const float* scratch, float* gradient) const {
 
 namespace hcunet::winograd {
 void Convolution::filters(int64_t, float*) const {}
-void Convolution::tiles(const float*, const float*, const float*, float*, int64_t, int64_t, int64_t, int64_t, float*) const {}
-void Sum::input(const float*, int64_t, int64_t, int64_t, float*) const {}
-void Sum::gradient(const float*, int64_t, int64_t, int64_t, float*) const {}
+template <class T>
+void Convolution::tiles(const T*, const float*, const float*, T*, int64_t, int64_t, int64_t, int64_t, float*) const {}
+template <class T>
+void Sum::input(const T*, int64_t, int64_t, int64_t, float*) const {}
+template <class T>
+void Sum::gradient(const T*, int64_t, int64_t, int64_t, float*) const {}
 void Sum::add(int64_t, int64_t, int64_t, float*) const {}
 void Sum::filters(int64_t, const float*, float*) const {}
 }  // namespace hcunet::winograd
 
 #endif
+
+namespace hcunet::winograd {
+template void Convolution::tiles(const float*, const float*, const float*, float*, int64_t, int64_t, int64_t, int64_t, float*) const;
+template void Convolution::tiles(const BFloat16*, const float*, const float*, BFloat16*, int64_t, int64_t, int64_t, int64_t, float*) const;
+template void Sum::input(const float*, int64_t, int64_t, int64_t, float*) const;
+template void Sum::input(const BFloat16*, int64_t, int64_t, int64_t, float*) const;
+template void Sum::gradient(const float*, int64_t, int64_t, int64_t, float*) const;
+template void Sum::gradient(const BFloat16*, int64_t, int64_t, int64_t, float*) const;
+}  // namespace hcunet::winograd

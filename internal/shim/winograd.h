@@ -1,5 +1,6 @@
 // Winograd: convolutions by 3x3 with stride 1 and padding 1 in four times fewer
-// multiplications, for float32 maps on a CPU with AVX2.
+// multiplications, on a CPU with AVX2. Filters and all arithmetic are float32; maps are float32
+// or bfloat16, to which results are rounded.
 //
 // A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks",
 // https://arxiv.org/abs/1509.09308, F(4x4, 3x3): a tile of 6x6 pixels d and a filter g
@@ -16,6 +17,8 @@
 // order in which multiply reads it: the rows of the left one in blocks of `rows`, the
 // columns of the right one and of the product in panels of `columns`.
 #pragma once
+
+#include "bfloat16.h"
 
 #include <cstdint>
 
@@ -56,8 +59,9 @@ class Convolution {
   int64_t scratch_size() const { return positions * (input_part() + product_part()); }
 
   void filters(int64_t block, float* transformed) const;
-  // y has maps of the size of x; bias may be null.
-  void tiles(const float* x, const float* transformed, const float* bias, float* y, int64_t first, int64_t n, int64_t first_group,
+  // y has maps of the size of x; bias may be null. T is float or BFloat16, in Sum too.
+  template <class T>
+  void tiles(const T* x, const float* transformed, const float* bias, T* y, int64_t first, int64_t n, int64_t first_group,
              int64_t end_group, float* scratch) const;
 
  private:
@@ -84,8 +88,10 @@ class Sum {
   int64_t blocks() const { return parts(dy_.channels, rows); }
   int64_t size() const { return positions * (input_part() + gradient_part() + sum_part()); }
 
-  void input(const float* x, int64_t panel, int64_t first, int64_t n, float* scratch) const;
-  void gradient(const float* dy, int64_t block, int64_t first, int64_t n, float* scratch) const;
+  template <class T>
+  void input(const T* x, int64_t panel, int64_t first, int64_t n, float* scratch) const;
+  template <class T>
+  void gradient(const T* dy, int64_t block, int64_t first, int64_t n, float* scratch) const;
   void add(int64_t position, int64_t first, int64_t n, float* scratch) const;
   void filters(int64_t o, const float* scratch, float* gradient) const;  // of one output
 
