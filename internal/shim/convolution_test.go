@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/hcunet/hcunet/internal/golden"
@@ -26,30 +27,59 @@ func normal(rng *rand.Rand, deviation float64, shape ...int64) operand {
 	return operand{data, shape}
 }
 
-// convolve returns the convolution of input, filters and bias with padding 1, and, with the
-// fourth operand as the gradient of the output, the gradients of these three.
-func convolve[N float32 | float64](t *testing.T, operands []operand) (results [4][]float64) {
+// A convolution is the geometry of one.
+type convolution struct {
+	stride, padding, dilation, outputPadding []int64
+	transposed                               bool
+	groups                                   int64
+	channelsLast                             bool // the format of input and filters
+}
+
+var (
+	ones, none = []int64{1, 1}, []int64{0, 0}
+	plain      = convolution{stride: ones, padding: ones, dilation: ones, outputPadding: none, groups: 1}
+
+	opConvolution = shim.NewOp("convolution")
+	opTo          = shim.NewOp("to.dtype")
+)
+
+// to returns x in another type.
+func to(t *testing.T, x torch.Tensor, dtype int8) torch.Tensor { return call(t, opTo, x, int(dtype)) }
+
+// convolve returns the convolution of input, filters and bias, and, with the fourth operand as
+// the gradient of the output, the gradients of these three. Input and output have the type maps,
+// filters and bias the type filters.
+func convolve(t *testing.T, c convolution, operands []operand, maps, filters int8) (results [4][]float64) {
 	t.Helper()
 	shim.Scope(func() {
-		var tensors []torch.Tensor
+		var leaves, typed []torch.Tensor
 		for i, o := range operands {
-			data := make([]N, len(o.data))
-			for j, v := range o.data {
-				data[j] = N(v)
-			}
-			x, err := shim.FromSlice(data, shim.Device{}, o.shape...)
+			x, err := shim.FromSlice(o.data, shim.Device{}, o.shape...)
 			require.NoError(t, err)
 			require.NoError(t, shim.SetRequiresGrad(x, i < 3))
-			tensors = append(tensors, x)
+			leaves = append(leaves, x)
+			dtype := maps
+			if i == 1 || i == 2 {
+				dtype = filters
+			}
+			x = to(t, x, dtype)
+			if c.channelsLast && i < 2 {
+				const channelsLast = 2 // c10::MemoryFormat::ChannelsLast
+				x = call(t, shim.NewOp("contiguous"), x, channelsLast)
+			}
+			typed = append(typed, x)
 		}
-		one := []int64{1, 1}
-		y := call(t, opConv2d, tensors[0], tensors[1], tensors[2], one, one)
-		require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, y, tensors[3])), false))
+		y := call(t, opConvolution, typed[0], typed[1], typed[2], c.stride, c.padding, c.dilation, c.transposed, c.outputPadding, c.groups)
+		info, err := shim.Inspect(y)
+		require.NoError(t, err)
+		require.Equal(t, maps, int8(info.DType))
+		require.Equal(t, operands[3].shape, info.Shape)
+		require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, to(t, y, torch.Double), leaves[3])), false))
 
 		for i := range results {
 			result, shape := y, operands[3].shape
 			if i > 0 {
-				gradient, ok, err := shim.Grad(tensors[i-1])
+				gradient, ok, err := shim.Grad(leaves[i-1])
 				require.NoError(t, err)
 				require.True(t, ok)
 				result, shape = gradient, operands[i-1].shape
@@ -98,21 +128,21 @@ func TestFastConvolutions(t *testing.T) {
 				normal(rng, 1, c.out),
 				normal(rng, 1, c.images, c.out, c.height, c.width),
 			}
-			exact := convolve[float64](t, operands)
+			exact := convolve(t, plain, operands, torch.Double, torch.Double)
 			shim.FastConvolutions(false)
-			plain := convolve[float32](t, operands)
+			usual := convolve(t, plain, operands, torch.Float, torch.Float)
 			shim.FastConvolutions(true)
-			fast := convolve[float32](t, operands)
+			fast := convolve(t, plain, operands, torch.Float, torch.Float)
 
 			for i, what := range []string{"output", "gradient of the input", "gradient of the filters"} {
-				assert.NotEqual(t, plain[i], fast[i], "%s: the fast convolution was not used", what)
-				got, libtorch := worst(exact[i], fast[i]), worst(exact[i], plain[i])
+				assert.NotEqual(t, usual[i], fast[i], "%s: the fast convolution was not used", what)
+				got, libtorch := worst(exact[i], fast[i]), worst(exact[i], usual[i])
 				t.Logf("%s: error over the largest value %.1e, libtorch's %.1e", what, got, libtorch)
 				// The transforms lose some 2e-6 besides what a sum of so many terms does. A
 				// wrong coefficient shows at 1e-2.
 				assert.Less(t, got, 1e-5+2*libtorch, what)
 			}
-			assert.Less(t, worst(exact[3], fast[3]), 1e-5+2*worst(exact[3], plain[3]), "gradient of the bias")
+			assert.Less(t, worst(exact[3], fast[3]), 1e-5+2*worst(exact[3], usual[3]), "gradient of the bias")
 		})
 	}
 }
@@ -126,7 +156,7 @@ func TestFastConvolutionsDoNotDependOnThreads(t *testing.T) {
 	var want [4][]float64
 	for _, n := range []int{1, 2, 3, 16} {
 		shim.SetThreads(n)
-		got := convolve[float32](t, operands)
+		got := convolve(t, plain, operands, torch.Float, torch.Float)
 		if n == 1 {
 			want = got
 		}
@@ -134,4 +164,171 @@ func TestFastConvolutionsDoNotDependOnThreads(t *testing.T) {
 			assert.Equal(t, want[i], got[i], "%d threads, result %d", n, i)
 		}
 	}
+}
+
+// toBFloat16 rounds values of float32's precision to bfloat16, to the even number between two.
+func toBFloat16(o operand) operand {
+	for i, v := range o.data {
+		bits := math.Float32bits(float32(v))
+		o.data[i] = float64(math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff))
+	}
+	return o
+}
+
+// rounding is the largest relative error of a number rounded to bfloat16, which has eight bits
+// of precision, the first of which is not stored.
+const rounding = 1. / 256
+
+// requireRounded checks results that were computed in float32, of which want are the exact ones,
+// and then perhaps rounded to bfloat16.
+//
+// An error is at most that of the rounding, which is relative to the result itself, plus that of
+// the float32 computation, which is relative to the summands; these are not larger than the largest
+// result by more than a few times. For sums of up to 131,072 products 2e-5 is enough.
+func requireRounded(t *testing.T, want, got []float64, isRounded bool, what string) {
+	t.Helper()
+	largest := 0.0
+	for _, v := range want {
+		largest = max(largest, math.Abs(v))
+	}
+	for i, v := range want {
+		allowed := 2e-5 * largest
+		if isRounded {
+			allowed += rounding * math.Abs(v)
+		}
+		if !(math.Abs(v-got[i]) <= allowed) { // require.InDelta takes a second for a million numbers
+			require.InDelta(t, v, got[i], allowed, "%s, element %d", what, i)
+		}
+	}
+}
+
+// TestBFloat16Convolutions compares convolutions of bfloat16 maps, where libtorch would use plain
+// loops, with libtorch's in float64 on the same numbers, in results and gradients. Where the
+// filters are float32, they are not rounded, and neither are their gradients.
+func TestBFloat16Convolutions(t *testing.T) {
+	native := shim.NativeBFloat16(false)
+	t.Cleanup(func() { shim.NativeBFloat16(native) })
+	pairs := func(stride, padding, dilation, groups int64) convolution {
+		return convolution{[]int64{stride, stride}, []int64{padding, padding}, []int64{dilation, dilation}, none, false, groups, false}
+	}
+	last := pairs(1, 1, 1, 1)
+	last.channelsLast = true
+	uneven := convolution{[]int64{1, 2}, []int64{2, 0}, []int64{2, 1}, none, false, 1, false}
+	back := convolution{[]int64{2, 2}, ones, ones, ones, true, 1, false}
+	backGroups := convolution{ones, none, []int64{2, 2}, none, true, 2, true}
+	for name, c := range map[string]struct {
+		convolution
+		input, filters, output []int64
+	}{
+		"winograd":               {plain, []int64{1, 17, 33, 61}, []int64{19, 17, 3, 3}, []int64{1, 19, 33, 61}},
+		"winograd, two images":   {plain, []int64{2, 16, 40, 77}, []int64{24, 16, 3, 3}, []int64{2, 24, 40, 77}},
+		"winograd, past cache":   {plain, []int64{2, 16, 256, 256}, []int64{64, 16, 3, 3}, []int64{2, 64, 256, 256}},
+		"channels last":          {last, []int64{2, 16, 40, 77}, []int64{24, 16, 3, 3}, []int64{2, 24, 40, 77}},
+		"small":                  {plain, []int64{2, 16, 5, 7}, []int64{24, 16, 3, 3}, []int64{2, 24, 5, 7}},
+		"one pixel":              {plain, []int64{1, 3, 1, 1}, []int64{2, 3, 3, 3}, []int64{1, 2, 1, 1}},
+		"7x7, stride 2":          {pairs(2, 3, 1, 1), []int64{2, 3, 37, 41}, []int64{8, 3, 7, 7}, []int64{2, 8, 19, 21}},
+		"1x1, stride 2":          {pairs(2, 0, 1, 1), []int64{3, 12, 9, 11}, []int64{5, 12, 1, 1}, []int64{3, 5, 5, 6}},
+		"1x1, pieces of a batch": {pairs(8, 0, 1, 1), []int64{3, 4, 640, 640}, []int64{5, 4, 1, 1}, []int64{3, 5, 80, 80}},
+		"dilation 2":             {pairs(1, 2, 2, 1), []int64{2, 16, 33, 35}, []int64{16, 16, 3, 3}, []int64{2, 16, 33, 35}},
+		"groups":                 {pairs(1, 1, 1, 4), []int64{2, 16, 33, 35}, []int64{8, 4, 3, 3}, []int64{2, 8, 33, 35}},
+		"depthwise":              {pairs(2, 1, 1, 6), []int64{2, 6, 15, 17}, []int64{12, 1, 3, 3}, []int64{2, 12, 8, 9}},
+		"uneven":                 {uneven, []int64{2, 4, 12, 15}, []int64{3, 4, 3, 2}, []int64{2, 3, 12, 7}},
+		"transposed":             {back, []int64{2, 5, 6, 9}, []int64{5, 4, 3, 3}, []int64{2, 4, 12, 18}},
+		"transposed, groups":     {backGroups, []int64{2, 4, 6, 9}, []int64{4, 3, 3, 3}, []int64{2, 6, 10, 13}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(5, 6))
+			terms := float64(size(c.filters) / c.filters[0])
+			operands := []operand{
+				toBFloat16(normal(rng, 1, c.input...)),
+				normal(rng, 1/math.Sqrt(terms), c.filters...),
+				normal(rng, 1, c.output[1]),
+				toBFloat16(normal(rng, 1, c.output...)),
+			}
+			check := func(filters int8) {
+				want := convolve(t, c.convolution, operands, torch.Double, torch.Double)
+				got := convolve(t, c.convolution, operands, torch.BFloat16, filters)
+				narrow := filters == torch.BFloat16
+				requireRounded(t, want[0], got[0], true, "output")
+				requireRounded(t, want[1], got[1], true, "gradient of the input")
+				requireRounded(t, want[2], got[2], narrow, "gradient of the filters")
+				requireRounded(t, want[3], got[3], narrow, "gradient of the bias")
+			}
+			check(torch.Float)
+			operands[1], operands[2] = toBFloat16(operands[1]), toBFloat16(operands[2])
+			check(torch.BFloat16)
+			if strings.HasPrefix(name, "winograd") {
+				golden.AVX2(t)
+				fast := convolve(t, c.convolution, operands, torch.BFloat16, torch.Float)
+				defer shim.FastConvolutions(shim.FastConvolutions(false))
+				require.NotEqual(t, convolve(t, c.convolution, operands, torch.BFloat16, torch.Float)[2], fast[2], "it was used")
+			}
+		})
+	}
+}
+
+// TestNativeBFloat16Convolutions: where libtorch computes in bfloat16, filters of float32 are
+// rounded to bfloat16 first.
+func TestNativeBFloat16Convolutions(t *testing.T) {
+	native := shim.NativeBFloat16(true)
+	t.Cleanup(func() { shim.NativeBFloat16(native) })
+	rng := rand.New(rand.NewPCG(7, 8))
+	operands := []operand{normal(rng, 1, 2, 3, 4, 5), normal(rng, 1, 4, 3, 3, 3), normal(rng, 1, 4), normal(rng, 1, 2, 4, 4, 5)}
+	got := convolve(t, plain, operands, torch.BFloat16, torch.Float)
+	require.Equal(t, convolve(t, plain, operands, torch.BFloat16, torch.BFloat16), got)
+	shim.NativeBFloat16(false)
+	require.NotEqual(t, convolve(t, plain, operands, torch.BFloat16, torch.Float), got, "the two ways round in other places")
+}
+
+// TestConv2d: without autocast it is libtorch's operator; with it the result has the type that
+// autocast gives, and the parameters are used as they are.
+func TestConv2d(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	leaf := func(dtype int8, shape ...int64) torch.Tensor {
+		x, err := shim.FromSlice(normal(rng, 1, shape...).data, shim.Device{}, shape...)
+		require.NoError(t, err)
+		x = to(t, x, dtype)
+		require.NoError(t, shim.SetRequiresGrad(x, true))
+		return x
+	}
+	dtype := func(x torch.Tensor) int8 {
+		info, err := shim.Inspect(x)
+		require.NoError(t, err)
+		return int8(info.DType)
+	}
+	geometry := []any{[]int64{2, 2}, ones, ones, int64(1)}
+	for _, maps := range []int8{torch.Float, torch.BFloat16, torch.Double} {
+		x, w, b := leaf(maps, 2, 3, 6, 7), leaf(torch.Float, 4, 3, 3, 3), leaf(torch.Float, 4)
+		if maps == torch.Double {
+			w, b = leaf(maps, 4, 3, 3, 3), leaf(maps, 4)
+		}
+		if maps != torch.BFloat16 {
+			y, err := shim.Conv2d(x, w, b, 2, 1, 1, 1)
+			require.NoError(t, err)
+			require.Equal(t, values(t, call(t, opConv2d, append([]any{x, w, b}, geometry...)...)), values(t, y))
+		}
+		require.NoError(t, shim.Autocast(false, torch.BFloat16, func() {
+			want := call(t, opConv2d, append([]any{x, w, b}, geometry...)...)
+			y, err := shim.Conv2d(x, w, b, 2, 1, 1, 1)
+			require.NoError(t, err)
+			require.Equal(t, dtype(want), dtype(y))
+			wide := values(t, want)
+			for i, v := range values(t, y) {
+				require.InDelta(t, wide[i], v, 0.1, "filters are rounded to bfloat16, or not") // 27 products of size 1
+			}
+			require.NoError(t, shim.Backward(call(t, opSum, y), false))
+		}))
+		for _, l := range []torch.Tensor{x, w, b} {
+			g, ok, err := shim.Grad(l)
+			require.NoError(t, err)
+			require.True(t, ok)
+			require.Equal(t, dtype(l), dtype(g))
+		}
+	}
+	_, err := shim.Conv2d(leaf(torch.Float, 1, 2, 3, 3), leaf(torch.Float, 1, 3, 3, 3), torch.Tensor{}, 1, 1, 1, 1)
+	require.ErrorContains(t, err, "conv2d")
+	require.NoError(t, shim.Autocast(false, torch.BFloat16, func() {
+		_, err = shim.Conv2d(leaf(torch.Float, 1, 2, 3, 3), leaf(torch.Float, 1, 3, 3, 3), torch.Tensor{}, 1, 1, 1, 1)
+		require.ErrorContains(t, err, "channels")
+	}))
 }

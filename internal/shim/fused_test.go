@@ -138,130 +138,230 @@ func TestFusedLayersRefuse(t *testing.T) {
 	require.ErrorContains(t, err, "nil tensor")
 }
 
-// TestFusedLayersCPU compares the fused layers of the CPU with libtorch's operators, in
-// results and gradients: with and without blur and a skip, on maps of one row and of more,
-// with gradients for any of the operands, on sums whose number of elements is not a multiple
-// of 8 and on longer ones than a thread takes at a time, and with values that are not numbers.
+// TestFusedLayersCPU compares the fused layers of the CPU with libtorch's operators in float32
+// on the same numbers, in results and gradients: with and without blur and a skip, on maps of one
+// row and of more, with gradients for any of the operands, on sums whose number of elements is not
+// a multiple of 8 and on longer ones than a thread takes at a time, and with values that are not
+// numbers. The maps are float32 or bfloat16; they become bfloat16 under autocast, too.
 func TestFusedLayersCPU(t *testing.T) {
-	r := rand.New(rand.NewPCG(5, 0))
-	leaf := func(shape ...int64) torch.Tensor {
-		v := make([]float32, size(shape))
-		for i := range v {
-			v[i] = float32(r.NormFloat64())
-		}
-		x := floats(t, v, shape...)
-		require.NoError(t, shim.SetRequiresGrad(x, true))
-		return x
-	}
 	golden.AVX2(t)
-	yes, err := shim.FusedCPU(leaf(1, 1, 1, 1))
-	require.NoError(t, err)
-	require.True(t, yes)
-	relu, add := shim.NewOp("relu"), shim.NewOp("add.Tensor")
-	same := func(t *testing.T, delta float64, leaves []torch.Tensor, fast, slow func() (torch.Tensor, error)) {
-		t.Helper()
-		var all [2][][]float32
-		var by torch.Tensor
-		for i, f := range []func() (torch.Tensor, error){slow, fast} {
-			y, err := f()
+	for name, c := range map[string]fusedCPU{
+		"float32":           {maps: torch.Float},
+		"bfloat16":          {maps: torch.BFloat16, rounds: true},
+		"autocast":          {maps: torch.Float, rounds: true, autocast: true},
+		"products bfloat16": {maps: torch.BFloat16, rounds: true, native: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer shim.NativeBFloat16(shim.NativeBFloat16(c.native))
+			c.t, c.r = t, rand.New(rand.NewPCG(5, 0))
+			yes, err := shim.FusedCPU(c.leaf(c.maps, 1, 1, 1, 1))
 			require.NoError(t, err)
+			require.True(t, yes)
+			c.upsamplings()
+			c.sums()
+			c.notNumbers()
+			c.refusals()
+		})
+	}
+}
+
+// fusedCPU are the cases of TestFusedLayersCPU for one type of maps.
+type fusedCPU struct {
+	t        *testing.T
+	r        *rand.Rand
+	maps     int8
+	rounds   bool // results and gradients of maps are rounded to bfloat16
+	autocast bool
+	native   bool // products of bfloat16 are libtorch's
+}
+
+// number returns a random number, which bfloat16 can hold if the maps are rounded. Where products
+// are rounded, too, numbers are small integers, for which the products are exact in bfloat16: they
+// tell which results of a ReLU are positive.
+func (c fusedCPU) number() float32 {
+	switch {
+	case c.native:
+		return float32(c.r.IntN(5) - 2)
+	case c.rounds:
+		return float32(toBFloat16(operand{data: []float64{c.r.NormFloat64()}}).data[0])
+	}
+	return float32(c.r.NormFloat64())
+}
+
+func (c fusedCPU) leaf(dtype int8, shape ...int64) torch.Tensor {
+	v := make([]float32, size(shape))
+	for i := range v {
+		v[i] = c.number()
+	}
+	x := to(c.t, floats(c.t, v, shape...), dtype)
+	require.NoError(c.t, shim.SetRequiresGrad(x, true))
+	return x
+}
+
+// run returns what f returns, under autocast if that is wanted.
+func (c fusedCPU) run(f func() torch.Tensor) (y torch.Tensor) {
+	if !c.autocast {
+		return f()
+	}
+	require.NoError(c.t, shim.Autocast(false, torch.BFloat16, func() { y = f() }))
+	return y
+}
+
+// compare compares fast with slow, whose result is float32, in results and the gradients of
+// leaves. allowed returns the error that is allowed for a value of the result (-1) or of the
+// gradient of leaf i, of which the largest is given, too.
+func (c fusedCPU) compare(leaves []torch.Tensor, fast, slow func() torch.Tensor, allowed func(i int, want, largest float64) float64) {
+	t := c.t
+	t.Helper()
+	var all [2][][]float32
+	var by torch.Tensor
+	for i, f := range []func() torch.Tensor{slow, func() torch.Tensor { return c.run(fast) }} {
+		y := f()
+		if i == 0 {
 			info, err := shim.Inspect(y)
 			require.NoError(t, err)
-			if i == 0 {
-				by = leaf(info.Shape...)
-			}
-			all[i] = append(all[i], values(t, y))
-			require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, y, by)), false))
-			for _, l := range leaves {
-				info, err := shim.Inspect(l)
-				require.NoError(t, err)
-				g, ok, err := shim.Grad(l)
-				require.NoError(t, err)
-				require.Equal(t, info.RequiresGrad, ok)
-				if ok {
-					all[i] = append(all[i], values(t, g))
-					require.NoError(t, shim.SetGrad(l, torch.Tensor{}))
-				}
-			}
-			shim.NoGrad(func() {
-				plain, err := f()
-				require.NoError(t, err)
-				require.Equal(t, all[i][0], values(t, plain), "without gradients")
-			})
+			by = c.leaf(torch.Float, info.Shape...)
 		}
-		for i := range all[0] {
-			require.InDeltaSlice(t, all[0][i], all[1][i], delta, "result, or gradient %d", i)
+		all[i] = append(all[i], values(t, y))
+		require.NoError(t, shim.Backward(call(t, opSum, call(t, opMul, to(t, y, torch.Float), by)), false))
+		for _, l := range leaves {
+			info, err := shim.Inspect(l)
+			require.NoError(t, err)
+			g, ok, err := shim.Grad(l)
+			require.NoError(t, err)
+			require.Equal(t, info.RequiresGrad, ok)
+			var v []float32
+			if ok {
+				v = values(t, g)
+				require.NoError(t, shim.SetGrad(l, torch.Tensor{}))
+			}
+			all[i] = append(all[i], v)
+		}
+		shim.NoGrad(func() { require.Equal(t, all[i][0], values(t, f()), "without gradients") })
+	}
+	for i, want := range all[0] {
+		largest := 0.0
+		for _, v := range want {
+			largest = max(largest, math.Abs(float64(v)))
+		}
+		for k, v := range want {
+			require.InDelta(t, v, all[1][i][k], allowed(i-1, float64(v), largest), "result, or gradient %d, element %d", i, k)
 		}
 	}
+}
+
+func (c fusedCPU) upsamplings() {
 	for _, blur := range []bool{true, false} {
-		for _, c := range [][3]int64{{1, 8, 0}, {3, 8, 3}, {2, 24, 1}} {
-			t.Run(fmt.Sprintf("blur %t, %v", blur, c), func(t *testing.T) {
-				const n, in, out = 2, 5, 12
-				h, w := c[0], c[1]
-				x, kernel, bias := leaf(n, in, h, w), leaf(out, in, 1, 1), leaf(out)
-				leaves := []torch.Tensor{x, kernel, bias}
-				var skip torch.Tensor
-				if c[2] > 0 {
-					skip = leaf(n, c[2], 2*h, 2*w)
-					leaves = append(leaves, skip)
+		for _, size := range [][3]int64{{1, 8, 0}, {3, 8, 3}, {2, 24, 1}} {
+			const n, in, out = 2, 5, 12
+			h, w := size[0], size[1]
+			x, kernel, bias := c.leaf(c.maps, n, in, h, w), c.leaf(torch.Float, out, in, 1, 1), c.leaf(torch.Float, out)
+			leaves := []torch.Tensor{x, kernel, bias}
+			var skip torch.Tensor
+			if size[2] > 0 {
+				skip = c.leaf(c.maps, n, size[2], 2*h, 2*w)
+				leaves = append(leaves, skip)
+			}
+			fast := func() torch.Tensor {
+				y, err := shim.UpsampleCPU(x, kernel, bias, skip, blur)
+				require.NoError(c.t, err)
+				info, err := shim.Inspect(y)
+				require.NoError(c.t, err)
+				require.Equal(c.t, c.rounds, info.DType == torch.BFloat16)
+				return y
+			}
+			slow := func() torch.Tensor {
+				y := call(c.t, shim.NewOp("conv2d"), to(c.t, x, torch.Float), kernel, bias)
+				y = call(c.t, shim.NewOp("pixel_shuffle"), call(c.t, opRelu, y), 2)
+				if blur {
+					y = call(c.t, shim.NewOp("replication_pad2d"), y, []int64{1, 0, 1, 0})
+					y = call(c.t, shim.NewOp("avg_pool2d"), y, []int64{2, 2}, []int64{1, 1})
 				}
-				fast := func() (torch.Tensor, error) { return shim.UpsampleCPU(x, kernel, bias, skip, blur) }
-				slow := func() (torch.Tensor, error) {
-					y := call(t, shim.NewOp("pixel_shuffle"), call(t, relu, call(t, shim.NewOp("conv2d"), x, kernel, bias)), 2)
-					if blur {
-						y = call(t, shim.NewOp("replication_pad2d"), y, []int64{1, 0, 1, 0})
-						y = call(t, shim.NewOp("avg_pool2d"), y, []int64{2, 2}, []int64{1, 1})
-					}
-					if skip.T != nil {
-						y = call(t, shim.NewOp("cat"), []torch.Tensor{y, skip}, 1)
-					}
-					return y, nil
+				if skip.T != nil {
+					y = call(c.t, shim.NewOp("cat"), []torch.Tensor{y, to(c.t, skip, torch.Float)}, 1)
 				}
-				for with := 1; with < 1<<len(leaves); with++ {
-					for i, l := range leaves {
-						require.NoError(t, shim.SetRequiresGrad(l, with>>i&1 != 0))
-					}
-					same(t, 2e-4, leaves, fast, slow) // float32 sums of up to 100 numbers of size 10
+				return y
+			}
+			allowed := func(i int, want, largest float64) float64 {
+				delta := 2e-4 // float32 sums of up to 100 numbers of size 10
+				switch parameter := i == 1 || i == 2; {
+				case c.rounds && !parameter:
+					delta += rounding * math.Abs(want) // of the map
+				case c.native && parameter:
+					delta += 2 * rounding * largest // of the sum for each of two images
 				}
-			})
+				return delta
+			}
+			for with := 1; with < 1<<len(leaves); with++ {
+				for i, l := range leaves {
+					require.NoError(c.t, shim.SetRequiresGrad(l, with>>i&1 != 0))
+				}
+				c.compare(leaves, fast, slow, allowed)
+			}
 		}
 	}
-	t.Run("sum", func(t *testing.T) {
-		for _, shape := range [][]int64{{2, 3, 5, 7}, {2, 3, 151, 211}} { // 210 and 191,166 elements
-			x, y, z := leaf(shape...), leaf(shape...), leaf(shape...)
-			same(t, 0, []torch.Tensor{x, y, z}, func() (torch.Tensor, error) {
-				return shim.AddReLU(x, call(t, opMul, y, z))
-			}, func() (torch.Tensor, error) {
-				return call(t, add, x, call(t, relu, call(t, opMul, y, z))), nil
-			})
+}
+
+// sums compares with libtorch's operators on maps of the same type: they round once as well.
+func (c fusedCPU) sums() {
+	exact := func(int, float64, float64) float64 { return 0 }
+	for _, shape := range [][]int64{{2, 3, 5, 7}, {2, 3, 151, 211}} { // 210 and 191,166 elements
+		x, y, z := c.leaf(c.maps, shape...), c.leaf(c.maps, shape...), c.leaf(c.maps, shape...)
+		c.compare([]torch.Tensor{x, y, z}, func() torch.Tensor {
+			sum, err := shim.AddReLU(x, call(c.t, opMul, y, z))
+			require.NoError(c.t, err)
+			return sum
+		}, func() torch.Tensor {
+			return call(c.t, shim.NewOp("add.Tensor"), x, call(c.t, opRelu, call(c.t, opMul, y, z)))
+		}, exact)
+	}
+	// Ties, and a sum above the largest number.
+	v := []float32{256, 1, 258, 1, 1, 0x1p-8, -1, 0x1p-9, 3e38, 3e38, -256, 1, 0x1p-126, 0x1p-133, 0, 0}
+	x, y := torch.Tensor{}, torch.Tensor{}
+	for i, t := range []*torch.Tensor{&x, &y} {
+		var half []float32
+		for k := i; k < len(v); k += 2 {
+			half = append(half, v[k])
 		}
-	})
-	t.Run("not numbers", func(t *testing.T) {
-		nan := float32(math.NaN())
-		kernel := floats(t, []float32{1, 1, 1, 1}, 4, 1, 1, 1)
-		x := floats(t, []float32{1, 2, nan, 4, 5, 6, 7, 8}, 1, 1, 1, 8)
+		*t = to(c.t, floats(c.t, half, 1, 1, 1, int64(len(half))), c.maps)
+	}
+	want := values(c.t, call(c.t, shim.NewOp("add.Tensor"), x, y))
+	sum, err := shim.AddReLU(x, call(c.t, shim.NewOp("clone"), y))
+	require.NoError(c.t, err)
+	require.Equal(c.t, want, values(c.t, sum))
+}
+
+func (c fusedCPU) notNumbers() {
+	nan := float32(math.NaN())
+	kernel := floats(c.t, []float32{1, 1, 1, 1}, 4, 1, 1, 1)
+	x := to(c.t, floats(c.t, []float32{1, 2, nan, 4, 5, 6, 7, 8}, 1, 1, 1, 8), c.maps)
+	y := c.run(func() torch.Tensor {
 		y, err := shim.UpsampleCPU(x, kernel, torch.Tensor{}, torch.Tensor{}, false)
-		require.NoError(t, err)
-		sum, err := shim.AddReLU(x, call(t, opMul, x, x))
-		require.NoError(t, err)
-		for i, v := range values(t, y) {
-			require.Equal(t, i%16/2 == 2, math.IsNaN(float64(v)), "pixel %d", i)
-		}
-		for i, v := range values(t, sum) {
-			require.Equal(t, i == 2, math.IsNaN(float64(v)), "pixel %d", i)
-		}
+		require.NoError(c.t, err)
+		return y
 	})
-	t.Run("refuses", func(t *testing.T) {
-		x, w := leaf(1, 4, 2, 8), leaf(8, 4, 1, 1)
-		_, err := shim.UpsampleCPU(leaf(1, 4, 2, 9), w, torch.Tensor{}, torch.Tensor{}, true)
-		require.ErrorContains(t, err, "a width that is a multiple of 8")
-		_, err = shim.UpsampleCPU(leaf(1, 4, 0, 8), w, torch.Tensor{}, torch.Tensor{}, true)
-		require.ErrorContains(t, err, "wanted rows")
-		_, err = shim.UpsampleCPU(x, leaf(8, 5, 1, 1), torch.Tensor{}, torch.Tensor{}, true)
-		require.ErrorContains(t, err, "a kernel of")
-		_, err = shim.UpsampleCPU(x, w, torch.Tensor{}, leaf(1, 2, 2, 2), true)
-		require.ErrorContains(t, err, "a skip of shape")
-		_, err = shim.AddReLU(x, call(t, relu, w))
-		require.ErrorContains(t, err, "the sum of maps of shapes")
-	})
+	for i, v := range values(c.t, y) {
+		require.Equal(c.t, i%16/2 == 2, math.IsNaN(float64(v)), "pixel %d", i)
+	}
+	sum, err := shim.AddReLU(x, call(c.t, opMul, x, x))
+	require.NoError(c.t, err)
+	for i, v := range values(c.t, sum) {
+		require.Equal(c.t, i == 2, math.IsNaN(float64(v)), "pixel %d", i)
+	}
+}
+
+func (c fusedCPU) refusals() {
+	x, w := c.leaf(c.maps, 1, 4, 2, 8), c.leaf(torch.Float, 8, 4, 1, 1)
+	_, err := shim.UpsampleCPU(c.leaf(c.maps, 1, 4, 2, 9), w, torch.Tensor{}, torch.Tensor{}, true)
+	require.ErrorContains(c.t, err, "a width that is a multiple of 8")
+	_, err = shim.UpsampleCPU(c.leaf(c.maps, 1, 4, 0, 8), w, torch.Tensor{}, torch.Tensor{}, true)
+	require.ErrorContains(c.t, err, "wanted rows")
+	_, err = shim.UpsampleCPU(x, c.leaf(torch.Float, 8, 5, 1, 1), torch.Tensor{}, torch.Tensor{}, true)
+	require.ErrorContains(c.t, err, "a kernel of")
+	_, err = shim.UpsampleCPU(x, w, torch.Tensor{}, c.leaf(c.maps, 1, 2, 2, 2), true)
+	require.ErrorContains(c.t, err, "a skip of shape")
+	_, err = shim.AddReLU(x, call(c.t, opRelu, w))
+	require.ErrorContains(c.t, err, "the sum of maps of shapes")
+	_, err = shim.AddReLU(x, to(c.t, x, torch.Half))
+	require.ErrorContains(c.t, err, "the sum of maps of shapes")
 }
