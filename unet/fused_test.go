@@ -69,9 +69,9 @@ func TestFusedLayers(t *testing.T) {
 	}
 }
 
-// TestFusedLayersOnCPU compares scores and gradients in float32 on a CPU with AVX2, where
-// layers of the decoder are one step each, with those of libtorch's operators. Only the two
-// last maps are wide enough for that here.
+// TestFusedLayersOnCPU compares scores and gradients in float32 and bfloat16 on a CPU with AVX2,
+// where layers of the decoder are one step each, with those of libtorch's operators in float32.
+// Only the two last maps are wide enough for that here.
 func TestFusedLayersOnCPU(t *testing.T) {
 	golden.AVX2(t)
 	if testdevice.Device.CUDA() {
@@ -84,20 +84,32 @@ func TestFusedLayersOnCPU(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := nn.NewInit(testdevice.Device, 1)
 			net := unet.New(in, resnet.New18(in, 3), 2, cfg)
-			results := func() ([]float64, [][]float64) {
-				return scoresAndGradients(t, net, x, target, 1, func(forward func()) { forward() })
+			results := func(fused, autocast bool) ([]float64, [][]float64) {
+				defer shim.FusedLayers(shim.FusedLayers(fused))
+				return scoresAndGradients(t, net, x, target, 1, func(forward func()) {
+					if autocast {
+						nn.Autocast(testdevice.Device, nn.BFloat16, forward)
+					} else {
+						forward()
+					}
+				})
 			}
-			got, grads := results()
-			require.True(t, shim.FusedLayers(false))
-			defer shim.FusedLayers(true)
-			want, wantGrads := results()
+			got, grads := results(true, false)
+			want, wantGrads := results(false, false)
+			half, halfGrads := results(true, true)
+			plain, plainGrads := results(false, true)
 			require.NotEqual(t, wantGrads, grads, "the fused layers round in other places")
+			require.NotEqual(t, plainGrads, halfGrads, "in bfloat16 too")
 			golden.Close(t, "scores", got, want, 1e-5)
+			golden.Close(t, "scores in bfloat16", half, want, 0.05)
+			golden.Close(t, "scores of the general path in bfloat16", plain, want, 0.05)
 			all := floats.Norm(concat(wantGrads), 2)
 			for i, p := range nn.Parameters(net) {
 				size := max(floats.Norm(wantGrads[i], 2), 1e-4*all)
+				far := func(grads [][]float64) float64 { return floats.Distance(grads[i], wantGrads[i], 2) / size }
 				// Rounding moves some inputs of ReLUs over zero.
-				require.Less(t, floats.Distance(grads[i], wantGrads[i], 2)/size, 1e-3, "the error of the gradient of %s", p.Name)
+				require.Less(t, far(grads), 1e-3, "the error of the gradient of %s", p.Name)
+				require.Less(t, far(halfGrads), 2*far(plainGrads)+0.02, "the error of the gradient of %s in bfloat16", p.Name)
 			}
 		})
 	}
