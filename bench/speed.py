@@ -24,7 +24,8 @@ On CUDA each time is the mean of 20, and memory is not measured. -built takes wh
 earlier run left in build/bench, for a GPU machine without Go: copy it there.
 
 On the CPU bfloat16 is left out if the processor has no instructions for it (AVX-512, AMX), unless
--precision asks for it: convolutions then use loops that are 10 to 100 times slower.
+-precision asks for it: PyTorch's convolutions then use loops that are 10 to 100 times slower.
+hcunet's compute in float32 and round to bfloat16, which saves memory.
 """
 import argparse, json, os, random, statistics, subprocess, sys, tempfile
 

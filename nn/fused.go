@@ -81,7 +81,8 @@ func (l *ConvLayer) Forward(mode Mode, x torch.Tensor) torch.Tensor {
 }
 
 // On a CPU with AVX2 the upsampling and the residual block are fused too, in float32 and in
-// bfloat16: there they take less memory in training.
+// bfloat16: there they take less memory in training. As on a GPU, an upsampled map and a skip
+// are joined in autocast's type; the general path joins them in the wider of their types.
 
 // fusedCPU reports whether x is a map for such layers.
 func fusedCPU(x torch.Tensor) bool {

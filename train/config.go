@@ -132,7 +132,9 @@ type Precision int
 const (
 	// Full computes in the type of the network's parameters, usually float32.
 	Full Precision = iota
-	// BFloat16 computes convolutions and matrix products in bfloat16 (autocast).
+	// BFloat16 computes convolutions and matrix products in bfloat16 (autocast). On a CPU
+	// without instructions for it a convolution computes in float32 and rounds its result,
+	// which takes less memory than Full and about the same time.
 	BFloat16
 	// Float16 computes them in float16, only on CUDA. The loss is scaled so that
 	// small gradients do not vanish; a step whose gradients overflow is skipped

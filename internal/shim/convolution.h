@@ -203,12 +203,72 @@ Gradients back_in_float32(const at::Tensor& dy, const at::Tensor& x, Differentia
   return {dx, dw, db};
 }
 
+// Whether a convolution of bfloat16 maps is the product of its filters with the pixels.
+inline bool by_product(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding, bool transposed,
+                       int64_t groups) {
+  return is_bfloat16(x) && are_rows(x) && plain(w) && w.size(2) == 1 && w.size(3) == 1 && x.size(1) == w.size(1) && all_are(stride, 1) &&
+         all_are(padding, 0) && !transposed && groups == 1;
+}
+
+// Calls f(image, first, n) for pieces [first, first + n) of the pixels of each image. Their copies
+// in float32 stay in the cache.
+template <class F>
+void in_pixels(const at::Tensor& x, F&& f) {
+  constexpr int64_t many = 1 << 13;
+  int64_t area = x.size(2) * x.size(3);
+  for (int64_t image = 0; image < x.size(0); image++)
+    for (int64_t first = 0; first < area; first += many) f(image, first, std::min(many, area - first));
+}
+
+// The part of in_pixels, a row for each channel.
+inline at::Tensor pixels(const at::Tensor& x, int64_t image, int64_t first, int64_t n) {
+  return x[image].view({x.size(1), x.size(2) * x.size(3)}).narrow(1, first, n);
+}
+
+inline at::Tensor product(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias) {
+  auto filters = w.view({w.size(0), w.size(1)});
+  auto column = bias && bias->defined() ? bias->unsqueeze(1) : at::zeros({w.size(0), 1}, w.options());
+  auto y = at::empty({x.size(0), w.size(0), x.size(2), x.size(3)}, x.options());
+  in_pixels(x, [&](int64_t image, int64_t first, int64_t n) {
+    pixels(y, image, first, n).copy_(at::addmm(column, filters, pixels(x, image, first, n).to(at::kFloat)));
+  });
+  return y;
+}
+
+inline Gradients product_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, std::array<bool, 3> wanted) {
+  auto filters = w.view({w.size(0), w.size(1)});
+  at::Tensor dx, dw, db;
+  if (wanted[0]) dx = at::empty_like(x);
+  if (wanted[1]) dw = at::zeros_like(filters);
+  if (wanted[2]) db = at::zeros({w.size(0)}, w.options());
+  in_pixels(x, [&](int64_t image, int64_t first, int64_t n) {
+    auto g = pixels(dy, image, first, n).to(at::kFloat);
+    if (wanted[0]) pixels(dx, image, first, n).copy_(at::mm(filters.t(), g));
+    if (wanted[1]) dw.addmm_(g, pixels(x, image, first, n).to(at::kFloat).t());
+    if (wanted[2]) db.add_(g.sum(1));
+  });
+  return {dx, wanted[1] ? dw.view(w.sizes()) : dw, db};
+}
+
 // The type of the filters and the bias with which bfloat16 maps are convolved.
 inline at::ScalarType filter_type() { return native_bfloat16.load(std::memory_order_relaxed) ? at::kBFloat16 : at::kFloat; }
 
 // Whether filters or a bias are float32 or bfloat16, but not what is wanted.
 inline bool differs(const at::Tensor& t, at::ScalarType wanted) {
   return t.scalar_type() != wanted && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16);
+}
+
+inline at::Tensor bias_gradient(const at::Tensor& dy) {
+  winograd::Sum sum({dy.size(0), 0, dy.size(2), dy.size(3)}, dy.size(1));
+  auto gradient = at::empty({dy.size(1)}, dy.options().dtype(at::kFloat));
+  with_type(dy.scalar_type(), [&]<class T>(T) {
+    const T* from = elements<T>(dy);
+    float* to = gradient.data_ptr<float>();
+    at::parallel_for(0, dy.size(1), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; o++) to[o] = sum.bias(from, o);
+    });
+  });
+  return gradient;
 }
 
 inline at::Tensor convolution(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias,
@@ -223,6 +283,7 @@ inline at::Tensor convolution(const at::Tensor& x, const at::Tensor& w, const c1
     return again(x, w.to(type), has_bias ? c10::optional<at::Tensor>(bias->to(type)) : bias);
   if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) ||
       (has_bias && (bias->scalar_type() != at::kFloat || !bias->is_contiguous()))) {
+    if (by_product(x, w, stride, padding, transposed, groups)) return product(x, w, bias);
     if (is_bfloat16(x) && w.scalar_type() == at::kFloat) return in_float32(x, [&](const at::Tensor& x) { return again(x, w, bias); });
     return at::native::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
   }
@@ -243,6 +304,7 @@ inline Gradients convolution_backward(
     return {dx, dw.defined() ? dw.to(w.scalar_type()) : dw, db.defined() ? db.to(w.scalar_type()) : db};
   }
   if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) || !are_rows(dy) || dy.scalar_type() != x.scalar_type()) {
+    if (by_product(x, w, stride, padding, transposed, groups) && are_rows(dy)) return product_backward(dy, x, w, wanted);
     if (is_bfloat16(x) && w.scalar_type() == at::kFloat)
       return back_in_float32(dy, x, [&](const at::Tensor& dy, const at::Tensor& x) { return again(dy, x, w); });
     return at::native::convolution_backward(dy, x, w, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, wanted);
@@ -251,7 +313,7 @@ inline Gradients convolution_backward(
   winograd::Filters f{w.data_ptr<float>(), w.size(1), w.size(0), 9, w.size(1) * 9, true};
   if (wanted[0]) std::get<0>(gradients) = convolved(dy, f, nullptr);
   if (wanted[1]) std::get<1>(gradients) = filter_gradient(x, dy, w);
-  if (wanted[2]) std::get<2>(gradients) = dy.sum(at::IntArrayRef{0, 2, 3}, false, at::kFloat);
+  if (wanted[2]) std::get<2>(gradients) = plain(dy) ? dy.sum(at::IntArrayRef{0, 2, 3}) : bias_gradient(dy);
   return gradients;
 }
 

@@ -466,6 +466,27 @@ void Sum::filters(int64_t o, const float* scratch, float* gradient) const {
   }
 }
 
+template <class T>
+float Sum::bias(const T* dy, int64_t o) const {
+  constexpr int64_t most = 1024;  // elements that are added up in float32
+  int64_t area = dy_.height * dy_.width;
+  double total = 0;
+  for (int64_t image = 0; image < dy_.images; image++) {
+    const T* plane = dy + (image * dy_.channels + o) * area;
+    for (int64_t i = 0; i < area; i += most) {
+      int64_t n = std::min(most, area - i);
+      alignas(32) float values[most + lanes], sums[lanes];
+      copy(plane + i, n, values);
+      std::fill_n(values + n, lanes, 0.f);
+      Vector sum = _mm256_setzero_ps();
+      for (int64_t k = 0; k < n; k += lanes) sum += _mm256_load_ps(values + k);
+      _mm256_store_ps(sums, sum);
+      for (float s : sums) total += s;
+    }
+  }
+  return static_cast<float>(total);
+}
+
 }  // namespace hcunet::winograd
 
 #else
@@ -478,6 +499,10 @@ template <class T>
 void Sum::input(const T*, int64_t, int64_t, int64_t, float*) const {}
 template <class T>
 void Sum::gradient(const T*, int64_t, int64_t, int64_t, float*) const {}
+template <class T>
+float Sum::bias(const T*, int64_t) const {
+  return 0;
+}
 void Sum::add(int64_t, int64_t, int64_t, float*) const {}
 void Sum::filters(int64_t, const float*, float*) const {}
 }  // namespace hcunet::winograd
@@ -491,4 +516,6 @@ template void Sum::input(const float*, int64_t, int64_t, int64_t, float*) const;
 template void Sum::input(const BFloat16*, int64_t, int64_t, int64_t, float*) const;
 template void Sum::gradient(const float*, int64_t, int64_t, int64_t, float*) const;
 template void Sum::gradient(const BFloat16*, int64_t, int64_t, int64_t, float*) const;
+template float Sum::bias(const float*, int64_t) const;
+template float Sum::bias(const BFloat16*, int64_t) const;
 }  // namespace hcunet::winograd

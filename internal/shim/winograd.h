@@ -94,6 +94,9 @@ class Sum {
   void gradient(const T* dy, int64_t block, int64_t first, int64_t n, float* scratch) const;
   void add(int64_t position, int64_t first, int64_t n, float* scratch) const;
   void filters(int64_t o, const float* scratch, float* gradient) const;  // of one output
+  // The gradient of the bias of one output, which is the sum of dy.
+  template <class T>
+  float bias(const T* dy, int64_t o) const;
 
  private:
   int64_t input_part() const { return panels() * columns * tiles_at_once + columns; }
