@@ -88,9 +88,9 @@ void with_type(at::ScalarType map, F&& f) {
 inline bool by_winograd(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding,
                         at::IntArrayRef dilation, bool transposed, int64_t groups) {
   constexpr int64_t channels = 16, width = 32, pixels = 1024;
-  return fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) && !transposed && groups == 1 &&
-         w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) && all_are(dilation, 1) &&
-         x.size(1) == w.size(1) && w.size(0) >= channels && w.size(1) >= channels && x.size(3) >= width &&
+  return fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) &&
+         !transposed && groups == 1 && w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) &&
+         all_are(dilation, 1) && x.size(1) == w.size(1) && w.size(0) >= channels && w.size(1) >= channels && x.size(3) >= width &&
          x.size(2) * x.size(3) >= pixels;
 }
 
@@ -206,8 +206,8 @@ Gradients back_in_float32(const at::Tensor& dy, const at::Tensor& x, Differentia
 // Whether a convolution of bfloat16 maps is the product of its filters with the pixels.
 inline bool by_product(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding, bool transposed,
                        int64_t groups) {
-  return is_bfloat16(x) && are_rows(x) && plain(w) && w.size(2) == 1 && w.size(3) == 1 && x.size(1) == w.size(1) && all_are(stride, 1) &&
-         all_are(padding, 0) && !transposed && groups == 1;
+  return is_bfloat16(x) && are_rows(x) && w.scalar_type() == at::kFloat && w.dim() == 4 && w.size(2) == 1 && w.size(3) == 1 &&
+         x.size(1) == w.size(1) && all_are(stride, 1) && all_are(padding, 0) && !transposed && groups == 1;
 }
 
 // Calls f(image, first, n) for pieces [first, first + n) of the pixels of each image. Their copies
@@ -226,7 +226,7 @@ inline at::Tensor pixels(const at::Tensor& x, int64_t image, int64_t first, int6
 }
 
 inline at::Tensor product(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& bias) {
-  auto filters = w.view({w.size(0), w.size(1)});
+  auto filters = w.reshape({w.size(0), w.size(1)});
   auto column = bias && bias->defined() ? bias->unsqueeze(1) : at::zeros({w.size(0), 1}, w.options());
   auto y = at::empty({x.size(0), w.size(0), x.size(2), x.size(3)}, x.options());
   in_pixels(x, [&](int64_t image, int64_t first, int64_t n) {
@@ -236,10 +236,10 @@ inline at::Tensor product(const at::Tensor& x, const at::Tensor& w, const c10::o
 }
 
 inline Gradients product_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, std::array<bool, 3> wanted) {
-  auto filters = w.view({w.size(0), w.size(1)});
+  auto filters = w.reshape({w.size(0), w.size(1)});
   at::Tensor dx, dw, db;
   if (wanted[0]) dx = at::empty_like(x);
-  if (wanted[1]) dw = at::zeros_like(filters);
+  if (wanted[1]) dw = at::zeros(filters.sizes(), w.options());
   if (wanted[2]) db = at::zeros({w.size(0)}, w.options());
   in_pixels(x, [&](int64_t image, int64_t first, int64_t n) {
     auto g = pixels(dy, image, first, n).to(at::kFloat);

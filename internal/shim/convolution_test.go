@@ -33,6 +33,7 @@ type convolution struct {
 	transposed                               bool
 	groups                                   int64
 	channelsLast                             bool // the format of input and filters
+	part                                     bool // the filters are a part of wider ones
 }
 
 var (
@@ -66,6 +67,9 @@ func convolve(t *testing.T, c convolution, operands []operand, maps, filters int
 			if c.channelsLast && i < 2 {
 				const channelsLast = 2 // c10::MemoryFormat::ChannelsLast
 				x = call(t, shim.NewOp("contiguous"), x, channelsLast)
+			}
+			if c.part && i == 1 {
+				x = call(t, shim.NewOp("narrow"), call(t, shim.NewOp("cat"), []torch.Tensor{x, x}, 1), 1, 0, o.shape[1])
 			}
 			typed = append(typed, x)
 		}
@@ -209,13 +213,15 @@ func TestBFloat16Convolutions(t *testing.T) {
 	native := shim.NativeBFloat16(false)
 	t.Cleanup(func() { shim.NativeBFloat16(native) })
 	pairs := func(stride, padding, dilation, groups int64) convolution {
-		return convolution{[]int64{stride, stride}, []int64{padding, padding}, []int64{dilation, dilation}, none, false, groups, false}
+		return convolution{[]int64{stride, stride}, []int64{padding, padding}, []int64{dilation, dilation}, none, false, groups, false, false}
 	}
 	last := pairs(1, 1, 1, 1)
 	last.channelsLast = true
-	uneven := convolution{[]int64{1, 2}, []int64{2, 0}, []int64{2, 1}, none, false, 1, false}
-	back := convolution{[]int64{2, 2}, ones, ones, ones, true, 1, false}
-	backGroups := convolution{ones, none, []int64{2, 2}, none, true, 2, true}
+	part := pairs(1, 0, 1, 1)
+	part.part = true
+	uneven := convolution{[]int64{1, 2}, []int64{2, 0}, []int64{2, 1}, none, false, 1, false, false}
+	back := convolution{[]int64{2, 2}, ones, ones, ones, true, 1, false, false}
+	backGroups := convolution{ones, none, []int64{2, 2}, none, true, 2, true, false}
 	for name, c := range map[string]struct {
 		convolution
 		input, filters, output []int64
@@ -228,6 +234,7 @@ func TestBFloat16Convolutions(t *testing.T) {
 		"one pixel":              {plain, []int64{1, 3, 1, 1}, []int64{2, 3, 3, 3}, []int64{1, 2, 1, 1}},
 		"7x7, stride 2":          {pairs(2, 3, 1, 1), []int64{2, 3, 37, 41}, []int64{8, 3, 7, 7}, []int64{2, 8, 19, 21}},
 		"1x1":                    {pairs(1, 0, 1, 1), []int64{2, 6, 91, 92}, []int64{5, 6, 1, 1}, []int64{2, 5, 91, 92}}, // 8,372 pixels
+		"1x1, part":              {part, []int64{2, 6, 9, 11}, []int64{5, 6, 1, 1}, []int64{2, 5, 9, 11}},
 		"1x1, stride 2":          {pairs(2, 0, 1, 1), []int64{3, 12, 9, 11}, []int64{5, 12, 1, 1}, []int64{3, 5, 5, 6}},
 		"1x1, pieces of a batch": {pairs(8, 0, 1, 1), []int64{3, 4, 640, 640}, []int64{5, 4, 1, 1}, []int64{3, 5, 80, 80}},
 		"dilation 2":             {pairs(1, 2, 2, 1), []int64{2, 16, 33, 35}, []int64{16, 16, 3, 3}, []int64{2, 16, 33, 35}},
