@@ -46,7 +46,7 @@ func TestBFloat16Training(t *testing.T) {
 // get gradients in float32.
 func TestBFloat16FullModel(t *testing.T) {
 	if !golden.Long() {
-		t.Skip("trains the full network, slowly where the CPU has no bfloat16; make test-long")
+		t.Skip("trains the full network; make test-long")
 	}
 	defer allThreads(t)()
 	in := nn.NewInit(testdevice.Device, 1)
