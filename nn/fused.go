@@ -121,6 +121,8 @@ func (l *ConvLayer) addActivated(mode Mode, x, y torch.Tensor) torch.Tensor {
 }
 
 // Join returns the channels of Forward(mode, x) and after them those of skip (N, C, 2H, 2W).
+// Under [Autocast] the result has autocast's type if the layer is fused, and otherwise the
+// wider of that and skip's.
 // If widen is set, the result may be widened by channels of zeros; then only convolutions of
 // this package may follow, and no batch norm.
 func (p *PixelShuffleICNR) Join(mode Mode, x, skip torch.Tensor, widen bool) torch.Tensor {

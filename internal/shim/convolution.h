@@ -3,8 +3,8 @@
 //
 // libtorch computes a convolution of bfloat16 maps by plain loops where the processor has no
 // instructions that its library oneDNN asks for, a hundred times as slowly as one of float32.
-// There winograd.h reads such maps as they are; for other convolutions some images at a time are
-// converted to float32. The result is rounded to bfloat16.
+// There winograd.h reads such maps as they are; for other convolutions some images at a time, or
+// some pixels, are converted to float32. The result is rounded to bfloat16.
 //
 // The filters and the bias of bfloat16 maps may be float32, which libtorch refuses. Autocast
 // would keep a copy of them in bfloat16 until the backward pass has ended; see conv2d.
@@ -15,9 +15,9 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/convolution_backward_native.h>
 #include <ATen/ops/convolution_native.h>
-#include <ATen/autocast_mode.h>
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -29,8 +29,9 @@ namespace hcunet {
 
 inline std::atomic<bool> fast_convolutions{avx2()};
 
-// Whether libtorch computes in bfloat16 by instructions of the processor. Its oneDNN asks for these
-// three; newer ones it takes by itself. On other kinds of processors libtorch decides.
+// Whether libtorch computes in bfloat16 by instructions of the processor. libtorch 1.13 asks for
+// these three parts of AVX-512; where the processor has AVX-512 BF16 or AMX, oneDNN uses them. On
+// processors that are not x86-64 libtorch decides.
 inline bool computes_bfloat16() {
 #if defined(__x86_64__) && defined(__GNUC__)
   return at::hasMKLDNN() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");

@@ -153,19 +153,21 @@ func TestFastConvolutions(t *testing.T) {
 
 // TestFastConvolutionsDoNotDependOnThreads: every sum has one order.
 func TestFastConvolutionsDoNotDependOnThreads(t *testing.T) {
-	before, threads := shim.FastConvolutions(true), shim.Threads()
-	t.Cleanup(func() { shim.FastConvolutions(before); shim.SetThreads(threads) })
+	before, native, threads := shim.FastConvolutions(true), shim.NativeBFloat16(false), shim.Threads()
+	t.Cleanup(func() { shim.FastConvolutions(before); shim.NativeBFloat16(native); shim.SetThreads(threads) })
 	rng := rand.New(rand.NewPCG(3, 4))
 	operands := []operand{normal(rng, 1, 2, 40, 45, 52), normal(rng, 1, 70, 40, 3, 3), normal(rng, 1, 70), normal(rng, 1, 2, 70, 45, 52)}
-	var want [4][]float64
-	for _, n := range []int{1, 2, 3, 16} {
-		shim.SetThreads(n)
-		got := convolve(t, plain, operands, torch.Float, torch.Float)
-		if n == 1 {
-			want = got
-		}
-		for i := range 3 {
-			assert.Equal(t, want[i], got[i], "%d threads, result %d", n, i)
+	for _, maps := range []int8{torch.Float, torch.BFloat16} {
+		var want [4][]float64
+		for _, n := range []int{1, 2, 3, 16} {
+			shim.SetThreads(n)
+			got := convolve(t, plain, operands, maps, torch.Float)
+			if n == 1 {
+				want = got
+			}
+			for i := range 3 {
+				assert.Equal(t, want[i], got[i], "%d threads, result %d", n, i)
+			}
 		}
 	}
 }

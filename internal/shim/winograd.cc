@@ -100,6 +100,12 @@ inline void store_columns(const Vector d[4], float* p) {
   }
 }
 
+inline void store_columns(const Vector d[4], BFloat16* p) {
+  alignas(32) float values[tile * lanes];
+  store_columns(d, values);
+  for (int64_t i = 0; i < tile * lanes; i += lanes) store(p + i, _mm256_load_ps(values + i));
+}
+
 // Calls f(image, row, column, count, at) for the runs of tiles [first, first+n) that
 // stand in one row of tiles; `at` counts from first, and a run has at most `most` tiles.
 template <class F>
@@ -378,15 +384,13 @@ void Convolution::tiles(const T* x, const float* transformed, const float* bias,
             for (int k = 0; k < 4; k++) d[k] += add;
             T* p = plane + (tile * row + i) * x_.width + left;
             bool whole = width == tile * lanes;
-            if constexpr (std::is_same_v<T, float>) {
-              if (whole && !large) {
-                store_columns(d, p);
-                continue;
-              }
+            if (whole && !large) {
+              store_columns(d, p);
+              continue;
             }
             alignas(32) float values[2 * tile * lanes];  // store_part reads whole vectors
             store_columns(d, values);
-            if (whole && large) {
+            if (whole) {
               store_past_cache(values, width, p);
             } else {
               store_part(values + tile * skip, width, p);
