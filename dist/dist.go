@@ -366,5 +366,9 @@ func (r *Reducer) Prepare() error { return r.reducer.Prepare() }
 // Finish waits until every gradient is the sum over the ranks.
 func (r *Reducer) Finish() error { return r.group.call("adding gradients up", r.reducer.Finish) }
 
+// FinishRecorded is Finish while operations are recorded, see nn.Record. Nothing is exchanged
+// then, so its error does not mean that a rank is lost, and the group can still be used.
+func (r *Reducer) FinishRecorded() error { return r.reducer.Finish() }
+
 // Close frees the reducer.
 func (r *Reducer) Close() { r.reducer.Close() }

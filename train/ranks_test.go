@@ -1,6 +1,7 @@
 package train_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,7 @@ type lesson struct {
 	DeviceData    int64  // see train.Parts
 	OwnStatistics bool   // each process has its own, in batch norm
 	Record        bool   // the gradients
+	MicroBatches  int    // of a step; 0 means 2
 }
 
 // learnt has the results of a run.
@@ -79,7 +81,7 @@ func ranksMain(path string) error {
 }
 
 // learn trains a small network with batch norms in float64, in one process (group nil) or
-// in several: 11 images in batches of 4, two batches for each step. With a state, it saves
+// in several: 11 images in batches of 4. With a state, it saves
 // the state after some pauses and stops, or starts from the state.
 func learn(group *dist.Group, by lesson) (*learnt, error) {
 	r := rand.New(rand.NewPCG(7, 7))
@@ -123,7 +125,7 @@ func learn(group *dist.Group, by lesson) (*learnt, error) {
 		nn.NewConv2d(in, 5, 2, 1, nil),
 	}
 	cfg := train.Default()
-	cfg.MicroBatches, cfg.Clip, cfg.SyncBatchNorm = 2, 0.5, !by.OwnStatistics
+	cfg.MicroBatches, cfg.Clip, cfg.SyncBatchNorm = cmp.Or(by.MicroBatches, 2), 0.5, !by.OwnStatistics
 	pauses := 0
 	stopping := train.Hook{Pause: func(l *train.Learner) error {
 		if pauses++; by.Stop == 0 || pauses < by.Stop {
@@ -195,11 +197,13 @@ func TestRanks(t *testing.T) {
 // where one process records and the other, whose share of a batch is smaller, does not.
 func TestRanksRecorded(t *testing.T) {
 	golden.Processes(t, dist.Available(false))
-	want := learnByRanks(t, 2, lesson{OwnStatistics: true})
-	require.Zero(t, want.Recorded)
-	got := learnByRanks(t, 2, lesson{OwnStatistics: true, Record: true})
-	require.Positive(t, got.Recorded)
-	requireLearnt(t, want, got, "2 processes")
+	for _, micro := range []int{1, 2} {
+		want := learnByRanks(t, 2, lesson{OwnStatistics: true, MicroBatches: micro})
+		require.Zero(t, want.Recorded)
+		got := learnByRanks(t, 2, lesson{OwnStatistics: true, MicroBatches: micro, Record: true})
+		require.Positive(t, got.Recorded)
+		requireLearnt(t, want, got, "%d micro-batches", micro)
+	}
 }
 
 // So do processes that make their parts of the batches on their devices.

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"sync"
@@ -66,6 +67,7 @@ func (r *run) queues() bool {
 type recorder struct {
 	off    bool
 	queues bool
+	sums   bool // the recorded operations sum the gradients over the processes
 	seen   map[shape]int
 	shape  shape // of the recorded batches
 	graph  *nn.Graph
@@ -119,6 +121,7 @@ var (
 func (r *run) record(b *feed.Batch) (err error) {
 	rec := &r.recorder
 	rec.shape, rec.queues = shapeOf(b), r.queues()
+	rec.sums = r.reducer != nil && r.cfg.MicroBatches == 1 // in buckets, while the backward pass goes on
 	err = nn.Try(func() {
 		rec.images, rec.targets = r.uploaded(b)
 		rec.skip = nn.Zeros(r.device, nn.Float)
@@ -131,7 +134,7 @@ func (r *run) record(b *feed.Batch) (err error) {
 			if !rec.queues { // otherwise one batch is a step: the factor of its loss and the divisor of its gradients would cancel
 				backward = r.scaled(loss, rec.shape.n)
 			}
-			if err := nn.Backward(backward); err != nil {
+			if err := r.recordBackward(backward); err != nil {
 				panic(err)
 			}
 			numbers := nn.Detach(loss)
@@ -142,6 +145,15 @@ func (r *run) record(b *feed.Batch) (err error) {
 		})
 	}
 	return err
+}
+
+// recordBackward computes the gradients, and their sums over the processes if the recorder
+// does that.
+func (r *run) recordBackward(loss torch.Tensor) error {
+	if !r.recorder.sums {
+		return nn.Backward(loss)
+	}
+	return errors.Join(r.reducer.Prepare(), nn.Backward(loss), r.reducer.FinishRecorded())
 }
 
 // aside takes the gradients away from the parameters and returns a function that gives them
@@ -209,7 +221,7 @@ func (r *run) repeat(b *feed.Batch) (numbers torch.Tensor, grads []torch.Tensor)
 func (r *run) repeatGradients(b *feed.Batch, completes bool) (loss float64) {
 	value, grads := r.repeat(b)
 	err := nn.AddGrad(r.params, grads)
-	if err == nil && completes {
+	if err == nil && completes && !r.recorder.sums {
 		err = r.sumGradients()
 	}
 	if err != nil {
