@@ -23,9 +23,10 @@ twice.
 On CUDA each time is the mean of 20, and memory is not measured. -built takes what an
 earlier run left in build/bench, for a GPU machine without Go: copy it there.
 
-On the CPU bfloat16 is left out if the processor has no instructions for it (AVX-512, AMX), unless
--precision asks for it: PyTorch's convolutions then use loops that are 10 to 100 times slower.
-hcunet's compute in float32 and round to bfloat16, which saves memory.
+Rows in bfloat16 also have PyTorch eager in float32. PyTorch's own bfloat16 is left out on a
+processor without instructions for it (AVX-512, AMX), unless -slow asks for it: its convolutions
+are then loops that are 10 to 100 times slower. hcunet's compute in float32 there and round to
+bfloat16.
 """
 import argparse, json, os, random, statistics, subprocess, sys, tempfile
 
@@ -125,50 +126,63 @@ def limits(pythons, device, threads, sizes):
     return best["convolution, GFLOP/s"], flops
 
 
+def entries(precision, ours, peers, arg):
+    """Returns what a row compares, hcunet's sides first: names, sides and the precision of each."""
+    if precision == "float32":
+        return [(s.name, s, precision) for s in ours + peers]
+    own = peers if arg.slow or computes_bfloat16(arg.device) else []
+    return [(s.name, s, precision) for s in ours + own] + [(s.name + ", float32", s, "float32") for s in peers if s.name.endswith(" eager")]
+
+
+def computes_bfloat16(device):
+    with open("/proc/cpuinfo") as f:
+        return device != "cpu" or "avx512bw" in f.read()
+
+
 def row(what, precision, batch, size, ours, peers, arg, limit):
     title = f"{what} {precision}, batch {batch} of {size}x{size}"
-    request = dict(precision=precision, batch=batch, size=size, times=1 if arg.device == "cpu" else 20)
-    alive, notes, times = [], [], {}
-    for s in ours + peers:
-        answer = s.ask(what, **request)  # warms up
+    request = dict(batch=batch, size=size, times=1 if arg.device == "cpu" else 20)
+    notes, times = [], {}
+    for e in entries(precision, ours, peers, arg):
+        name, s, p = e
+        answer = s.ask(what, precision=p, **request)  # warms up
         if "error" in answer:
-            notes.append(f"  {s.name}: {answer['error'].strip().splitlines()[-1][:160]}")
+            notes.append(f"  {name}: {answer['error'].strip().splitlines()[-1][:160]}")
             if s.process.poll() is not None:
                 s.start()
             continue
-        s.ask(what, **request)
-        alive.append(s)
-        times[s] = []
+        s.ask(what, precision=p, **request)
+        times[e] = []
     for _ in range(arg.rounds):
-        for s in random.sample(alive, len(alive)):
-            times[s].append(s.ask(what, **request)["seconds"])
+        for e in random.sample(list(times), len(times)):
+            times[e].append(e[1].ask(what, precision=e[2], **request)["seconds"])
     print(f"\n{title}, {arg.rounds} rounds, load {os.getloadavg()[0]:.1f}")
-    ours = [s for s in ours if s in times]
-    print(f"  {'':36} {'least':>8} {'median':>8}" + "".join(f"  {'over ' + s.name.split(',')[1].strip():>22}" for s in ours))
-    for s in alive:
-        line = f"  {s.name:36} {min(times[s]):7.4f}s {statistics.median(times[s]):7.4f}s"
+    own = [e for e in times if e[1] in ours]
+    print(f"  {'':36} {'least':>8} {'median':>8}" + "".join(f"  {'over ' + e[0].split(',')[1].strip():>22}" for e in own))
+    for e in times:
+        line = f"  {e[0]:36} {min(times[e]):7.4f}s {statistics.median(times[e]):7.4f}s"
         if arg.device != "cpu":
-            line += f" {batch / min(times[s]):7.0f} images/s"
-        for o in ours:
-            ratios = [a / b for a, b in zip(times[s], times[o])]
+            line += f" {batch / min(times[e]):7.0f} images/s"
+        for o in own:
+            ratios = [a / b for a, b in zip(times[e], times[o])]
             line += f"  {statistics.median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(line)
     if limit and precision == ("float32" if arg.device == "cpu" else "bfloat16"):
         best, flops = limit
         work = flops[size]["folded"] * batch * (3 if what == "step" else 1) / 1e9
-        for s in ours:
-            print(f"  {s.name}: {work:.0f} GFLOP at {work / min(times[s]):.0f} GFLOP/s, {work / min(times[s]) / best:.0%} of the best convolution")
+        for e in own:
+            print(f"  {e[0]}: {work:.0f} GFLOP at {work / min(times[e]):.0f} GFLOP/s, {work / min(times[e]) / best:.0%} of the best convolution")
     print("\n".join(notes), end="\n" if notes else "", flush=True)
 
 
-def memory(what, precision, batch, size, all_sides):
+def memory(what, precision, batch, size, compared):
     print(f"\npeak resident memory, {what} {precision}, batch {batch} of {size}x{size}")
-    for s in all_sides:
-        fresh = Side(s.name, s.command)
+    for name, s, p in compared:
+        fresh = Side(name, s.command)
         for _ in range(2):
-            answer = fresh.ask(what, precision=precision, batch=batch, size=size)
+            answer = fresh.ask(what, precision=p, batch=batch, size=size)
         if "error" not in answer:
-            print(f"  {s.name:36} {fresh.ask('memory')['mib']:8.0f} MiB", flush=True)
+            print(f"  {name:36} {fresh.ask('memory')['mib']:8.0f} MiB", flush=True)
         fresh.stop()
 
 
@@ -180,7 +194,8 @@ def main():
     flags.add_argument("-rows", default="forward,step")
     flags.add_argument("-device", default="cpu", choices=["cpu", "cuda"])
     flags.add_argument("-built", action="store_true", help="build nothing, use what is in build/bench")
-    flags.add_argument("-precision", help="float32,bfloat16")
+    flags.add_argument("-precision", default="float32,bfloat16")
+    flags.add_argument("-slow", action="store_true", help="PyTorch's bfloat16 on any processor")
     flags.add_argument("-sizes", default="2x256,4x128", help="BATCHxSIZE,...")
     flags.add_argument("-rounds", type=int, default=7)
     flags.add_argument("-threads", type=int, default=2)
@@ -189,13 +204,6 @@ def main():
     arg = flags.parse_args()
     arg.python = arg.python or [sys.executable]
     arg.modes = arg.modes.split(",") if arg.modes else []
-    if not arg.precision:
-        arg.precision = "float32"
-        with open("/proc/cpuinfo") as f:
-            if arg.device != "cpu" or "avx512bw" in f.read():
-                arg.precision += ",bfloat16"
-            else:
-                print("bfloat16 is left out: this processor has neither AVX-512 nor AMX")
     sizes = [tuple(map(int, s.split("x"))) for s in arg.sizes.split(",")]
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting sides must not take the cores by spinning
     os.environ["OMP_NUM_THREADS"] = str(arg.threads)
@@ -209,7 +217,7 @@ def main():
         for s in ours + peers:
             s.stop()
         for what, precision, batch, size in [] if arg.no_memory or arg.device != "cpu" else jobs:
-            memory(what, precision, batch, size, ours + peers)
+            memory(what, precision, batch, size, entries(precision, ours, peers, arg))
 
 
 main()
