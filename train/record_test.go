@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/hcunet/hcunet/augment"
-	"github.com/hcunet/hcunet/checkpoint"
 	"github.com/hcunet/hcunet/feed"
 	"github.com/hcunet/hcunet/internal/golden"
 	"github.com/hcunet/hcunet/internal/testdevice"
@@ -70,7 +69,7 @@ func TestRecorded(t *testing.T) {
 		"steps": mean(1, 0), "clipped steps": mean(1, 0.1), "gathered": mean(3, 0.1), "notebook": notebook(3, 0.1), "notebook's steps": notebook(1, 0),
 	} {
 		t.Run(name, func(t *testing.T) {
-			var states [2]*checkpoint.File
+			var models [2]*tiny
 			var infos [2][]train.BatchInfo
 			for i := range 2 {
 				model := newTiny(t, nn.Double)
@@ -84,15 +83,9 @@ func TestRecorded(t *testing.T) {
 				require.NoError(t, err)
 				// In each of the two phases, all but the first two of the 20 batches of two images.
 				require.Equal(t, train.Recordings{Steps: i * 2 * 18}, l.Recordings())
-				states[i] = state(t, model)
+				models[i] = model
 			}
-			for j, want := range states[0].Tensors {
-				a, err := want.Float64s()
-				require.NoError(t, err)
-				b, err := states[1].Tensors[j].Float64s()
-				require.NoError(t, err)
-				golden.Close(t, want.Name, b, a, 1e-9) // the rounding of float64, in 44 steps that amplify it
-			}
+			closeTensors(t, nn.State(models[1]), nn.State(models[0]))
 			for j, want := range infos[0] {
 				got := infos[1][j]
 				require.InDelta(t, want.Loss, got.Loss, 1e-9, "batch %d", j)
@@ -104,6 +97,18 @@ func TestRecorded(t *testing.T) {
 				require.Equal(t, want, got)
 			}
 		})
+	}
+}
+
+// closeTensors compares tensors up to the rounding of float64 and some dozen steps that amplify it.
+func closeTensors(t *testing.T, got, want []nn.Named) {
+	t.Helper()
+	for i, w := range want {
+		a, err := nn.Slice[float64](w.Tensor)
+		require.NoError(t, err)
+		b, err := nn.Slice[float64](got[i].Tensor)
+		require.NoError(t, err)
+		golden.Close(t, w.Name, b, a, 1e-9)
 	}
 }
 
@@ -140,33 +145,19 @@ func TestAhead(t *testing.T) {
 // A run that a hook, a context or a broken batch ends while a batch is open has ended all
 // batches before, in order.
 func TestEndAhead(t *testing.T) {
-	phase := train.Phase{Epochs: 1, Rates: train.SameRates(1e-2, 3)}
-	// stateAfter returns the state of a run over the first n batches.
-	stateAfter := func(n int) *checkpoint.File {
+	phase := train.Phase{Epochs: 1, Rates: train.SameRates(1e-2, 3), Schedule: train.Constant{}}
+	// after returns the model of a run over the first n batches.
+	after := func(n int) *tiny {
 		model := newTiny(t, nn.Double)
-		p := phase
-		p.Schedule = train.Constant{}
-		_, err := learner(t, model, mean(1, 0)).Fit(context.Background(), formulaBatches("laws", 9, 2, 8, 0.3)[:n], nil, p)
+		_, err := learner(t, model, mean(1, 0)).Fit(context.Background(), formulaBatches("laws", 9, 2, 8, 0.3)[:n], nil, phase)
 		require.NoError(t, err)
-		return state(t, model)
+		return model
 	}
-	phase.Schedule = train.Constant{}
 	run := func(ctx context.Context, source feed.Source, hooks ...train.Hook) (ended []int, model *tiny, err error) {
 		model = newTiny(t, nn.Double)
 		note := train.Hook{BatchEnd: func(b train.BatchInfo) error { ended = append(ended, b.Iteration); return nil }}
 		_, err = recorder(t, model, mean(1, 0), append(hooks, note)...).Fit(ctx, source, nil, phase)
 		return ended, model, err
-	}
-	requireState := func(t *testing.T, model *tiny, batches int) {
-		t.Helper()
-		got, want := state(t, model), stateAfter(batches)
-		for i, w := range want.Tensors {
-			a, err := w.Float64s()
-			require.NoError(t, err)
-			b, err := got.Tensors[i].Float64s()
-			require.NoError(t, err)
-			golden.Close(t, w.Name, b, a, 1e-9)
-		}
 	}
 
 	t.Run("stop", func(t *testing.T) {
@@ -174,14 +165,14 @@ func TestEndAhead(t *testing.T) {
 		ended, model, err := run(context.Background(), formulaBatches("laws", 9, 2, 8, 0.3), stop)
 		require.NoError(t, err)
 		require.Equal(t, []int{0, 1, 2, 3, 4, 5}, ended, "the device had batch 5 when the loss of batch 4 was read")
-		requireState(t, model, 6)
+		closeTensors(t, nn.State(model), nn.State(after(6)))
 	})
 	t.Run("end the phase", func(t *testing.T) {
 		stop := train.Hook{StepEnd: func(s train.StepInfo) error { return at(s.Step == 5, train.EndPhase) }}
 		ended, model, err := run(context.Background(), formulaBatches("laws", 9, 2, 8, 0.3), stop)
 		require.NoError(t, err)
 		require.Equal(t, []int{0, 1, 2, 3, 4, 5}, ended)
-		requireState(t, model, 6)
+		closeTensors(t, nn.State(model), nn.State(after(6)))
 	})
 	t.Run("cancel", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -195,7 +186,7 @@ func TestEndAhead(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		require.ErrorContains(t, err, "after 5 batches")
 		require.Equal(t, []int{0, 1, 2, 3, 4}, ended)
-		requireState(t, model, 5)
+		closeTensors(t, nn.State(model), nn.State(after(5)))
 	})
 	t.Run("the source fails", func(t *testing.T) {
 		source := formulaBatches("laws", 9, 2, 8, 0.3)
@@ -203,7 +194,7 @@ func TestEndAhead(t *testing.T) {
 		ended, model, err := run(context.Background(), source)
 		require.ErrorContains(t, err, "epoch 0: batch 5: ")
 		require.Equal(t, []int{0, 1, 2, 3, 4}, ended)
-		requireState(t, model, 5)
+		closeTensors(t, nn.State(model), nn.State(after(5)))
 	})
 	t.Run("a loss is not a number", func(t *testing.T) {
 		source := formulaBatches("laws", 9, 2, 8, 0.3)
@@ -211,21 +202,9 @@ func TestEndAhead(t *testing.T) {
 		ended, model, err := run(context.Background(), source)
 		require.EqualError(t, err, "train: epoch 0: batch 5: step 5, learning rate 0.01, images image 10, image 11: the loss is NaN; lower the learning rate, or look at the images with data.Check")
 		require.Equal(t, []int{0, 1, 2, 3, 4}, ended)
-		want := stateAfter(5)
-		weights := map[string]bool{}
-		for _, p := range nn.Parameters(model) {
-			weights[p.Name] = true
-		}
-		for i, got := range state(t, model).Tensors {
-			if !weights[got.Name] { // running statistics are not kept from a bad batch
-				continue
-			}
-			a, err := want.Tensors[i].Float64s()
-			require.NoError(t, err)
-			b, err := got.Float64s()
-			require.NoError(t, err)
-			golden.Close(t, got.Name, b, a, 1e-9) // the step of batch 6, which the device had by then, was left out
-		}
+		// The step of batch 6, which the device had by then, was left out. Running statistics are
+		// not kept from a bad batch.
+		closeTensors(t, nn.Parameters(model), nn.Parameters(after(5)))
 	})
 }
 
@@ -262,13 +241,7 @@ func TestResumeRecorded(t *testing.T) {
 	_, err = l.Fit(context.Background(), source, nil, phase)
 	require.NoError(t, err)
 	require.Equal(t, 16, first)
-	for i, want := range state(t, whole).Tensors {
-		a, err := want.Float64s()
-		require.NoError(t, err)
-		b, err := state(t, resumed).Tensors[i].Float64s()
-		require.NoError(t, err)
-		golden.Close(t, want.Name, b, a, 1e-9)
-	}
+	closeTensors(t, nn.State(resumed), nn.State(whole))
 }
 
 // Recorded steps read batches that are made on the device as they read others.
