@@ -12,9 +12,6 @@ import (
 // A graph computes its results from the values that its operands have at each repetition,
 // and a reading has the values of the moment at which it was asked for.
 func TestGraph(t *testing.T) {
-	if err := nn.CanRecord(); err != nil && testdevice.Device.CUDA() {
-		t.Skip(err)
-	}
 	x := float32Tensor(t, []float32{1, 2, 3}, 3)
 	w := float32Tensor(t, []float32{4, 5, 6}, 3)
 	nn.SetRequiresGrad(w, true)
