@@ -1,6 +1,6 @@
 //go:build !cgotorch_so
 
-// All of hcunet's native code that uses libtorch; winograd.cc and adam.cc have the rest.
+// All of hcunet's native code that uses libtorch; adam.cc, planar.cc and winograd.cc have the rest.
 // `go build` compiles them into the program; `make libcgotorch` compiles them into a library
 // of its own, for programs built with the tag cgotorch_so.
 
