@@ -61,21 +61,3 @@ func (g *Graph) Close() {
 		g.g.Close()
 	}
 }
-
-// A Reading is a copy of a tensor's values that is on its way from a device.
-type Reading[N Number] struct{ r *shim.Reading[N] }
-
-// BeginRead asks for the values of t, converted to N, as they are after the operations that
-// its device was given so far. It does not wait for them, so that the device can be given
-// more.
-func BeginRead[N Number](t torch.Tensor) (*Reading[N], error) {
-	r, err := shim.BeginRead[N](t)
-	if err != nil {
-		return nil, err
-	}
-	return &Reading[N]{r}, nil
-}
-
-// Values waits for the values, row-major, and for no operation that was asked for after
-// BeginRead. It must be called once; that frees the copy.
-func (r *Reading[N]) Values() ([]N, error) { return r.r.Values() }

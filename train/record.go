@@ -126,24 +126,25 @@ func (r *run) record(b *feed.Batch) (err error) {
 		rec.images, rec.targets = r.uploaded(b)
 		rec.skip = nn.Zeros(r.device, nn.Float)
 	})
-	if err == nil {
-		rec.graph, err = nn.Record(r.device, func() []torch.Tensor {
-			defer r.aside()()
-			loss := r.lossOf(rec.images, rec.targets)
-			backward := loss
-			if !rec.queues { // otherwise one batch is a step: the factor of its loss and the divisor of its gradients would cancel
-				backward = r.scaled(loss, rec.shape.n)
-			}
-			if err := r.recordBackward(backward); err != nil {
-				panic(err)
-			}
-			numbers := nn.Detach(loss)
-			if rec.queues {
-				numbers = r.checked(numbers)
-			}
-			return append([]torch.Tensor{numbers}, gradientsOf(r.params)...)
-		})
+	if err != nil {
+		return err
 	}
+	rec.graph, err = nn.Record(r.device, func() []torch.Tensor {
+		defer r.aside()()
+		loss := r.lossOf(rec.images, rec.targets)
+		backward := loss
+		if !rec.queues { // otherwise one batch is a step: the factor of its loss and the divisor of its gradients would cancel
+			backward = r.scaled(loss, rec.shape.n)
+		}
+		if err := r.recordBackward(backward); err != nil {
+			panic(err)
+		}
+		numbers := nn.Detach(loss)
+		if rec.queues {
+			numbers = r.checked(numbers)
+		}
+		return append([]torch.Tensor{numbers}, gradientsOf(r.params)...)
+	})
 	return err
 }
 

@@ -214,18 +214,17 @@ func gpus() Finding {
 }
 
 func processes() Finding {
-	f := Finding{Part: "several processes", Remedy: "only training on several machines or GPUs needs it"}
+	const part, remedy = "several processes", "only training on several machines or GPUs needs it"
 	switch cpu, cuda := dist.Available(false), dist.Available(true); {
 	case cpu != nil:
-		f.State, f.Is = Advice, "not in this build: "+cpu.Error()
-	case cuda != nil && mapped("libtorch_cuda") != "":
-		f.State, f.Is = Advice, "in this build, but not on CUDA: "+cuda.Error()
-	case cuda != nil:
-		f.Is, f.Remedy = "in this build, by Gloo", ""
+		return Finding{part, Advice, "not in this build: " + cpu.Error(), remedy}
+	case cuda == nil:
+		return Finding{Part: part, Is: "in this build, by Gloo and NCCL"}
+	case mapped("libtorch_cuda") != "":
+		return Finding{part, Advice, "in this build, but not on CUDA: " + cuda.Error(), remedy}
 	default:
-		f.Is, f.Remedy = "in this build, by Gloo and NCCL", ""
+		return Finding{Part: part, Is: "in this build, by Gloo"}
 	}
-	return f
 }
 
 // onnxRuntime looks where package predict/onnx does.
