@@ -82,21 +82,79 @@ void with_type(at::ScalarType map, F&& f) {
   map == at::kFloat ? f(float{}) : f(BFloat16{});
 }
 
-// Whether winograd.h is right for this convolution, and faster. The answer does not depend on
-// the number of images: one is computed alike in any company. Small maps spend more on the
-// filters than they save, narrow ones do not fill its vectors, and with few channels the
-// transforms take longer than the products. x may be bfloat16.
-inline bool by_winograd(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding,
-                        at::IntArrayRef dilation, bool transposed, int64_t groups) {
+// Who computes a convolution: libtorch, or winograd.h as for large maps or as for small ones.
+enum class Way { libtorch, large, small };
+
+// Tells the way that is right for this convolution, and the fastest. It does not depend on the number of
+// images: one is computed alike in any company. With few channels Winograd's transforms take longer than
+// its products, and in maps of less than a tile most of them are for nothing. Narrow maps do not fill
+// vectors of tiles, and with small ones most of the work is the filters'. x may be bfloat16.
+inline Way way(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+               bool transposed, int64_t groups) {
   constexpr int64_t channels = 16, width = 32, pixels = 1024;
-  return fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) &&
-         !transposed && groups == 1 && w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) &&
-         all_are(dilation, 1) && x.size(1) == w.size(1) && w.size(0) >= channels && w.size(1) >= channels && x.size(3) >= width &&
-         x.size(2) * x.size(3) >= pixels;
+  bool winograd = fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) &&
+                  !transposed && groups == 1 && w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) &&
+                  all_are(dilation, 1) && x.size(1) == w.size(1) && w.size(0) >= channels && w.size(1) >= channels &&
+                  x.size(0) > 0;
+  if (!winograd) return Way::libtorch;
+  int64_t area = x.size(2) * x.size(3);
+  if (x.size(3) >= width && area >= pixels) return Way::large;
+  return std::min(x.size(2), x.size(3)) >= winograd::tile && area < 2 * pixels ? Way::small : Way::libtorch;
 }
 
-inline at::Tensor convolved(const at::Tensor& x, const winograd::Filters& f, const float* bias) {
-  winograd::Maps maps{x.size(0), x.size(1), x.size(2), x.size(3)};
+// Calls f(i, scratch) for i in [0, n) on all threads. Each thread has a scratch of its own, of zeros at first.
+template <class F>
+void each_with_scratch(int64_t n, int64_t size, const at::TensorOptions& options, F&& f) {
+  at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    auto scratch = at::zeros({size}, options.dtype(at::kFloat));
+    for (int64_t i = begin; i < end; i++) f(i, scratch.data_ptr<float>());
+  });
+}
+
+// Transforms small maps x, for a convolution (and the input in the gradient of the filters) or, with
+// of_output set, for the gradient of the filters from that of the output.
+inline at::Tensor transformed(const winograd::Small& small, const at::Tensor& x, bool of_output) {
+  auto to = at::empty({small.transformed_size()}, x.options().dtype(at::kFloat));
+  with_type(x.scalar_type(), [&]<class T>(T) {
+    each_with_scratch(x.size(0) * small.blocks(), small.frame_size(), x.options(), [&](int64_t i, float* frame) {
+      auto f = of_output ? &winograd::Small::gradient<T> : &winograd::Small::input<T>;
+      (small.*f)(elements<T>(x), i / small.blocks(), i % small.blocks(), frame, to.data_ptr<float>());
+    });
+  });
+  return to;
+}
+
+inline winograd::Maps maps_of(const at::Tensor& x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
+
+inline at::Tensor small_convolved(const at::Tensor& x, const winograd::Filters& f, const float* bias) {
+  namespace wg = winograd;
+  wg::Small small(maps_of(x));
+  auto input = transformed(small, x, false);
+  auto y = at::empty({x.size(0), f.out, x.size(2), x.size(3)}, x.options());
+  // Where there are fewer panels than threads, they share the tiles of a panel.
+  int64_t tiles = maps_of(x).tiles(), panels = wg::parts(f.out, wg::columns), sharing = wg::parts(at::get_num_threads(), panels);
+  int64_t many = std::min(small.tiles_at_once, wg::parts(wg::parts(tiles, sharing), wg::rows) * wg::rows);
+  with_type(x.scalar_type(), [&]<class T>(T) {
+    each_with_scratch(wg::parts(tiles, many) * panels, small.outputs_scratch(), x.options(), [&](int64_t i, float* scratch) {
+      int64_t first = i / panels * many;
+      small.outputs(input.data_ptr<float>(), f, bias, elements<T>(y), i % panels, first, std::min(many, tiles - first), scratch);
+    });
+  });
+  return y;
+}
+
+inline at::Tensor small_filter_gradient(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& w) {
+  winograd::Small from(maps_of(x)), dfrom(maps_of(dy));
+  auto input = transformed(from, x, false), gradient = transformed(dfrom, dy, true), dw = at::empty(w.sizes(), w.options());
+  each_with_scratch(from.panels() * dfrom.groups(), from.filters_scratch(), w.options(), [&](int64_t i, float* scratch) {
+    from.filters(dfrom, input.data_ptr<float>(), gradient.data_ptr<float>(), i / dfrom.groups(), i % dfrom.groups(),
+                 dw.data_ptr<float>(), scratch);
+  });
+  return dw;
+}
+
+inline at::Tensor large_convolved(const at::Tensor& x, const winograd::Filters& f, const float* bias) {
+  winograd::Maps maps = maps_of(x);
   winograd::Convolution c(maps, f);
   auto y = at::empty({maps.images, f.out, maps.height, maps.width}, x.options());
   auto filters = at::empty({c.transformed_size()}, x.options().dtype(at::kFloat));
@@ -110,21 +168,18 @@ inline at::Tensor convolved(const at::Tensor& x, const winograd::Filters& f, con
   with_type(x.scalar_type(), [&]<class T>(T) {
     const T* from = elements<T>(x);
     T* to = elements<T>(y);
-    at::parallel_for(0, pieces * shares, 1, [&](int64_t begin, int64_t end) {
-      auto scratch = at::zeros({c.scratch_size()}, filters.options());  // multiply reads lanes of no tile, too
-      for (int64_t i = begin; i < end; i++) {
-        int64_t first = i / shares * many, share = i % shares;
-        c.tiles(from, transformed, bias, to, first, std::min(many, tiles - first), share * c.groups() / shares,
-                (share + 1) * c.groups() / shares, scratch.data_ptr<float>());
-      }
+    each_with_scratch(pieces * shares, c.scratch_size(), x.options(), [&](int64_t i, float* scratch) {
+      int64_t first = i / shares * many, share = i % shares;
+      c.tiles(from, transformed, bias, to, first, std::min(many, tiles - first), share * c.groups() / shares,
+              (share + 1) * c.groups() / shares, scratch);
     });
   });
   return y;
 }
 
-inline at::Tensor filter_gradient(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& w) {
+inline at::Tensor large_filter_gradient(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& w) {
   namespace wg = winograd;
-  wg::Maps maps{x.size(0), x.size(1), x.size(2), x.size(3)};
+  wg::Maps maps = maps_of(x);
   wg::Sum sum(maps, dy.size(1));
   auto scratch = at::empty({sum.size()}, w.options());
   auto gradient = at::empty(w.sizes(), w.options());
@@ -282,14 +337,14 @@ inline at::Tensor convolution(const at::Tensor& x, const at::Tensor& w, const c1
   bool has_bias = bias && bias->defined();
   if (auto type = filter_type(); is_bfloat16(x) && (differs(w, type) || (has_bias && differs(*bias, type))))
     return again(x, w.to(type), has_bias ? c10::optional<at::Tensor>(bias->to(type)) : bias);
-  if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) ||
-      (has_bias && (bias->scalar_type() != at::kFloat || !bias->is_contiguous()))) {
+  Way by = way(x, w, stride, padding, dilation, transposed, groups);
+  if (by == Way::libtorch || (has_bias && (bias->scalar_type() != at::kFloat || !bias->is_contiguous()))) {
     if (by_product(x, w, stride, padding, transposed, groups)) return product(x, w, bias);
     if (is_bfloat16(x) && w.scalar_type() == at::kFloat) return in_float32(x, [&](const at::Tensor& x) { return again(x, w, bias); });
     return at::native::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
   }
   winograd::Filters f{w.data_ptr<float>(), w.size(0), w.size(1), w.size(1) * 9, 9, false};
-  return convolved(x, f, has_bias ? bias->data_ptr<float>() : nullptr);
+  return (by == Way::large ? large_convolved : small_convolved)(x, f, has_bias ? bias->data_ptr<float>() : nullptr);
 }
 
 inline Gradients convolution_backward(
@@ -304,7 +359,8 @@ inline Gradients convolution_backward(
     auto [dx, dw, db] = again(dy, x, w.to(type));
     return {dx, dw.defined() ? dw.to(w.scalar_type()) : dw, db.defined() ? db.to(w.scalar_type()) : db};
   }
-  if (!by_winograd(x, w, stride, padding, dilation, transposed, groups) || !are_rows(dy) || dy.scalar_type() != x.scalar_type()) {
+  Way by = way(x, w, stride, padding, dilation, transposed, groups);
+  if (by == Way::libtorch || !are_rows(dy) || dy.scalar_type() != x.scalar_type()) {
     if (by_product(x, w, stride, padding, transposed, groups) && are_rows(dy)) return product_backward(dy, x, w, wanted);
     if (is_bfloat16(x) && w.scalar_type() == at::kFloat)
       return back_in_float32(dy, x, [&](const at::Tensor& dy, const at::Tensor& x) { return again(dy, x, w); });
@@ -312,8 +368,8 @@ inline Gradients convolution_backward(
   }
   Gradients gradients;
   winograd::Filters f{w.data_ptr<float>(), w.size(1), w.size(0), 9, w.size(1) * 9, true};
-  if (wanted[0]) std::get<0>(gradients) = convolved(dy, f, nullptr);
-  if (wanted[1]) std::get<1>(gradients) = filter_gradient(x, dy, w);
+  if (wanted[0]) std::get<0>(gradients) = (by == Way::large ? large_convolved : small_convolved)(dy, f, nullptr);
+  if (wanted[1]) std::get<1>(gradients) = (by == Way::large ? large_filter_gradient : small_filter_gradient)(x, dy, w);
   if (wanted[2]) std::get<2>(gradients) = plain(dy) ? dy.sum(at::IntArrayRef{0, 2, 3}) : bias_gradient(dy);
   return gradients;
 }

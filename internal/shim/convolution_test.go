@@ -122,6 +122,12 @@ func TestFastConvolutions(t *testing.T) {
 		{1, 300, 24, 32, 36}, // more channels than are multiplied in one pass
 		{1, 20, 100, 3, 512},
 		{1, 16, 64, 256, 256}, // large enough to be written past the cache
+		// Small maps.
+		{1, 16, 16, 4, 4},
+		{5, 99, 50, 5, 7},
+		{4, 40, 100, 16, 16}, // more outputs than a group of the gradient of the filters
+		{7, 17, 31, 13, 22},  // more tiles than are computed at once
+		{2, 131, 33, 62, 31}, // more channels than are multiplied at once
 	} {
 		t.Run(fmt.Sprintf("%dx%dx%dx%d to %d", c.images, c.in, c.height, c.width, c.out), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 2))
@@ -156,18 +162,41 @@ func TestFastConvolutionsDoNotDependOnThreads(t *testing.T) {
 	before, native, threads := shim.FastConvolutions(true), shim.NativeBFloat16(false), shim.Threads()
 	t.Cleanup(func() { shim.FastConvolutions(before); shim.NativeBFloat16(native); shim.SetThreads(threads) })
 	rng := rand.New(rand.NewPCG(3, 4))
-	operands := []operand{normal(rng, 1, 2, 40, 45, 52), normal(rng, 1, 70, 40, 3, 3), normal(rng, 1, 70), normal(rng, 1, 2, 70, 45, 52)}
-	for _, maps := range []int8{torch.Float, torch.BFloat16} {
-		var want [4][]float64
-		for _, n := range []int{1, 2, 3, 16} {
-			shim.SetThreads(n)
-			got := convolve(t, plain, operands, maps, torch.Float)
-			if n == 1 {
-				want = got
+	for _, size := range [][2]int64{{45, 52}, {19, 18}} {
+		operands := []operand{normal(rng, 1, 2, 40, size[0], size[1]), normal(rng, 1, 70, 40, 3, 3), normal(rng, 1, 70), normal(rng, 1, 2, 70, size[0], size[1])}
+		for _, maps := range []int8{torch.Float, torch.BFloat16} {
+			var want [4][]float64
+			for _, n := range []int{1, 2, 3, 16} {
+				shim.SetThreads(n)
+				got := convolve(t, plain, operands, maps, torch.Float)
+				if n == 1 {
+					want = got
+				}
+				for i := range 3 {
+					assert.Equal(t, want[i], got[i], "%d threads, result %d", n, i)
+				}
 			}
-			for i := range 3 {
-				assert.Equal(t, want[i], got[i], "%d threads, result %d", n, i)
-			}
+		}
+	}
+}
+
+// TestFastConvolutionsDoNotDependOnTheBatch: an image has the same output alone and in company.
+func TestFastConvolutionsDoNotDependOnTheBatch(t *testing.T) {
+	before := shim.FastConvolutions(true)
+	t.Cleanup(func() { shim.FastConvolutions(before) })
+	const images, in, out = 5, 20, 24
+	rng := rand.New(rand.NewPCG(11, 12))
+	for _, size := range []int64{32, 18, 4} {
+		x, w, b := normal(rng, 1, images, in, size, size), normal(rng, 1, out, in, 3, 3), normal(rng, 1, out)
+		convolve := func(x operand) []float64 {
+			n := x.shape[0]
+			return convolve(t, plain, []operand{x, w, b, normal(rng, 1, n, out, size, size)}, torch.Float, torch.Float)[0]
+		}
+		all := convolve(x)
+		one, result := in*size*size, out*size*size
+		for i := range int64(images) {
+			alone := convolve(operand{x.data[i*one : (i+1)*one], []int64{1, in, size, size}})
+			require.Equal(t, all[i*result:(i+1)*result], alone, "image %d of %dx%d", i, size, size)
 		}
 	}
 }
@@ -232,7 +261,8 @@ func TestBFloat16Convolutions(t *testing.T) {
 		"winograd, two images":   {plain, []int64{2, 16, 40, 77}, []int64{24, 16, 3, 3}, []int64{2, 24, 40, 77}},
 		"winograd, past cache":   {plain, []int64{2, 16, 256, 256}, []int64{64, 16, 3, 3}, []int64{2, 64, 256, 256}},
 		"channels last":          {last, []int64{2, 16, 40, 77}, []int64{24, 16, 3, 3}, []int64{2, 24, 40, 77}},
-		"small":                  {plain, []int64{2, 16, 5, 7}, []int64{24, 16, 3, 3}, []int64{2, 24, 5, 7}},
+		"winograd, small":        {plain, []int64{2, 17, 5, 7}, []int64{24, 17, 3, 3}, []int64{2, 24, 5, 7}},
+		"small":                  {plain, []int64{2, 16, 3, 7}, []int64{24, 16, 3, 3}, []int64{2, 24, 3, 7}},
 		"one pixel":              {plain, []int64{1, 3, 1, 1}, []int64{2, 3, 3, 3}, []int64{1, 2, 1, 1}},
 		"7x7, stride 2":          {pairs(2, 3, 1, 1), []int64{2, 3, 37, 41}, []int64{8, 3, 7, 7}, []int64{2, 8, 19, 21}},
 		"1x1":                    {pairs(1, 0, 1, 1), []int64{2, 6, 91, 92}, []int64{5, 6, 1, 1}, []int64{2, 5, 91, 92}}, // 8,372 pixels

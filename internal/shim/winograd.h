@@ -25,7 +25,7 @@
 // The functions are only for a processor for which avx2() is true.
 namespace hcunet::winograd {
 
-constexpr int64_t tile = 4, positions = 36, rows = 6, columns = 16;
+constexpr int64_t tile = 4, positions = 36, rows = 6, columns = 16, lanes = 8;
 
 constexpr int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
@@ -104,6 +104,54 @@ class Sum {
   int64_t sum_part() const { return panels() * columns * blocks() * rows; }
 
   Maps x_, dy_;
+};
+
+// Maps that are too small for vectors of tiles: the vectors are of channels. For a convolution
+// transform the input, then compute the outputs; the filters are transformed where they are used, some
+// at a time, as each is read for few tiles only. For the gradient of the filters transform the input and
+// the gradient of the output, which has a Small of its own.
+class Small {
+ public:
+  static constexpr int64_t tiles_at_once = 64, outputs_at_once = 8 * rows;
+
+  explicit Small(const Maps& maps) : maps_(maps) {}
+  int64_t panels() const { return parts(maps_.channels, columns); }
+  int64_t blocks() const { return panels() * (columns / lanes); }
+  int64_t groups() const { return parts(maps_.channels, outputs_at_once); }
+  int64_t transformed_size() const { return positions * part(); }
+  int64_t frame_size() const { return (maps_.down() * tile + 2) * frame_width() * lanes; }
+
+  // Transforms a block of channels of an image; frame is zeros at first.
+  template <class T>
+  void input(const T* x, int64_t image, int64_t block, float* frame, float* transformed) const;
+  template <class T>
+  void gradient(const T* dy, int64_t image, int64_t block, float* frame, float* transformed) const;
+
+  // Computes a panel of outputs for the tiles [first, first + n), n <= tiles_at_once. y has maps of the
+  // size of x; bias may be null.
+  template <class T>
+  void outputs(const float* input, const Filters& f, const float* bias, T* y, int64_t panel, int64_t first, int64_t n,
+               float* scratch) const;
+  static constexpr int64_t outputs_scratch() { return positions * (filter_part + product_part); }
+
+  // The gradient of the filters of a panel of inputs for a group of outputs.
+  void filters(const Small& dy, const float* input, const float* gradient, int64_t panel, int64_t group, float* filters,
+               float* scratch) const;
+  static constexpr int64_t filters_scratch() { return positions * sum_part; }
+
+ private:
+  // Distances are an odd number of cache lines.
+  static constexpr int64_t depth = 64;  // channels whose filters stay in the second cache
+  static constexpr int64_t filter_part = (depth + 1) * columns, product_part = (tiles_at_once + 1) * columns;
+  static constexpr int64_t sum_part = (outputs_at_once + 1) * columns;
+  int64_t step() const { return (panels() / 2 * 2 + 1) * columns; }
+  int64_t part() const { return (maps_.tiles() / 2 * 2 + 1) * step(); }
+  int64_t frame_width() const { return maps_.across() * tile + 2; }
+
+  template <int n, class T, class Transform>
+  void transform(const T* maps, int64_t image, int64_t block, float* frame, Transform matrix, float* transformed) const;
+
+  Maps maps_;
 };
 
 }  // namespace hcunet::winograd

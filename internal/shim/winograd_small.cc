@@ -1,0 +1,237 @@
+//go:build !cgotorch_so
+
+// The arithmetic of winograd.h for small maps. It knows nothing of libtorch, and compiles in a second.
+#include "winograd.h"
+
+#include <algorithm>
+#include <utility>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+#pragma GCC optimize("O3")
+#pragma GCC target("avx2,fma")
+#include "winograd_tiles.h"
+
+namespace hcunet::winograd {
+namespace {
+
+// product (+)= left right, where left has n rows and right `columns` columns. An element of left
+// is at row*across + p*down.
+template <int n>
+inline void multiply_rows(const float* left, int64_t across, int64_t down, const float* right, int64_t right_step, int64_t depth,
+                          bool add, float* product) {
+  Vector sum[n][2];
+#pragma GCC unroll 6
+  for (int i = 0; i < n; i++) {
+    sum[i][0] = add ? _mm256_load_ps(product + i * columns) : _mm256_setzero_ps();
+    sum[i][1] = add ? _mm256_load_ps(product + i * columns + lanes) : _mm256_setzero_ps();
+  }
+  for (int64_t p = 0; p < depth; p++, left += down, right += right_step) {
+    Vector r0 = _mm256_load_ps(right), r1 = _mm256_load_ps(right + lanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+      Vector l = _mm256_broadcast_ss(left + i * across);
+      sum[i][0] = _mm256_fmadd_ps(l, r0, sum[i][0]);
+      sum[i][1] = _mm256_fmadd_ps(l, r1, sum[i][1]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < n; i++) {
+    _mm256_store_ps(product + i * columns, sum[i][0]);
+    _mm256_store_ps(product + i * columns + lanes, sum[i][1]);
+  }
+}
+
+// Calls f with n, at most `rows`, as a constant.
+template <class F>
+inline void with_rows(int64_t n, F f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    ((n == i + 1 && (f(std::integral_constant<int, i + 1>()), true)) || ...);
+  }(std::make_integer_sequence<int, rows>());
+}
+
+// The first n elements of a vector, and zeros.
+template <class T>
+inline Vector load_part(const T* from, int64_t n) {
+  alignas(32) float values[lanes] = {};
+  copy(from, n, values);
+  return _mm256_load_ps(values);
+}
+
+// The nine values of the filters of eight outputs, which are out_step apart; there are n.
+inline void filter_columns(const float* f, int64_t out_step, int64_t n, int64_t ahead, Vector g[9]) {
+  Vector v[lanes];
+  alignas(32) float last[lanes] = {};
+  auto row = [&](int64_t i) { _mm_prefetch(f + i * out_step + ahead, _MM_HINT_T0); v[i] = _mm256_loadu_ps(f + i * out_step), last[i] = f[i * out_step + 8]; };
+  if (n >= lanes) {
+    for (int64_t i = 0; i < lanes; i++) row(i);
+  } else {
+    for (Vector& zero : v) zero = _mm256_setzero_ps();
+    for (int64_t i = 0; i < n; i++) row(i);
+  }
+  transpose(v, g);
+  g[8] = _mm256_load_ps(last);
+}
+
+}  // namespace
+
+// The pixels of a block of channels, as vectors, go into a frame of zeros, where each tile of n x n pixels is then.
+template <int n, class T, class Matrix>
+void Small::transform(const T* maps, int64_t image, int64_t block, float* frame, Matrix matrix, float* transformed) const {
+  int64_t area = maps_.height * maps_.width, channels = maps_.channels - block * lanes;
+  const T* planes = maps + (image * maps_.channels + block * lanes) * area;
+  for (int64_t p = 0, row = 1, column = 1; p < area; p += lanes) {
+    int64_t pixels = std::min(lanes, area - p);
+    Vector v[lanes], t[lanes];
+    for (int64_t c = 0; c < lanes; c++) {
+      v[c] = _mm256_setzero_ps();
+      if (c < channels) v[c] = pixels == lanes ? load(planes + c * area + p) : load_part(planes + c * area + p, pixels);
+    }
+    transpose(v, t);
+    for (int64_t i = 0; i < pixels; i++) {
+      _mm256_store_ps(frame + (row * frame_width() + column) * lanes, t[i]);
+      if (++column > maps_.width) column = 1, row++;
+    }
+  }
+
+  constexpr int64_t before = n == 6 ? 0 : 1;  // an input tile begins a pixel before the output tile
+  int64_t tiles = maps_.down() * maps_.across();
+  for (int64_t i = 0; i < tiles; i++) {
+    int64_t row = tile * (i / maps_.across()) + before, column = tile * (i % maps_.across()) + before;
+    const float* corner = frame + (row * frame_width() + column) * lanes;
+    Vector v[positions];
+    both_axes<n, 6>(
+        [&](int row, Vector* d) {
+          for (int k = 0; k < n; k++) d[k] = _mm256_load_ps(corner + (row * frame_width() + k) * lanes);
+        },
+        matrix, v);
+    float* to = transformed + (image * tiles + i) * step() + block * lanes;
+    for (int p = 0; p < positions; p++) _mm256_store_ps(to + p * part(), v[p]);
+  }
+}
+
+template <class T>
+void Small::input(const T* x, int64_t image, int64_t block, float* frame, float* transformed) const {
+  transform<6>(x, image, block, frame, [](const Vector* d, Vector* t) { winograd::input(d, t); }, transformed);
+}
+
+template <class T>
+void Small::gradient(const T* dy, int64_t image, int64_t block, float* frame, float* transformed) const {
+  transform<4>(dy, image, block, frame, [](const Vector* d, Vector* t) { winograd::gradient(d, t); }, transformed);
+}
+
+template <class T>
+void Small::outputs(const float* inputs, const Filters& f, const float* bias, T* y, int64_t panel, int64_t first, int64_t n,
+                    float* scratch) const {
+  int64_t out = f.out - panel * columns;
+  float *filters = scratch, *products = scratch + positions * filter_part;
+  int64_t ahead = std::max<int64_t>(72, 4 * f.in_step);
+  const float* data = f.data + panel * columns * f.out_step;
+  for (int64_t c = 0; c < f.in; c += depth) {
+    int64_t many = std::min(depth, f.in - c);
+    for (int64_t i = 0; i < many; i++)
+      for (int64_t half = 0; half < columns; half += lanes) {
+        Vector g[9], v[positions];
+        filter_columns(data + half * f.out_step + (c + i) * f.in_step, f.out_step, out - half, ahead, g);
+        both_axes<3, 6>(
+            [&](int row, Vector d[3]) {
+              for (int k = 0; k < 3; k++) d[k] = g[f.mirrored ? 8 - 3 * row - k : 3 * row + k];
+            },
+            [](const Vector* d, Vector* t) { filter(d, t); }, v);
+        for (int p = 0; p < positions; p++) _mm256_store_ps(filters + p * filter_part + i * columns + half, v[p]);
+      }
+    for (int p = 0; p < positions; p++)
+      for (int64_t t = 0; t < n; t += rows)
+        with_rows(std::min(rows, n - t), [&](auto r) {
+          multiply_rows<r>(inputs + p * part() + (first + t) * step() + c, step(), 1, filters + p * filter_part, columns, many, c > 0,
+                           products + p * product_part + t * columns);
+        });
+  }
+
+  int64_t area = maps_.height * maps_.width;
+  for (int64_t t = 0; t < n; t++) {
+    int64_t image = (first + t) / (maps_.down() * maps_.across()), in_image = (first + t) % (maps_.down() * maps_.across());
+    int64_t row = tile * (in_image / maps_.across()), column = tile * (in_image % maps_.across());
+    int64_t high = std::min(tile, maps_.height - row), wide = std::min(tile, maps_.width - column);
+    for (int64_t half = 0; half < std::min(columns, out); half += lanes) {
+      const float* m = products + t * columns + half;
+      Vector v[tile * tile];
+      both_axes<6, 4>(
+          [&](int row, Vector d[6]) {
+            for (int k = 0; k < 6; k++) d[k] = _mm256_load_ps(m + (6 * row + k) * product_part);
+          },
+          [](const Vector* d, Vector* t) { output(d, t); }, v);
+      if (bias) {
+        Vector add = load_part(bias + panel * columns + half, std::min(lanes, out - half));
+        for (Vector& pixel : v) pixel += add;
+      }
+      for (int64_t pair = 0; pair < high; pair += 2) {
+        Vector two_rows[lanes];
+        transpose(v + pair * tile, two_rows);
+        for (int64_t o = 0; o < std::min(lanes, out - half); o++) {
+          alignas(32) T values[lanes];
+          store(values, two_rows[o]);
+          T* to = y + (image * f.out + panel * columns + half + o) * area + (row + pair) * maps_.width + column;
+          for (int64_t i = 0; i < std::min<int64_t>(2, high - pair); i++)
+            wide == tile ? std::memcpy(to + i * maps_.width, values + i * tile, tile * sizeof(T))
+                         : std::memcpy(to + i * maps_.width, values + i * tile, wide * sizeof(T));
+        }
+      }
+    }
+  }
+}
+
+void Small::filters(const Small& dy, const float* inputs, const float* gradients, int64_t panel, int64_t group, float* gradient,
+                    float* scratch) const {
+  int64_t first = group * outputs_at_once, out = std::min(outputs_at_once, dy.maps_.channels - first);
+  int64_t in = std::min(columns, maps_.channels - panel * columns), tiles = maps_.tiles();
+  for (int64_t t = 0; t < tiles; t += tiles_at_once)
+    for (int p = 0; p < positions; p++)
+      for (int64_t o = 0; o < out; o += rows)
+        multiply_rows<rows>(gradients + p * dy.part() + t * dy.step() + first + o, 1, dy.step(),
+                            inputs + p * part() + t * step() + panel * columns, step(), std::min(tiles_at_once, tiles - t), t > 0,
+                            scratch + p * sum_part + o * columns);
+  for (int64_t o = 0; o < out; o++)
+    for (int64_t half = 0; half < in; half += lanes) {
+      const float* sums = scratch + o * columns + half;
+      Vector v[9], t[lanes];
+      both_axes<6, 3>(
+          [&](int row, Vector d[6]) {
+            for (int k = 0; k < 6; k++) d[k] = _mm256_load_ps(sums + (6 * row + k) * sum_part);
+          },
+          [](const Vector* d, Vector* t) { filter_back(d, t); }, v);
+      transpose(v, t);
+      alignas(32) float last[lanes];
+      _mm256_store_ps(last, v[8]);
+      float* to = gradient + ((first + o) * maps_.channels + panel * columns + half) * 9;
+      for (int64_t i = 0; i < std::min(lanes, in - half); i++) {
+        _mm256_storeu_ps(to + i * 9, t[i]);
+        to[i * 9 + 8] = last[i];
+      }
+    }
+}
+
+}  // namespace hcunet::winograd
+
+#else
+
+namespace hcunet::winograd {
+template <class T>
+void Small::input(const T*, int64_t, int64_t, float*, float*) const {}
+template <class T>
+void Small::gradient(const T*, int64_t, int64_t, float*, float*) const {}
+template <class T>
+void Small::outputs(const float*, const Filters&, const float*, T*, int64_t, int64_t, int64_t, float*) const {}
+void Small::filters(const Small&, const float*, const float*, int64_t, int64_t, float*, float*) const {}
+}  // namespace hcunet::winograd
+
+#endif
+
+namespace hcunet::winograd {
+template void Small::input(const float*, int64_t, int64_t, float*, float*) const;
+template void Small::input(const BFloat16*, int64_t, int64_t, float*, float*) const;
+template void Small::gradient(const float*, int64_t, int64_t, float*, float*) const;
+template void Small::gradient(const BFloat16*, int64_t, int64_t, float*, float*) const;
+template void Small::outputs(const float*, const Filters&, const float*, float*, int64_t, int64_t, int64_t, float*) const;
+template void Small::outputs(const float*, const Filters&, const float*, BFloat16*, int64_t, int64_t, int64_t, float*) const;
+}  // namespace hcunet::winograd
