@@ -79,3 +79,27 @@ func BenchmarkUpsample(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRead takes the scores of 16 images of 256x256 pixels into Go's memory.
+func BenchmarkRead(b *testing.B) {
+	scores := nn.Zeros(nn.CPU, nn.Float, 16, 2, 256, 256)
+	read := func(b *testing.B, take func(*nn.Reading[float32]) error) {
+		b.SetBytes(16 * 2 * 256 * 256 * 4)
+		b.ReportAllocs()
+		for b.Loop() {
+			r, err := nn.BeginRead[float32](scores)
+			require.NoError(b, err)
+			require.NoError(b, take(r))
+		}
+	}
+	b.Run("Values", func(b *testing.B) {
+		read(b, func(r *nn.Reading[float32]) error {
+			_, err := r.Values()
+			return err
+		})
+	})
+	b.Run("CopyTo", func(b *testing.B) {
+		values := make([]float32, 16*2*256*256)
+		read(b, func(r *nn.Reading[float32]) error { return r.CopyTo(values) })
+	})
+}

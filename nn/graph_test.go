@@ -1,6 +1,7 @@
 package nn_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/hcunet/hcunet/internal/testdevice"
@@ -69,6 +70,23 @@ func TestBeginReadRefuses(t *testing.T) {
 	v, err := r.Values()
 	require.NoError(t, err)
 	require.Empty(t, v)
+}
+
+func TestReadingCopyTo(t *testing.T) {
+	two := float32Tensor(t, []float32{1, 2}, 2)
+	begin := func() *nn.Reading[float32] {
+		r, err := nn.BeginRead[float32](two)
+		require.NoError(t, err)
+		return r
+	}
+	got := make([]float32, 2)
+	r := begin()
+	require.NoError(t, r.CopyTo(got))
+	require.Equal(t, []float32{1, 2}, got)
+	require.ErrorContains(t, r.CopyTo(got), "taken before")
+	for _, n := range []int{0, 1, 3} {
+		require.ErrorContains(t, begin().CopyTo(make([]float32, n)), fmt.Sprintf("the slice has %d elements", n))
+	}
 }
 
 // AddGrad adds to the gradients that are there, copies the others, and changes nothing that

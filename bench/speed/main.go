@@ -106,6 +106,7 @@ type side struct {
 	adam       nn.Optimizer // from the first step on
 	loss       loss.Loss
 	recorded   map[[3]int64]*recording // on CUDA, as package train does it
+	values     []float32               // what a recorded forward pass returned
 }
 
 // A recording is a step's or a forward pass's operations for batches of one size.
@@ -161,12 +162,12 @@ func (s *side) answer(r request) (answer map[string]any, err error) {
 				answer = map[string]any{"scores": scores}
 				return
 			}
-			one := func() error {
+			one := func() (*nn.Reading[float32], error) {
 				if r.Do == "step" {
-					return s.step(x, y)
+					return nil, s.step(x, y)
 				}
 				_, err := s.forward(x)
-				return err
+				return nil, err
 			}
 			if s.device.CUDA() {
 				if one, err = s.repeated(r, x, y, one); err != nil {
@@ -184,19 +185,37 @@ func (s *side) answer(r request) (answer map[string]any, err error) {
 	return answer, err
 }
 
-// timed returns the mean time of one of several calls of f.
-func (s *side) timed(times int, f func() error) (seconds float64, err error) {
+// timed returns the mean time of one of several calls of f. What a call begins to read is taken
+// after the next call, as package train does it: the device computes in the meantime.
+func (s *side) timed(times int, f func() (*nn.Reading[float32], error)) (seconds float64, err error) {
 	if err := s.device.Synchronize(); err != nil {
 		return 0, err
 	}
 	start := time.Now()
+	var before *nn.Reading[float32]
 	for range times {
-		if err := f(); err != nil {
+		reading, err := f()
+		if err == nil {
+			err = s.take(before)
+		}
+		if err != nil {
 			return 0, err
 		}
+		before = reading
+	}
+	if err := s.take(before); err != nil {
+		return 0, err
 	}
 	err = s.device.Synchronize()
 	return time.Since(start).Seconds() / float64(times), err
+}
+
+// take waits for what was read, if anything was.
+func (s *side) take(r *nn.Reading[float32]) error {
+	if r == nil {
+		return nil
+	}
+	return r.CopyTo(s.values)
 }
 
 // batch returns the images of torch_side.py and targets of zeros.
@@ -225,7 +244,7 @@ func (s *side) in(f func()) {
 }
 
 // repeated returns a function that does what one does, but by recorded operations.
-func (s *side) repeated(r request, x, y torch.Tensor, one func() error) (func() error, error) {
+func (s *side) repeated(r request, x, y torch.Tensor, one func() (*nn.Reading[float32], error)) (func() (*nn.Reading[float32], error), error) {
 	kind := int64(0)
 	if r.Do == "step" {
 		kind = 1
@@ -234,7 +253,7 @@ func (s *side) repeated(r request, x, y torch.Tensor, one func() error) (func() 
 	rec := s.recorded[key]
 	if rec == nil {
 		for range 2 {
-			if err := one(); err != nil {
+			if _, err := one(); err != nil {
 				return nil, err
 			}
 		}
@@ -263,21 +282,23 @@ func (s *side) repeated(r request, x, y torch.Tensor, one func() error) (func() 
 		nn.Keep(append(results, x, y)...) // they outlive this request
 		s.recorded[key] = rec
 	}
-	return func() error {
+	if kind == 0 {
+		s.values = make([]float32, r.Batch*2*r.Size*r.Size)
+	}
+	return func() (*nn.Reading[float32], error) {
 		nn.CopyInto(rec.x, x)
 		nn.CopyInto(rec.y, y)
 		results, err := rec.graph.Replay()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if kind == 0 {
-			_, err := nn.Slice[float32](results[0])
-			return err
+			return nn.BeginRead[float32](results[0])
 		}
 		for i, p := range s.parameters {
 			nn.SetGrad(p.Tensor, results[i])
 		}
-		return s.update()
+		return nil, s.update()
 	}, nil
 }
 

@@ -85,12 +85,13 @@ void with_type(at::ScalarType map, F&& f) {
 // Who computes a convolution: libtorch, or winograd.h as for large maps or as for small ones.
 enum class Way { libtorch, large, small };
 
-// Tells the way that is right for this convolution, and the fastest. It does not depend on the number of
-// images: one is computed alike in any company. With few channels Winograd's transforms take longer than
-// its products, and in maps of less than a tile most of them are for nothing. Narrow maps do not fill
-// vectors of tiles, and with small ones most of the work is the filters'. x may be bfloat16.
+// Tells the way that is right for a convolution of maps of which no side is shorter than `side`, and the
+// fastest. It does not depend on the number of images: one is computed alike in any company. With few
+// channels Winograd's transforms take longer than its products, and in maps of less than a tile most of
+// them are for nothing. Narrow maps do not fill vectors of tiles, and with small ones most of the work is
+// the filters'. x may be bfloat16.
 inline Way way(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-               bool transposed, int64_t groups) {
+               bool transposed, int64_t groups, int64_t side = winograd::tile) {
   constexpr int64_t channels = 16, width = 32, pixels = 1024;
   bool winograd = fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) &&
                   !transposed && groups == 1 && w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) &&
@@ -99,7 +100,7 @@ inline Way way(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride,
   if (!winograd) return Way::libtorch;
   int64_t area = x.size(2) * x.size(3);
   if (x.size(3) >= width && area >= pixels) return Way::large;
-  return std::min(x.size(2), x.size(3)) >= winograd::tile && area < 2 * pixels ? Way::small : Way::libtorch;
+  return std::min(x.size(2), x.size(3)) >= side && area < 2 * pixels ? Way::small : Way::libtorch;
 }
 
 // Calls f(i, scratch) for i in [0, n) on all threads. Each thread has a scratch of its own, of zeros at first.
@@ -360,7 +361,16 @@ inline Gradients convolution_backward(
     return {dx, dw.defined() ? dw.to(w.scalar_type()) : dw, db.defined() ? db.to(w.scalar_type()) : db};
   }
   Way by = way(x, w, stride, padding, dilation, transposed, groups);
-  if (by == Way::libtorch || !are_rows(dy) || dy.scalar_type() != x.scalar_type()) {
+  bool alike = are_rows(dy) && dy.scalar_type() == x.scalar_type();
+  // For the gradient of the filters of tiny maps libtorch takes several times as long, but for one image.
+  if (wanted[1] && by == Way::libtorch && alike && x.size(0) > 1 &&
+      way(x, w, stride, padding, dilation, transposed, groups, 1) == Way::small) {
+    wanted[1] = false;
+    auto gradients = again(dy, x, w);
+    std::get<1>(gradients) = small_filter_gradient(x, dy, w);
+    return gradients;
+  }
+  if (by == Way::libtorch || !alike) {
     if (by_product(x, w, stride, padding, transposed, groups) && are_rows(dy)) return product_backward(dy, x, w, wanted);
     if (is_bfloat16(x) && w.scalar_type() == at::kFloat)
       return back_in_float32(dy, x, [&](const at::Tensor& dy, const at::Tensor& x) { return again(dy, x, w); });

@@ -128,6 +128,7 @@ func TestFastConvolutions(t *testing.T) {
 		{4, 40, 100, 16, 16}, // more outputs than a group of the gradient of the filters
 		{7, 17, 31, 13, 22},  // more tiles than are computed at once
 		{2, 131, 33, 62, 31}, // more channels than are multiplied at once
+		{3, 40, 20, 2, 3},    // only the gradient of the filters
 	} {
 		t.Run(fmt.Sprintf("%dx%dx%dx%d to %d", c.images, c.in, c.height, c.width, c.out), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 2))
@@ -145,7 +146,9 @@ func TestFastConvolutions(t *testing.T) {
 			fast := convolve(t, plain, operands, torch.Float, torch.Float)
 
 			for i, what := range []string{"output", "gradient of the input", "gradient of the filters"} {
-				assert.NotEqual(t, usual[i], fast[i], "%s: the fast convolution was not used", what)
+				if i == 2 || c.height > 2 {
+					assert.NotEqual(t, usual[i], fast[i], "%s: the fast convolution was not used", what)
+				}
 				got, libtorch := worst(exact[i], fast[i]), worst(exact[i], usual[i])
 				t.Logf("%s: error over the largest value %.1e, libtorch's %.1e", what, got, libtorch)
 				// The transforms lose some 2e-6 besides what a sum of so many terms does. A
@@ -262,7 +265,8 @@ func TestBFloat16Convolutions(t *testing.T) {
 		"winograd, past cache":   {plain, []int64{2, 16, 256, 256}, []int64{64, 16, 3, 3}, []int64{2, 64, 256, 256}},
 		"channels last":          {last, []int64{2, 16, 40, 77}, []int64{24, 16, 3, 3}, []int64{2, 24, 40, 77}},
 		"winograd, small":        {plain, []int64{2, 17, 5, 7}, []int64{24, 17, 3, 3}, []int64{2, 24, 5, 7}},
-		"small":                  {plain, []int64{2, 16, 3, 7}, []int64{24, 16, 3, 3}, []int64{2, 24, 3, 7}},
+		"winograd, filters":      {plain, []int64{3, 17, 2, 1}, []int64{24, 17, 3, 3}, []int64{3, 24, 2, 1}},
+		"small":                  {plain, []int64{1, 16, 3, 7}, []int64{24, 16, 3, 3}, []int64{1, 24, 3, 7}},
 		"one pixel":              {plain, []int64{1, 3, 1, 1}, []int64{2, 3, 3, 3}, []int64{1, 2, 1, 1}},
 		"7x7, stride 2":          {pairs(2, 3, 1, 1), []int64{2, 3, 37, 41}, []int64{8, 3, 7, 7}, []int64{2, 8, 19, 21}},
 		"1x1":                    {pairs(1, 0, 1, 1), []int64{2, 6, 91, 92}, []int64{5, 6, 1, 1}, []int64{2, 5, 91, 92}}, // 8,372 pixels

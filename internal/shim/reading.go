@@ -29,14 +29,15 @@ func beginRead[N Number](t torch.Tensor, later bool) (*Reading[N], error) {
 	return r, nil
 }
 
-// Values waits for the values and returns them in row-major order. It must be called once,
-// which frees r.
+// Values waits for the values and returns them in row-major order. It or CopyTo must be called
+// once, which frees r.
 func (r *Reading[N]) Values() ([]N, error) {
 	data := make([]N, r.n)
-	return data, r.end(data)
+	return data, r.CopyTo(data)
 }
 
-func (r *Reading[N]) end(data []N) error {
+// CopyTo is Values into data, which must have exactly its size.
+func (r *Reading[N]) CopyTo(data []N) error {
 	p := r.p
 	if p == nil {
 		return &Error{"read", "the values were taken before"}
@@ -60,5 +61,5 @@ func ToSlice[N Number](t torch.Tensor, data []N) error {
 	if err != nil {
 		return err
 	}
-	return r.end(data)
+	return r.CopyTo(data)
 }
