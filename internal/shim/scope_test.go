@@ -52,15 +52,31 @@ func TestMemoryIsKept(t *testing.T) {
 	assert.Zero(t, shim.ReleaseMemory())
 	for range 10 {
 		make(64)
-		make(60) // fits where 64 were
-		make(40) // does not
+		make(60)
+		make(40)
 	}
-	kept := shim.ReleaseMemory()
-	assert.LessOrEqual(t, kept, int64(64*mib))
-	assert.GreaterOrEqual(t, kept, int64(40*mib))
+	assert.EqualValues(t, 64*mib, shim.ReleaseMemory())
 
 	make(1) // half a MiB each is too small
 	assert.Zero(t, shim.ReleaseMemory())
+}
+
+// TestMemoryIsDivided: two tensors take the parts of one that was freed, and one takes the whole
+// of two.
+func TestMemoryIsDivided(t *testing.T) {
+	const half = 4 << 20 // elements
+	shim.ReleaseMemory()
+	shim.Scope(func() { call(t, shim.NewOp("full"), []int64{2 * half}, 5.0) })
+	shim.Scope(func() {
+		small := call(t, shim.NewOp("empty.memory_format"), []int64{half})
+		assert.EqualValues(t, 5, values(t, small)[half-1], "this memory was not there before")
+		call(t, shim.NewOp("full"), []int64{half}, 6.0)
+	})
+	shim.Scope(func() {
+		whole := values(t, call(t, shim.NewOp("empty.memory_format"), []int64{2 * half}))
+		assert.ElementsMatch(t, []float32{5, 6}, []float32{whole[half/2], whole[half+half/2]})
+	})
+	assert.EqualValues(t, 2*half*4, shim.ReleaseMemory())
 }
 
 func TestScopesNest(t *testing.T) {
