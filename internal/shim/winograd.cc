@@ -167,31 +167,7 @@ inline void store_part(const float* from, int64_t n, BFloat16* to) {
   std::memcpy(to, values, n * sizeof(BFloat16));
 }
 
-// product (+)= left right, for one block and one panel.
-template <bool add>
-void multiply_block(const float* left, const float* right, int64_t depth, float* product) {
-  Vector sum[rows][2];
-#pragma GCC unroll 6
-  for (int i = 0; i < rows; i++) {
-    sum[i][0] = add ? _mm256_load_ps(product + i * columns) : _mm256_setzero_ps();
-    sum[i][1] = add ? _mm256_load_ps(product + i * columns + lanes) : _mm256_setzero_ps();
-  }
-  for (int64_t p = 0; p < depth; p++, left += rows, right += columns) {
-    Vector r0 = _mm256_load_ps(right), r1 = _mm256_load_ps(right + lanes);
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++) {
-      Vector l = _mm256_broadcast_ss(left + i);
-      sum[i][0] = _mm256_fmadd_ps(l, r0, sum[i][0]);
-      sum[i][1] = _mm256_fmadd_ps(l, r1, sum[i][1]);
-    }
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < rows; i++) {
-    _mm256_store_ps(product + i * columns, sum[i][0]);
-    _mm256_store_ps(product + i * columns + lanes, sum[i][1]);
-  }
-}
-
+// product (+)= left right, for all blocks and panels.
 void multiply(const float* left, const float* right, float* product, int64_t blocks, int64_t depth, int64_t panels, bool add) {
   constexpr int64_t deep = 256, high = 16;  // a piece of left stays in the second cache, one of right in the first
   for (int64_t p = 0; p < depth; p += deep) {
@@ -199,8 +175,8 @@ void multiply(const float* left, const float* right, float* product, int64_t blo
     for (int64_t r = 0; r < blocks; r += high)
       for (int64_t c = 0; c < panels; c++)
         for (int64_t i = r; i < std::min(r + high, blocks); i++)
-          (add || p > 0 ? multiply_block<true> : multiply_block<false>)(
-              left + (i * depth + p) * rows, right + (c * depth + p) * columns, n, product + (c * blocks + i) * rows * columns);
+          multiply_rows<rows>(left + (i * depth + p) * rows, 1, rows, right + (c * depth + p) * columns, columns, n, add || p > 0,
+                              product + (c * blocks + i) * rows * columns);
   }
 }
 

@@ -22,6 +22,7 @@
 
 #include <cstdint>
 
+// Convolution and Sum are for maps that are wide enough for vectors of tiles, and Small is for the others.
 // The functions are only for a processor for which avx2() is true.
 namespace hcunet::winograd {
 
@@ -106,10 +107,11 @@ class Sum {
   Maps x_, dy_;
 };
 
-// Maps that are too small for vectors of tiles: the vectors are of channels. For a convolution
-// transform the input, then compute the outputs; the filters are transformed where they are used, some
-// at a time, as each is read for few tiles only. For the gradient of the filters transform the input and
-// the gradient of the output, which has a Small of its own.
+// Maps that are too small for vectors of tiles: the vectors are of channels, and a part of what is
+// transformed has a row of channels for each tile. For a convolution transform the input, then compute the
+// outputs; the filters are transformed where they are used, some at a time, as each is used for few tiles
+// only. For the gradient of the filters transform the input, and the gradient of the output, which has a
+// Small of its own.
 class Small {
  public:
   static constexpr int64_t tiles_at_once = 64, outputs_at_once = 8 * rows;
@@ -121,7 +123,7 @@ class Small {
   int64_t transformed_size() const { return positions * part(); }
   int64_t frame_size() const { return (maps_.down() * tile + 2) * frame_width() * lanes; }
 
-  // Transforms a block of channels of an image; frame is zeros at first.
+  // Transforms a block of channels of an image. The frame is zeros before the first one.
   template <class T>
   void input(const T* x, int64_t image, int64_t block, float* frame, float* transformed) const;
   template <class T>

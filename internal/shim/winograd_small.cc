@@ -15,33 +15,6 @@
 namespace hcunet::winograd {
 namespace {
 
-// product (+)= left right, where left has n rows and right `columns` columns. An element of left
-// is at row*across + p*down.
-template <int n>
-inline void multiply_rows(const float* left, int64_t across, int64_t down, const float* right, int64_t right_step, int64_t depth,
-                          bool add, float* product) {
-  Vector sum[n][2];
-#pragma GCC unroll 6
-  for (int i = 0; i < n; i++) {
-    sum[i][0] = add ? _mm256_load_ps(product + i * columns) : _mm256_setzero_ps();
-    sum[i][1] = add ? _mm256_load_ps(product + i * columns + lanes) : _mm256_setzero_ps();
-  }
-  for (int64_t p = 0; p < depth; p++, left += down, right += right_step) {
-    Vector r0 = _mm256_load_ps(right), r1 = _mm256_load_ps(right + lanes);
-#pragma GCC unroll 6
-    for (int i = 0; i < n; i++) {
-      Vector l = _mm256_broadcast_ss(left + i * across);
-      sum[i][0] = _mm256_fmadd_ps(l, r0, sum[i][0]);
-      sum[i][1] = _mm256_fmadd_ps(l, r1, sum[i][1]);
-    }
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < n; i++) {
-    _mm256_store_ps(product + i * columns, sum[i][0]);
-    _mm256_store_ps(product + i * columns + lanes, sum[i][1]);
-  }
-}
-
 // Calls f with n, at most `rows`, as a constant.
 template <class F>
 inline void with_rows(int64_t n, F f) {
@@ -58,19 +31,58 @@ inline Vector load_part(const T* from, int64_t n) {
   return _mm256_load_ps(values);
 }
 
-// The nine values of the filters of eight outputs, which are out_step apart; there are n.
-inline void filter_columns(const float* f, int64_t out_step, int64_t n, int64_t ahead, Vector g[9]) {
+// The nine values of the filters from f on: those of n outputs, at most eight, for one input. The next
+// inputs' are asked for: they come from many places, which the processor does not foresee.
+inline void filter_columns(const Filters& f, const float* from, int64_t n, Vector g[9]) {
+  int64_t ahead = std::max<int64_t>(8 * 9, 4 * f.in_step);
   Vector v[lanes];
   alignas(32) float last[lanes] = {};
-  auto row = [&](int64_t i) { _mm_prefetch(f + i * out_step + ahead, _MM_HINT_T0); v[i] = _mm256_loadu_ps(f + i * out_step), last[i] = f[i * out_step + 8]; };
+  auto take = [&](int64_t i) {
+    const float* filter = from + i * f.out_step;
+    _mm_prefetch(filter + ahead, _MM_HINT_T0);
+    v[i] = _mm256_loadu_ps(filter);
+    last[i] = filter[8];
+  };
   if (n >= lanes) {
-    for (int64_t i = 0; i < lanes; i++) row(i);
+    for (int64_t i = 0; i < lanes; i++) take(i);
   } else {
-    for (Vector& zero : v) zero = _mm256_setzero_ps();
-    for (int64_t i = 0; i < n; i++) row(i);
+    for (Vector& zeros : v) zeros = _mm256_setzero_ps();
+    for (int64_t i = 0; i < n; i++) take(i);
   }
   transpose(v, g);
   g[8] = _mm256_load_ps(last);
+}
+
+// Transforms the filters of a panel of outputs for one input, to parts of this size.
+inline void transform_filters(const Filters& f, int64_t panel, int64_t input, int64_t part, float* to) {
+  for (int64_t half = 0; half < columns; half += lanes) {
+    int64_t o = panel * columns + half;
+    Vector g[9], v[positions];
+    filter_columns(f, f.data + o * f.out_step + input * f.in_step, f.out - o, g);
+    both_axes<3, 6>(
+        [&](int row, Vector d[3]) {
+          for (int k = 0; k < 3; k++) d[k] = g[f.mirrored ? 8 - 3 * row - k : 3 * row + k];
+        },
+        [](const Vector* d, Vector* t) { filter(d, t); }, v);
+    for (int p = 0; p < positions; p++) _mm256_store_ps(to + p * part + half, v[p]);
+  }
+}
+
+// Stores the tile at a place of n planes, at most eight, as far as they reach.
+template <class T>
+inline void store_tile(const Vector pixels[tile * tile], const Maps& maps, int64_t n, int64_t row, int64_t column, T* planes) {
+  int64_t high = std::min(tile, maps.height - row), wide = std::min(tile, maps.width - column);
+  for (int64_t i = 0; i < high; i += 2) {
+    Vector two_rows[lanes];
+    transpose(pixels + i * tile, two_rows);
+    for (int64_t plane = 0; plane < n; plane++) {
+      alignas(32) T values[2 * tile];
+      store(values, two_rows[plane]);
+      T* to = planes + (plane * maps.height + row + i) * maps.width + column;
+      for (int64_t k = 0; k < std::min<int64_t>(2, high - i); k++, to += maps.width)
+        wide == tile ? std::memcpy(to, values + k * tile, tile * sizeof(T)) : std::memcpy(to, values + k * tile, wide * sizeof(T));
+    }
+  }
 }
 
 }  // namespace
@@ -121,62 +133,34 @@ void Small::gradient(const T* dy, int64_t image, int64_t block, float* frame, fl
 }
 
 template <class T>
-void Small::outputs(const float* inputs, const Filters& f, const float* bias, T* y, int64_t panel, int64_t first, int64_t n,
+void Small::outputs(const float* input, const Filters& f, const float* bias, T* y, int64_t panel, int64_t first, int64_t n,
                     float* scratch) const {
-  int64_t out = f.out - panel * columns;
   float *filters = scratch, *products = scratch + positions * filter_part;
-  int64_t ahead = std::max<int64_t>(72, 4 * f.in_step);
-  const float* data = f.data + panel * columns * f.out_step;
   for (int64_t c = 0; c < f.in; c += depth) {
     int64_t many = std::min(depth, f.in - c);
-    for (int64_t i = 0; i < many; i++)
-      for (int64_t half = 0; half < columns; half += lanes) {
-        Vector g[9], v[positions];
-        filter_columns(data + half * f.out_step + (c + i) * f.in_step, f.out_step, out - half, ahead, g);
-        both_axes<3, 6>(
-            [&](int row, Vector d[3]) {
-              for (int k = 0; k < 3; k++) d[k] = g[f.mirrored ? 8 - 3 * row - k : 3 * row + k];
-            },
-            [](const Vector* d, Vector* t) { filter(d, t); }, v);
-        for (int p = 0; p < positions; p++) _mm256_store_ps(filters + p * filter_part + i * columns + half, v[p]);
-      }
+    for (int64_t i = 0; i < many; i++) transform_filters(f, panel, c + i, filter_part, filters + i * columns);
     for (int p = 0; p < positions; p++)
       for (int64_t t = 0; t < n; t += rows)
         with_rows(std::min(rows, n - t), [&](auto r) {
-          multiply_rows<r>(inputs + p * part() + (first + t) * step() + c, step(), 1, filters + p * filter_part, columns, many, c > 0,
+          multiply_rows<r>(input + p * part() + (first + t) * step() + c, step(), 1, filters + p * filter_part, columns, many, c > 0,
                            products + p * product_part + t * columns);
         });
   }
 
-  int64_t area = maps_.height * maps_.width;
+  int64_t tiles = maps_.down() * maps_.across(), area = maps_.height * maps_.width;
   for (int64_t t = 0; t < n; t++) {
-    int64_t image = (first + t) / (maps_.down() * maps_.across()), in_image = (first + t) % (maps_.down() * maps_.across());
-    int64_t row = tile * (in_image / maps_.across()), column = tile * (in_image % maps_.across());
-    int64_t high = std::min(tile, maps_.height - row), wide = std::min(tile, maps_.width - column);
-    for (int64_t half = 0; half < std::min(columns, out); half += lanes) {
-      const float* m = products + t * columns + half;
-      Vector v[tile * tile];
+    int64_t image = (first + t) / tiles, row = tile * ((first + t) % tiles / maps_.across()), column = tile * ((first + t) % maps_.across());
+    for (int64_t o = panel * columns; o < std::min((panel + 1) * columns, f.out); o += lanes) {
+      const float* m = products + t * columns + o % columns;
+      int64_t many = std::min(lanes, f.out - o);
+      Vector v[tile * tile], add = bias ? load_part(bias + o, many) : _mm256_setzero_ps();
       both_axes<6, 4>(
           [&](int row, Vector d[6]) {
             for (int k = 0; k < 6; k++) d[k] = _mm256_load_ps(m + (6 * row + k) * product_part);
           },
-          [](const Vector* d, Vector* t) { output(d, t); }, v);
-      if (bias) {
-        Vector add = load_part(bias + panel * columns + half, std::min(lanes, out - half));
-        for (Vector& pixel : v) pixel += add;
-      }
-      for (int64_t pair = 0; pair < high; pair += 2) {
-        Vector two_rows[lanes];
-        transpose(v + pair * tile, two_rows);
-        for (int64_t o = 0; o < std::min(lanes, out - half); o++) {
-          alignas(32) T values[lanes];
-          store(values, two_rows[o]);
-          T* to = y + (image * f.out + panel * columns + half + o) * area + (row + pair) * maps_.width + column;
-          for (int64_t i = 0; i < std::min<int64_t>(2, high - pair); i++)
-            wide == tile ? std::memcpy(to + i * maps_.width, values + i * tile, tile * sizeof(T))
-                         : std::memcpy(to + i * maps_.width, values + i * tile, wide * sizeof(T));
-        }
-      }
+          [](const Vector* d, Vector* t) { winograd::output(d, t); }, v);
+      for (Vector& pixel : v) pixel += add;
+      store_tile(v, maps_, many, row, column, y + (image * f.out + o) * area);
     }
   }
 }

@@ -106,6 +106,33 @@ inline void transpose(const Vector v[lanes], Vector t[lanes]) {
   }
 }
 
+// product (+)= left right, where left has n rows and right `columns` columns. An element of left
+// is at row*across + p*down.
+template <int n>
+inline void multiply_rows(const float* left, int64_t across, int64_t down, const float* right, int64_t right_step, int64_t depth,
+                          bool add, float* product) {
+  Vector sum[n][2];
+#pragma GCC unroll 6
+  for (int i = 0; i < n; i++) {
+    sum[i][0] = add ? _mm256_load_ps(product + i * columns) : _mm256_setzero_ps();
+    sum[i][1] = add ? _mm256_load_ps(product + i * columns + lanes) : _mm256_setzero_ps();
+  }
+  for (int64_t p = 0; p < depth; p++, left += down, right += right_step) {
+    Vector r0 = _mm256_load_ps(right), r1 = _mm256_load_ps(right + lanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < n; i++) {
+      Vector l = _mm256_broadcast_ss(left + i * across);
+      sum[i][0] = _mm256_fmadd_ps(l, r0, sum[i][0]);
+      sum[i][1] = _mm256_fmadd_ps(l, r1, sum[i][1]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < n; i++) {
+    _mm256_store_ps(product + i * columns, sum[i][0]);
+    _mm256_store_ps(product + i * columns + lanes, sum[i][1]);
+  }
+}
+
 inline void copy(const float* from, int64_t n, float* to) { std::memcpy(to, from, n * sizeof(float)); }
 inline void copy(const BFloat16* from, int64_t n, float* to) {
   int64_t i = 0;
