@@ -205,7 +205,9 @@ def main():
     arg.python = arg.python or [sys.executable]
     arg.modes = arg.modes.split(",") if arg.modes else []
     sizes = [tuple(map(int, s.split("x"))) for s in arg.sizes.split(",")]
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting sides must not take the cores by spinning
+    # Waiting sides must not take the cores by spinning.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     os.environ["OMP_NUM_THREADS"] = str(arg.threads)
     with tempfile.TemporaryDirectory() as folder:
         ours, peers = ([Side(name, command) for name, command in group] for group in sides(arg, folder))
