@@ -1,4 +1,4 @@
-// Whether adam.cc, planar.cc and winograd.cc can run here.
+// Whether adam.cc, planar.cc, winograd.cc and winograd_small.cc can run here.
 #pragma once
 
 namespace hcunet {

@@ -1,8 +1,8 @@
 //go:build !cgotorch_so
 
-// All of hcunet's native code that uses libtorch; adam.cc, planar.cc and winograd.cc have the rest.
-// `go build` compiles them into the program; `make libcgotorch` compiles them into a library
-// of its own, for programs built with the tag cgotorch_so.
+// All of hcunet's native code that uses libtorch; adam.cc, planar.cc and the files of Winograd
+// have the rest. `go build` compiles them into the program; `make libcgotorch` compiles them
+// into a library of its own, for programs built with the tag cgotorch_so.
 
 #if !__has_include(<ATen/ATen.h>) || !__has_include(<torch/torch.h>)
 #error hcunet needs libtorch: "sudo apt-get install libtorch-dev", or another way of README.md, section Install
