@@ -132,8 +132,8 @@ func NoGrad(f func()) { shim.NoGrad(f) }
 
 // Autocast runs f in automatic mixed precision, for operations on the CPU or, if
 // device is a CUDA device, on CUDA: convolutions and matrix products in dtype, sums
-// and losses in float32. On an x86-64 CPU without AVX-512 convolutions in BFloat16 compute
-// in float32 with the float32 parameters, and round their results.
+// and losses in float32. On an x86-64 CPU without AVX-512 those in BFloat16 compute in
+// float32 with the float32 parameters, and round their results.
 func Autocast(device Device, dtype DType, f func()) {
 	must(shim.Autocast(device.cuda, int8(dtype), f))
 }

@@ -17,7 +17,6 @@ var (
 	opSigmoid      = shim.NewOp("sigmoid")
 	opSoftmax      = shim.NewOp("softmax.int")
 	opCat          = shim.NewOp("cat")
-	opMatMul       = shim.NewOp("matmul")
 	opReshape      = shim.NewOp("reshape")
 	opTranspose    = shim.NewOp("transpose.int")
 	opNarrow       = shim.NewOp("narrow")
@@ -68,7 +67,11 @@ func Softmax(x torch.Tensor, dim int64) torch.Tensor { return call(opSoftmax, x,
 func Cat(xs ...torch.Tensor) torch.Tensor { return call(opCat, xs, 1) }
 
 // MatMul returns the matrix product over the last two dimensions.
-func MatMul(a, b torch.Tensor) torch.Tensor { return call(opMatMul, a, b) }
+func MatMul(a, b torch.Tensor) torch.Tensor {
+	y, err := shim.MatMul(a, b)
+	must(err)
+	return y
+}
 
 // Reshape returns the elements of x in another shape. One extent may be -1: it is
 // then computed from the others.

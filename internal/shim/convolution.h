@@ -384,18 +384,29 @@ inline Gradients convolution_backward(
   return gradients;
 }
 
+// Whether an operand that is there is one that autocast would convert to bfloat16 on the CPU.
+inline bool takes_bfloat16(const at::Tensor& t) {
+  return !t.defined() || (t.device().is_cpu() && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16));
+}
+
 // at::conv2d. Where autocast computes it in bfloat16 on the CPU, the filters and the bias are not
 // copied as autocast does: each copy would take memory until the backward pass has ended. On a
 // processor without the instructions they are not rounded to bfloat16 at all.
 inline at::Tensor conv2d(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, at::IntArrayRef stride,
                          at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
-  auto taken = [](const at::Tensor& t) {
-    return !t.defined() || (t.device().is_cpu() && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16));
-  };
-  if (type_on_cpu() != at::kBFloat16 || x.dim() != 4 || !taken(x) || !taken(w) || !taken(bias))
+  if (type_on_cpu() != at::kBFloat16 || x.dim() != 4 || !takes_bfloat16(x) || !takes_bfloat16(w) || !takes_bfloat16(bias))
     return at::conv2d(x, w, bias, stride, padding, dilation, groups);
   auto off = no_autocast();
   return at::convolution(x.to(at::kBFloat16), w, bias, stride, padding, dilation, false, {0, 0}, groups);
+}
+
+// at::matmul. Where autocast computes it in bfloat16 on a processor without the instructions, the
+// operands are used as they are, in float32, and the result is rounded to bfloat16: for bfloat16
+// libtorch would use plain loops.
+inline at::Tensor matmul(const at::Tensor& a, const at::Tensor& b) {
+  if (type_on_cpu() != at::kBFloat16 || filter_type() == at::kBFloat16 || !takes_bfloat16(a) || !takes_bfloat16(b)) return at::matmul(a, b);
+  auto off = no_autocast();
+  return at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16);
 }
 
 }  // namespace hcunet

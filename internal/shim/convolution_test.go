@@ -324,6 +324,67 @@ func TestNativeBFloat16Convolutions(t *testing.T) {
 	require.NotEqual(t, convolve(t, plain, operands, torch.BFloat16, torch.Float), got, "the two ways round in other places")
 }
 
+// TestMatMul: under autocast the result is rounded to bfloat16, but the operands are not where the
+// processor would compute in bfloat16 by plain loops; without autocast it is libtorch's operator.
+func TestMatMul(t *testing.T) {
+	native := shim.NativeBFloat16(false)
+	t.Cleanup(func() { shim.NativeBFloat16(native) })
+	rng := rand.New(rand.NewPCG(13, 14))
+	a, b := normal(rng, 1, 3, 5, 40), normal(rng, 1, 3, 40, 7)
+	product := func(dtype int8, autocast bool) (results [3][]float64, of int8) {
+		shim.Scope(func() {
+			leaves := [2]torch.Tensor{}
+			for i, o := range []operand{a, b} {
+				x, err := shim.FromSlice(o.data, shim.Device{}, o.shape...)
+				require.NoError(t, err)
+				leaves[i] = to(t, x, dtype)
+				require.NoError(t, shim.SetRequiresGrad(leaves[i], true))
+			}
+			var y torch.Tensor
+			multiply := func() {
+				var err error
+				y, err = shim.MatMul(leaves[0], leaves[1])
+				require.NoError(t, err)
+				info, err := shim.Inspect(y)
+				require.NoError(t, err)
+				of = int8(info.DType)
+				results[0] = make([]float64, size(info.Shape))
+				require.NoError(t, shim.ToSlice(y, results[0]))
+			}
+			if autocast {
+				require.NoError(t, shim.Autocast(false, torch.BFloat16, multiply))
+			} else {
+				multiply()
+			}
+			require.NoError(t, shim.Backward(call(t, opSum, to(t, y, torch.Double)), false))
+			for i, l := range leaves {
+				g, ok, err := shim.Grad(l)
+				require.NoError(t, err)
+				require.True(t, ok)
+				results[1+i] = make([]float64, size([]operand{a, b}[i].shape))
+				require.NoError(t, shim.ToSlice(g, results[1+i]))
+			}
+		})
+		return results, of
+	}
+	exact, _ := product(torch.Double, false)
+	plain, of := product(torch.Float, false)
+	require.EqualValues(t, torch.Float, of)
+	got, of := product(torch.Float, true)
+	require.EqualValues(t, torch.BFloat16, of)
+	for i, what := range []string{"product", "gradient of the left", "gradient of the right"} {
+		requireRounded(t, exact[i], plain[i], false, what)
+		requireRounded(t, exact[i], got[i], i == 0, what)
+	}
+	shim.NativeBFloat16(true)
+	rounded, of := product(torch.Float, true)
+	require.EqualValues(t, torch.BFloat16, of)
+	require.NotEqual(t, got[0], rounded[0], "the operands were rounded here, and only here")
+
+	_, err := shim.MatMul(torch.Tensor{}, torch.Tensor{})
+	require.ErrorContains(t, err, "matmul")
+}
+
 // TestConv2d: without autocast it is libtorch's operator; with it the result has the type that
 // autocast gives, and the parameters are used as they are.
 func TestConv2d(t *testing.T) {

@@ -41,6 +41,14 @@ func Conv2d(x, w, b torch.Tensor, stride, padding, dilation, groups int64) (torc
 	})
 }
 
+// MatMul returns the matrix product over the last two dimensions. Where autocast computes in
+// bfloat16 on a CPU that has no instructions for it, it is computed in float32 and rounded.
+func MatMul(a, b torch.Tensor) (torch.Tensor, error) {
+	return fusedLayer("matmul", []torch.Tensor{a, b}, func(p []unsafe.Pointer, out *unsafe.Pointer) *C.char {
+		return C.hcunet_matmul(p[0], p[1], out)
+	})
+}
+
 // ConvReLU returns the ReLU of the convolution of x with w, which has an odd size, and the
 // bias b, if it is not the zero torch.Tensor. The result has x's height and width and the
 // given number of channels; those that w does not have are 0, and so are channels of x

@@ -184,6 +184,10 @@ char* hcunet_conv2d(void* x, void* w, void* b, int64_t stride, int64_t padding, 
   });
 }
 
+char* hcunet_matmul(void* a, void* b, void** out) {
+  return guard([&] { put(out, hcunet::matmul(ref(a), ref(b))); });
+}
+
 int hcunet_fused_layers(int on) { return fused::wanted.exchange(on != 0); }
 char* hcunet_fused(void* x, int* yes) {
   return guard([&] { *yes = fused::type_on_cuda(ref(x)).has_value(); });

@@ -67,6 +67,8 @@ int hcunet_native_bfloat16(int on);
 
 // A convolution of two dimensions; b may be NULL.
 char* hcunet_conv2d(void* x, void* w, void* b, int64_t stride, int64_t padding, int64_t dilation, int64_t groups, void** out);
+// A matrix product over the last two dimensions.
+char* hcunet_matmul(void* a, void* b, void** out);
 
 // The fused layers of fused.h and fused_cpu.h. Switches them on or off, returns what was; for tests.
 int hcunet_fused_layers(int on);
