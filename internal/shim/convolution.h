@@ -87,11 +87,11 @@ enum class Way { libtorch, large, small };
 
 // Tells the way that is right for a convolution of maps of which no side is shorter than `side`, and the
 // fastest. It does not depend on the number of images: one is computed alike in any company. With few
-// channels Winograd's transforms take longer than its products, and in maps of less than a tile most of
-// them are for nothing. Narrow maps do not fill vectors of tiles, and with small ones most of the work is
+// channels Winograd's transforms take longer than its products, and in maps of less than two tiles it saves
+// little and loses a bit: a training in float32 drifts away sooner. Narrow maps do not fill vectors of tiles, and with small ones most of the work is
 // the filters'. x may be bfloat16.
 inline Way way(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-               bool transposed, int64_t groups, int64_t side = winograd::tile) {
+               bool transposed, int64_t groups, int64_t side = 2 * winograd::tile) {
   constexpr int64_t channels = 16, width = 32, pixels = 1024;
   bool winograd = fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) &&
                   !transposed && groups == 1 && w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) &&

@@ -114,8 +114,7 @@ inline void multiply_rows(const float* left, int64_t across, int64_t down, const
   Vector sum[n][2];
 #pragma GCC unroll 6
   for (int i = 0; i < n; i++) {
-    sum[i][0] = add ? _mm256_load_ps(product + i * columns) : _mm256_setzero_ps();
-    sum[i][1] = add ? _mm256_load_ps(product + i * columns + lanes) : _mm256_setzero_ps();
+    sum[i][0] = sum[i][1] = _mm256_setzero_ps();
   }
   for (int64_t p = 0; p < depth; p++, left += down, right += right_step) {
     Vector r0 = _mm256_load_ps(right), r1 = _mm256_load_ps(right + lanes);
@@ -128,8 +127,9 @@ inline void multiply_rows(const float* left, int64_t across, int64_t down, const
   }
 #pragma GCC unroll 6
   for (int i = 0; i < n; i++) {
-    _mm256_store_ps(product + i * columns, sum[i][0]);
-    _mm256_store_ps(product + i * columns + lanes, sum[i][1]);
+    float* to = product + i * columns;  // what is there comes last: sums of sums lose less than one long sum
+    _mm256_store_ps(to, add ? _mm256_load_ps(to) + sum[i][0] : sum[i][0]);
+    _mm256_store_ps(to + lanes, add ? _mm256_load_ps(to + lanes) + sum[i][1] : sum[i][1]);
   }
 }
 
