@@ -85,22 +85,23 @@ void with_type(at::ScalarType map, F&& f) {
 // Who computes a convolution: libtorch, or winograd.h as for large maps or as for small ones.
 enum class Way { libtorch, large, small };
 
-// Tells the way that is right for a convolution of maps of which no side is shorter than `side`, and the
-// fastest. It does not depend on the number of images: one is computed alike in any company. With few
-// channels Winograd's transforms take longer than its products, and in maps of less than two tiles it saves
-// little and loses a bit: a training in float32 drifts away sooner. Narrow maps do not fill vectors of tiles, and with small ones most of the work is
-// the filters'. x may be bfloat16.
+// Tells the way that is right for a convolution, and the fastest, or, with only_filters set, that of the
+// gradient of its filters. The way of a convolution does not depend on the number of images: one is
+// computed alike in any company. With few channels the transforms take longer than they save, in maps of
+// less than a few pixels most of them are for nothing, and narrow maps do not fill vectors of tiles. x may
+// be bfloat16.
 inline Way way(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-               bool transposed, int64_t groups, int64_t side = 2 * winograd::tile) {
-  constexpr int64_t channels = 16, width = 32, pixels = 1024;
+               bool transposed, int64_t groups, bool only_filters = false) {
   bool winograd = fast_convolutions.load(std::memory_order_relaxed) && (plain(x) || (are_rows(x) && is_bfloat16(x))) && plain(w) &&
                   !transposed && groups == 1 && w.size(2) == 3 && w.size(3) == 3 && all_are(stride, 1) && all_are(padding, 1) &&
-                  all_are(dilation, 1) && x.size(1) == w.size(1) && w.size(0) >= channels && w.size(1) >= channels &&
-                  x.size(0) > 0;
-  if (!winograd) return Way::libtorch;
+                  all_are(dilation, 1) && x.size(1) == w.size(1) && x.size(0) > 0;
+  int64_t channels = std::min(w.size(0), w.size(1));
+  if (!winograd || channels < 16) return Way::libtorch;
+  constexpr int64_t width = 32, pixels = 1024;
   int64_t area = x.size(2) * x.size(3);
   if (x.size(3) >= width && area >= pixels) return Way::large;
-  return std::min(x.size(2), x.size(3)) >= side && area < 2 * pixels ? Way::small : Way::libtorch;
+  bool worth = only_filters || (channels >= 96 && std::min(x.size(2), x.size(3)) >= 4);
+  return worth && 0 < area && area < 2 * pixels ? Way::small : Way::libtorch;
 }
 
 // Calls f(i, scratch) for i in [0, n) on all threads. Each thread has a scratch of its own, of zeros at first.
@@ -112,44 +113,47 @@ void each_with_scratch(int64_t n, int64_t size, const at::TensorOptions& options
   });
 }
 
-// Transforms small maps x, for a convolution (and the input in the gradient of the filters) or, with
-// of_output set, for the gradient of the filters from that of the output.
-inline at::Tensor transformed(const winograd::Small& small, const at::Tensor& x, bool of_output) {
-  auto to = at::empty({small.transformed_size()}, x.options().dtype(at::kFloat));
+inline winograd::Maps maps_of(const at::Tensor& x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
+
+// Transforms small maps: the input of a convolution or, with of_output set, the gradient of its output.
+template <bool of_output, int m>
+at::Tensor transformed(const winograd::SmallMaps<m>& maps, const at::Tensor& x) {
+  auto to = at::empty({maps.size()}, x.options().dtype(at::kFloat));
   with_type(x.scalar_type(), [&]<class T>(T) {
-    each_with_scratch(x.size(0) * small.blocks(), small.frame_size(), x.options(), [&](int64_t i, float* frame) {
-      auto f = of_output ? &winograd::Small::gradient<T> : &winograd::Small::input<T>;
-      (small.*f)(elements<T>(x), i / small.blocks(), i % small.blocks(), frame, to.data_ptr<float>());
+    each_with_scratch(x.size(0) * maps.blocks(), maps.frame_size(), x.options(), [&](int64_t i, float* frame) {
+      int64_t image = i / maps.blocks(), block = i % maps.blocks();
+      if constexpr (of_output) {
+        maps.gradient(elements<T>(x), image, block, frame, to.template data_ptr<float>());
+      } else {
+        maps.input(elements<T>(x), image, block, frame, to.template data_ptr<float>());
+      }
     });
   });
   return to;
 }
 
-inline winograd::Maps maps_of(const at::Tensor& x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
-
 inline at::Tensor small_convolved(const at::Tensor& x, const winograd::Filters& f, const float* bias) {
   namespace wg = winograd;
-  wg::Small small(maps_of(x));
-  auto input = transformed(small, x, false);
+  wg::SmallConvolution c(maps_of(x), f);
+  auto input = transformed<false>(c.x(), x);
   auto y = at::empty({x.size(0), f.out, x.size(2), x.size(3)}, x.options());
   // Where there are fewer panels than threads, they share the tiles of a panel.
-  int64_t tiles = maps_of(x).tiles(), panels = wg::parts(f.out, wg::columns), sharing = wg::parts(at::get_num_threads(), panels);
-  int64_t many = std::min(small.tiles_at_once, wg::parts(wg::parts(tiles, sharing), wg::rows) * wg::rows);
+  int64_t tiles = x.size(0) * c.x().tiles(), panels = c.panels(), sharing = wg::parts(at::get_num_threads(), panels);
+  int64_t many = std::min(c.tiles_at_once, wg::parts(wg::parts(tiles, sharing), wg::rows) * wg::rows);
   with_type(x.scalar_type(), [&]<class T>(T) {
-    each_with_scratch(wg::parts(tiles, many) * panels, small.outputs_scratch(), x.options(), [&](int64_t i, float* scratch) {
+    each_with_scratch(wg::parts(tiles, many) * panels, c.scratch_size(), x.options(), [&](int64_t i, float* scratch) {
       int64_t first = i / panels * many;
-      small.outputs(input.data_ptr<float>(), f, bias, elements<T>(y), i % panels, first, std::min(many, tiles - first), scratch);
+      c.outputs(input.data_ptr<float>(), bias, elements<T>(y), i % panels, first, std::min(many, tiles - first), scratch);
     });
   });
   return y;
 }
 
 inline at::Tensor small_filter_gradient(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& w) {
-  winograd::Small from(maps_of(x)), dfrom(maps_of(dy));
-  auto input = transformed(from, x, false), gradient = transformed(dfrom, dy, true), dw = at::empty(w.sizes(), w.options());
-  each_with_scratch(from.panels() * dfrom.groups(), from.filters_scratch(), w.options(), [&](int64_t i, float* scratch) {
-    from.filters(dfrom, input.data_ptr<float>(), gradient.data_ptr<float>(), i / dfrom.groups(), i % dfrom.groups(),
-                 dw.data_ptr<float>(), scratch);
+  winograd::SmallSum sum(maps_of(x), dy.size(1));
+  auto input = transformed<false>(sum.x(), x), gradient = transformed<true>(sum.dy(), dy), dw = at::empty(w.sizes(), w.options());
+  each_with_scratch(sum.x().panels() * sum.groups(), sum.scratch_size(), w.options(), [&](int64_t i, float* scratch) {
+    sum.filters(input.data_ptr<float>(), gradient.data_ptr<float>(), i / sum.groups(), i % sum.groups(), dw.data_ptr<float>(), scratch);
   });
   return dw;
 }
@@ -362,9 +366,9 @@ inline Gradients convolution_backward(
   }
   Way by = way(x, w, stride, padding, dilation, transposed, groups);
   bool alike = are_rows(dy) && dy.scalar_type() == x.scalar_type();
-  // For the gradient of the filters of tiny maps libtorch takes several times as long, but for one image.
+  // For the gradient of the filters of small maps libtorch takes up to several times as long, but for one image.
   if (wanted[1] && by == Way::libtorch && alike && x.size(0) > 1 &&
-      way(x, w, stride, padding, dilation, transposed, groups, 1) == Way::small) {
+      way(x, w, stride, padding, dilation, transposed, groups, true) == Way::small) {
     wanted[1] = false;
     auto gradients = again(dy, x, w);
     std::get<1>(gradients) = small_filter_gradient(x, dy, w);

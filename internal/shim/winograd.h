@@ -22,7 +22,8 @@
 
 #include <cstdint>
 
-// Convolution and Sum are for maps that are wide enough for vectors of tiles, and Small is for the others.
+// Convolution and Sum are for maps that are wide enough for vectors of tiles, SmallConvolution and
+// SmallSum for the others.
 // The functions are only for a processor for which avx2() is true.
 namespace hcunet::winograd {
 
@@ -107,53 +108,81 @@ class Sum {
   Maps x_, dy_;
 };
 
-// Maps that are too small for vectors of tiles: the vectors are of channels, and a part of what is
-// transformed has a row of channels for each tile. For a convolution transform the input, then compute the
-// outputs; the filters are transformed where they are used, some at a time, as each is used for few tiles
-// only. For the gradient of the filters transform the input, and the gradient of the output, which has a
-// Small of its own.
-class Small {
+// Maps that are too small for vectors of tiles of m x m outputs: the vectors are of channels. What they
+// are transformed to has, for each position, a row of channels for each tile.
+template <int m>
+class SmallMaps {
  public:
-  static constexpr int64_t tiles_at_once = 64, outputs_at_once = 8 * rows;
+  static constexpr int64_t positions = (m + 2) * (m + 2);
 
-  explicit Small(const Maps& maps) : maps_(maps) {}
+  explicit SmallMaps(const Maps& maps) : maps_(maps) {}
+  const Maps& maps() const { return maps_; }
+  int64_t across() const { return parts(maps_.width, m); }
+  int64_t tiles() const { return parts(maps_.height, m) * across(); }  // of an image
   int64_t panels() const { return parts(maps_.channels, columns); }
   int64_t blocks() const { return panels() * (columns / lanes); }
-  int64_t groups() const { return parts(maps_.channels, outputs_at_once); }
-  int64_t transformed_size() const { return positions * part(); }
-  int64_t frame_size() const { return (maps_.down() * tile + 2) * frame_width() * lanes; }
+  // Tiles and positions are an odd number of cache lines apart, as in Convolution.
+  int64_t step() const { return (panels() / 2 * 2 + 1) * columns; }
+  int64_t part() const { return (maps_.images * tiles() / 2 * 2 + 1) * step(); }
+  int64_t size() const { return positions * part(); }
+  int64_t frame_size() const { return (parts(maps_.height, m) * m + 2) * frame_width() * lanes; }
 
-  // Transforms a block of channels of an image. The frame is zeros before the first one.
+  // Transforms a block of channels of an image: B' d B, or, of the gradient of outputs, A dy A'. The
+  // frame is zeros before the first block.
   template <class T>
-  void input(const T* x, int64_t image, int64_t block, float* frame, float* transformed) const;
+  void input(const T* x, int64_t image, int64_t block, float* frame, float* to) const;
   template <class T>
-  void gradient(const T* dy, int64_t image, int64_t block, float* frame, float* transformed) const;
-
-  // Computes a panel of outputs for the tiles [first, first + n), n <= tiles_at_once. y has maps of the
-  // size of x; bias may be null.
-  template <class T>
-  void outputs(const float* input, const Filters& f, const float* bias, T* y, int64_t panel, int64_t first, int64_t n,
-               float* scratch) const;
-  static constexpr int64_t outputs_scratch() { return positions * (filter_part + product_part); }
-
-  // The gradient of the filters of a panel of inputs for a group of outputs.
-  void filters(const Small& dy, const float* input, const float* gradient, int64_t panel, int64_t group, float* filters,
-               float* scratch) const;
-  static constexpr int64_t filters_scratch() { return positions * sum_part; }
+  void gradient(const T* dy, int64_t image, int64_t block, float* frame, float* to) const;
 
  private:
-  // Distances are an odd number of cache lines.
-  static constexpr int64_t depth = 64;  // channels whose filters stay in the second cache
-  static constexpr int64_t filter_part = (depth + 1) * columns, product_part = (tiles_at_once + 1) * columns;
-  static constexpr int64_t sum_part = (outputs_at_once + 1) * columns;
-  int64_t step() const { return (panels() / 2 * 2 + 1) * columns; }
-  int64_t part() const { return (maps_.tiles() / 2 * 2 + 1) * step(); }
-  int64_t frame_width() const { return maps_.across() * tile + 2; }
-
-  template <int n, class T, class Transform>
-  void transform(const T* maps, int64_t image, int64_t block, float* frame, Transform matrix, float* transformed) const;
+  int64_t frame_width() const { return across() * m + 2; }
+  template <int n, class T, class Matrix>
+  void transform(const T* maps, int64_t image, int64_t block, float* frame, Matrix matrix, float* to) const;
 
   Maps maps_;
+};
+
+// A convolution of small maps: transform the input, then compute the panels of outputs. The filters are
+// transformed where they are used, some at a time, as each is used for few tiles only. With F(2x2, 3x3),
+// whose matrices have only 0, +-1 and +-1/2, the rounding errors are about those of the plain sum.
+class SmallConvolution {
+ public:
+  static constexpr int64_t tiles_at_once = 128;
+
+  SmallConvolution(const Maps& x, const Filters& f) : x_(x), f_(f) {}
+  const SmallMaps<2>& x() const { return x_; }
+  int64_t panels() const { return parts(f_.out, columns); }
+  static constexpr int64_t scratch_size() { return SmallMaps<2>::positions * (filter_part + product_part); }
+
+  // Computes a panel for the tiles [first, first + n) of all images, n <= tiles_at_once. y has maps of
+  // the size of x; bias may be null.
+  template <class T>
+  void outputs(const float* input, const float* bias, T* y, int64_t panel, int64_t first, int64_t n, float* scratch) const;
+
+ private:
+  static constexpr int64_t depth = 128;  // inputs whose filters stay in the second cache
+  static constexpr int64_t filter_part = (depth + 1) * columns, product_part = (tiles_at_once + 1) * columns;
+
+  SmallMaps<2> x_;
+  Filters f_;
+};
+
+// The gradient of the filters for small maps: transform x and dy, then compute the panels of inputs for
+// the groups of outputs.
+class SmallSum {
+ public:
+  SmallSum(const Maps& x, int64_t out) : x_(x), dy_({x.images, out, x.height, x.width}) {}
+  const SmallMaps<4>& x() const { return x_; }
+  const SmallMaps<4>& dy() const { return dy_; }
+  int64_t groups() const { return parts(dy_.maps().channels, outputs_at_once); }
+  static constexpr int64_t scratch_size() { return positions * sum_part; }
+
+  void filters(const float* input, const float* gradient, int64_t panel, int64_t group, float* filters, float* scratch) const;
+
+ private:
+  static constexpr int64_t tiles_at_once = 64, outputs_at_once = 8 * rows, sum_part = (outputs_at_once + 1) * columns;
+
+  SmallMaps<4> x_, dy_;
 };
 
 }  // namespace hcunet::winograd

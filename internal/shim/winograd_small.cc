@@ -57,39 +57,38 @@ inline void filter_columns(const Filters& f, const float* from, int64_t n, Vecto
 inline void transform_filters(const Filters& f, int64_t panel, int64_t input, int64_t part, float* to) {
   for (int64_t half = 0; half < columns; half += lanes) {
     int64_t o = panel * columns + half;
-    Vector g[9], v[positions];
+    Vector g[9], v[SmallMaps<2>::positions];
     filter_columns(f, f.data + o * f.out_step + input * f.in_step, f.out - o, g);
-    both_axes<3, 6>(
+    both_axes<3, 4>(
         [&](int row, Vector d[3]) {
           for (int k = 0; k < 3; k++) d[k] = g[f.mirrored ? 8 - 3 * row - k : 3 * row + k];
         },
-        [](const Vector* d, Vector* t) { filter(d, t); }, v);
-    for (int p = 0; p < positions; p++) _mm256_store_ps(to + p * part + half, v[p]);
+        filter_2, v);
+    for (int p = 0; p < SmallMaps<2>::positions; p++) _mm256_store_ps(to + p * part + half, v[p]);
   }
 }
 
-// Stores the tile at a place of n planes, at most eight, as far as they reach.
+// Stores 2x2 pixels of n planes, at most eight, at a place, as far as the planes reach.
 template <class T>
-inline void store_tile(const Vector pixels[tile * tile], const Maps& maps, int64_t n, int64_t row, int64_t column, T* planes) {
-  int64_t high = std::min(tile, maps.height - row), wide = std::min(tile, maps.width - column);
-  for (int64_t i = 0; i < high; i += 2) {
-    Vector two_rows[lanes];
-    transpose(pixels + i * tile, two_rows);
-    for (int64_t plane = 0; plane < n; plane++) {
-      alignas(32) T values[2 * tile];
-      store(values, two_rows[plane]);
-      T* to = planes + (plane * maps.height + row + i) * maps.width + column;
-      for (int64_t k = 0; k < std::min<int64_t>(2, high - i); k++, to += maps.width)
-        wide == tile ? std::memcpy(to, values + k * tile, tile * sizeof(T)) : std::memcpy(to, values + k * tile, wide * sizeof(T));
-    }
+inline void store_tile(const Vector pixels[4], const Maps& maps, int64_t n, int64_t row, int64_t column, T* planes) {
+  Vector v[lanes] = {pixels[0], pixels[1], pixels[2], pixels[3]}, by_plane[lanes];
+  transpose(v, by_plane);
+  int64_t high = std::min<int64_t>(2, maps.height - row), wide = std::min<int64_t>(2, maps.width - column);
+  for (int64_t plane = 0; plane < n; plane++) {
+    alignas(32) T values[lanes];
+    store(values, by_plane[plane]);
+    T* to = planes + (plane * maps.height + row) * maps.width + column;
+    for (int64_t i = 0; i < high; i++)
+      for (int64_t k = 0; k < wide; k++) to[i * maps.width + k] = values[2 * i + k];
   }
 }
 
 }  // namespace
 
 // The pixels of a block of channels, as vectors, go into a frame of zeros, where each tile of n x n pixels is then.
+template <int m>
 template <int n, class T, class Matrix>
-void Small::transform(const T* maps, int64_t image, int64_t block, float* frame, Matrix matrix, float* transformed) const {
+void SmallMaps<m>::transform(const T* maps, int64_t image, int64_t block, float* frame, Matrix matrix, float* to) const {
   int64_t area = maps_.height * maps_.width, channels = maps_.channels - block * lanes;
   const T* planes = maps + (image * maps_.channels + block * lanes) * area;
   for (int64_t p = 0, row = 1, column = 1; p < area; p += lanes) {
@@ -106,88 +105,97 @@ void Small::transform(const T* maps, int64_t image, int64_t block, float* frame,
     }
   }
 
-  constexpr int64_t before = n == 6 ? 0 : 1;  // an input tile begins a pixel before the output tile
-  int64_t tiles = maps_.down() * maps_.across();
-  for (int64_t i = 0; i < tiles; i++) {
-    int64_t row = tile * (i / maps_.across()) + before, column = tile * (i % maps_.across()) + before;
+  constexpr int64_t before = n == m ? 1 : 0;  // an input tile begins a pixel before the output tile
+  for (int64_t i = 0; i < tiles(); i++) {
+    int64_t row = m * (i / across()) + before, column = m * (i % across()) + before;
     const float* corner = frame + (row * frame_width() + column) * lanes;
     Vector v[positions];
-    both_axes<n, 6>(
+    both_axes<n, m + 2>(
         [&](int row, Vector* d) {
           for (int k = 0; k < n; k++) d[k] = _mm256_load_ps(corner + (row * frame_width() + k) * lanes);
         },
         matrix, v);
-    float* to = transformed + (image * tiles + i) * step() + block * lanes;
-    for (int p = 0; p < positions; p++) _mm256_store_ps(to + p * part(), v[p]);
+    float* tile = to + (image * tiles() + i) * step() + block * lanes;
+    for (int p = 0; p < positions; p++) _mm256_store_ps(tile + p * part(), v[p]);
   }
 }
 
+template <int m>
 template <class T>
-void Small::input(const T* x, int64_t image, int64_t block, float* frame, float* transformed) const {
-  transform<6>(x, image, block, frame, [](const Vector* d, Vector* t) { winograd::input(d, t); }, transformed);
+void SmallMaps<m>::input(const T* x, int64_t image, int64_t block, float* frame, float* to) const {
+  auto matrix = [](const Vector* d, Vector* t) {
+    if constexpr (m == 2) {
+      input_2(d, t);
+    } else {
+      winograd::input(d, t);
+    }
+  };
+  transform<m + 2>(x, image, block, frame, matrix, to);
+}
+
+template <int m>
+template <class T>
+void SmallMaps<m>::gradient(const T* dy, int64_t image, int64_t block, float* frame, float* to) const {
+  static_assert(m == 4);
+  transform<m>(dy, image, block, frame, [](const Vector* d, Vector* t) { winograd::gradient(d, t); }, to);
 }
 
 template <class T>
-void Small::gradient(const T* dy, int64_t image, int64_t block, float* frame, float* transformed) const {
-  transform<4>(dy, image, block, frame, [](const Vector* d, Vector* t) { winograd::gradient(d, t); }, transformed);
-}
-
-template <class T>
-void Small::outputs(const float* input, const Filters& f, const float* bias, T* y, int64_t panel, int64_t first, int64_t n,
-                    float* scratch) const {
+void SmallConvolution::outputs(const float* input, const float* bias, T* y, int64_t panel, int64_t first, int64_t n, float* scratch) const {
+  constexpr int64_t positions = SmallMaps<2>::positions;
   float *filters = scratch, *products = scratch + positions * filter_part;
-  for (int64_t c = 0; c < f.in; c += depth) {
-    int64_t many = std::min(depth, f.in - c);
-    for (int64_t i = 0; i < many; i++) transform_filters(f, panel, c + i, filter_part, filters + i * columns);
+  for (int64_t c = 0; c < f_.in; c += depth) {
+    int64_t many = std::min(depth, f_.in - c);
+    for (int64_t i = 0; i < many; i++) transform_filters(f_, panel, c + i, filter_part, filters + i * columns);
     for (int p = 0; p < positions; p++)
       for (int64_t t = 0; t < n; t += rows)
         with_rows(std::min(rows, n - t), [&](auto r) {
-          multiply_rows<r>(input + p * part() + (first + t) * step() + c, step(), 1, filters + p * filter_part, columns, many, c > 0,
-                           products + p * product_part + t * columns);
+          multiply_rows<r>(input + p * x_.part() + (first + t) * x_.step() + c, x_.step(), 1, filters + p * filter_part, columns, many,
+                           c > 0, products + p * product_part + t * columns);
         });
   }
 
-  int64_t tiles = maps_.down() * maps_.across(), area = maps_.height * maps_.width;
+  const Maps& maps = x_.maps();
   for (int64_t t = 0; t < n; t++) {
-    int64_t image = (first + t) / tiles, row = tile * ((first + t) % tiles / maps_.across()), column = tile * ((first + t) % maps_.across());
-    for (int64_t o = panel * columns; o < std::min((panel + 1) * columns, f.out); o += lanes) {
-      const float* m = products + t * columns + o % columns;
-      int64_t many = std::min(lanes, f.out - o);
-      Vector v[tile * tile], add = bias ? load_part(bias + o, many) : _mm256_setzero_ps();
-      both_axes<6, 4>(
-          [&](int row, Vector d[6]) {
-            for (int k = 0; k < 6; k++) d[k] = _mm256_load_ps(m + (6 * row + k) * product_part);
+    int64_t image = (first + t) / x_.tiles(), in_image = (first + t) % x_.tiles();
+    for (int64_t o = panel * columns; o < std::min((panel + 1) * columns, f_.out); o += lanes) {
+      const float* product = products + t * columns + o % columns;
+      int64_t many = std::min(lanes, f_.out - o);
+      Vector v[4], add = bias ? load_part(bias + o, many) : _mm256_setzero_ps();
+      both_axes<4, 2>(
+          [&](int row, Vector* d) {
+            for (int k = 0; k < 4; k++) d[k] = _mm256_load_ps(product + (4 * row + k) * product_part);
           },
-          [](const Vector* d, Vector* t) { winograd::output(d, t); }, v);
+          output_2, v);
       for (Vector& pixel : v) pixel += add;
-      store_tile(v, maps_, many, row, column, y + (image * f.out + o) * area);
+      store_tile(v, maps, many, 2 * (in_image / x_.across()), 2 * (in_image % x_.across()),
+                 y + (image * f_.out + o) * maps.height * maps.width);
     }
   }
 }
 
-void Small::filters(const Small& dy, const float* inputs, const float* gradients, int64_t panel, int64_t group, float* gradient,
-                    float* scratch) const {
-  int64_t first = group * outputs_at_once, out = std::min(outputs_at_once, dy.maps_.channels - first);
-  int64_t in = std::min(columns, maps_.channels - panel * columns), tiles = maps_.tiles();
+void SmallSum::filters(const float* input, const float* gradient, int64_t panel, int64_t group, float* filters, float* scratch) const {
+  int64_t channels = x_.maps().channels, first = group * outputs_at_once, out = std::min(outputs_at_once, dy_.maps().channels - first);
+  int64_t in = std::min(columns, channels - panel * columns), tiles = x_.maps().images * x_.tiles();
   for (int64_t t = 0; t < tiles; t += tiles_at_once)
     for (int p = 0; p < positions; p++)
       for (int64_t o = 0; o < out; o += rows)
-        multiply_rows<rows>(gradients + p * dy.part() + t * dy.step() + first + o, 1, dy.step(),
-                            inputs + p * part() + t * step() + panel * columns, step(), std::min(tiles_at_once, tiles - t), t > 0,
+        multiply_rows<rows>(gradient + p * dy_.part() + t * dy_.step() + first + o, 1, dy_.step(),
+                            input + p * x_.part() + t * x_.step() + panel * columns, x_.step(), std::min(tiles_at_once, tiles - t), t > 0,
                             scratch + p * sum_part + o * columns);
   for (int64_t o = 0; o < out; o++)
     for (int64_t half = 0; half < in; half += lanes) {
       const float* sums = scratch + o * columns + half;
       Vector v[9], t[lanes];
       both_axes<6, 3>(
-          [&](int row, Vector d[6]) {
+          [&](int row, Vector* d) {
             for (int k = 0; k < 6; k++) d[k] = _mm256_load_ps(sums + (6 * row + k) * sum_part);
           },
           [](const Vector* d, Vector* t) { filter_back(d, t); }, v);
       transpose(v, t);
       alignas(32) float last[lanes];
       _mm256_store_ps(last, v[8]);
-      float* to = gradient + ((first + o) * maps_.channels + panel * columns + half) * 9;
+      float* to = filters + ((first + o) * channels + panel * columns + half) * 9;
       for (int64_t i = 0; i < std::min(lanes, in - half); i++) {
         _mm256_storeu_ps(to + i * 9, t[i]);
         to[i * 9 + 8] = last[i];
@@ -200,22 +208,26 @@ void Small::filters(const Small& dy, const float* inputs, const float* gradients
 #else
 
 namespace hcunet::winograd {
+template <int m>
 template <class T>
-void Small::input(const T*, int64_t, int64_t, float*, float*) const {}
+void SmallMaps<m>::input(const T*, int64_t, int64_t, float*, float*) const {}
+template <int m>
 template <class T>
-void Small::gradient(const T*, int64_t, int64_t, float*, float*) const {}
+void SmallMaps<m>::gradient(const T*, int64_t, int64_t, float*, float*) const {}
 template <class T>
-void Small::outputs(const float*, const Filters&, const float*, T*, int64_t, int64_t, int64_t, float*) const {}
-void Small::filters(const Small&, const float*, const float*, int64_t, int64_t, float*, float*) const {}
+void SmallConvolution::outputs(const float*, const float*, T*, int64_t, int64_t, int64_t, float*) const {}
+void SmallSum::filters(const float*, const float*, int64_t, int64_t, float*, float*) const {}
 }  // namespace hcunet::winograd
 
 #endif
 
 namespace hcunet::winograd {
-template void Small::input(const float*, int64_t, int64_t, float*, float*) const;
-template void Small::input(const BFloat16*, int64_t, int64_t, float*, float*) const;
-template void Small::gradient(const float*, int64_t, int64_t, float*, float*) const;
-template void Small::gradient(const BFloat16*, int64_t, int64_t, float*, float*) const;
-template void Small::outputs(const float*, const Filters&, const float*, float*, int64_t, int64_t, int64_t, float*) const;
-template void Small::outputs(const float*, const Filters&, const float*, BFloat16*, int64_t, int64_t, int64_t, float*) const;
+template void SmallMaps<2>::input(const float*, int64_t, int64_t, float*, float*) const;
+template void SmallMaps<2>::input(const BFloat16*, int64_t, int64_t, float*, float*) const;
+template void SmallMaps<4>::input(const float*, int64_t, int64_t, float*, float*) const;
+template void SmallMaps<4>::input(const BFloat16*, int64_t, int64_t, float*, float*) const;
+template void SmallMaps<4>::gradient(const float*, int64_t, int64_t, float*, float*) const;
+template void SmallMaps<4>::gradient(const BFloat16*, int64_t, int64_t, float*, float*) const;
+template void SmallConvolution::outputs(const float*, const float*, float*, int64_t, int64_t, int64_t, float*) const;
+template void SmallConvolution::outputs(const float*, const float*, BFloat16*, int64_t, int64_t, int64_t, float*) const;
 }  // namespace hcunet::winograd

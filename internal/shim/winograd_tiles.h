@@ -67,6 +67,21 @@ inline void filter_back(const T m[6], T g[3]) {
   g[2] = plus(plus(m[5], a2, s), b2, v);
 }
 
+// B' d, A' m and G g of F(2x2, 3x3), which interpolates at 0, +-1 and infinity.
+inline void input_2(const Vector d[4], Vector t[4]) {
+  t[0] = d[0] - d[2], t[1] = d[1] + d[2], t[2] = d[2] - d[1], t[3] = d[1] - d[3];
+}
+
+inline void output_2(const Vector m[4], Vector y[2]) {
+  y[0] = m[0] + m[1] + m[2];
+  y[1] = m[1] - m[2] - m[3];
+}
+
+inline void filter_2(const Vector g[3], Vector t[4]) {
+  Vector s = times(0.5f, g[0] + g[2]), u = times(0.5f, g[1]);
+  t[0] = g[0], t[1] = s + u, t[2] = s - u, t[3] = g[2];
+}
+
 // Transforms a tile on both axes: row(i, d) sets the n vectors of a row, and transform takes n vectors
 // to m. The results are v[m * i + k].
 template <int n, int m, class Row, class Transform>
