@@ -162,13 +162,13 @@ func (s *side) answer(r request) (answer map[string]any, err error) {
 				answer = map[string]any{"scores": scores}
 				return
 			}
-			one := func() (*nn.Reading[float32], error) {
+			one := pass(func() (*nn.Reading[float32], error) {
 				if r.Do == "step" {
 					return nil, s.step(x, y)
 				}
 				_, err := s.forward(x)
 				return nil, err
-			}
+			})
 			if s.device.CUDA() {
 				if one, err = s.repeated(r, x, y, one); err != nil {
 					return
@@ -185,9 +185,12 @@ func (s *side) answer(r request) (answer map[string]any, err error) {
 	return answer, err
 }
 
-// timed returns the mean time of one of several calls of f. What a call begins to read is taken
-// after the next call, as package train does it: the device computes in the meantime.
-func (s *side) timed(times int, f func() (*nn.Reading[float32], error)) (seconds float64, err error) {
+// A pass is a step or a forward pass. The values that it returns, if there are any, are on their way.
+type pass func() (*nn.Reading[float32], error)
+
+// timed returns the mean time of one of several passes. The values of a pass are taken after the
+// next one was asked for, as package train does it: the device computes in the meantime.
+func (s *side) timed(times int, f pass) (seconds float64, err error) {
 	if err := s.device.Synchronize(); err != nil {
 		return 0, err
 	}
@@ -243,8 +246,8 @@ func (s *side) in(f func()) {
 	}
 }
 
-// repeated returns a function that does what one does, but by recorded operations.
-func (s *side) repeated(r request, x, y torch.Tensor, one func() (*nn.Reading[float32], error)) (func() (*nn.Reading[float32], error), error) {
+// repeated returns a pass that does what one does, but by recorded operations.
+func (s *side) repeated(r request, x, y torch.Tensor, one pass) (pass, error) {
 	kind := int64(0)
 	if r.Do == "step" {
 		kind = 1

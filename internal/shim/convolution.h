@@ -100,11 +100,12 @@ inline Way way(const at::Tensor& x, const at::Tensor& w, at::IntArrayRef stride,
   constexpr int64_t width = 32, pixels = 1024;
   int64_t area = x.size(2) * x.size(3);
   if (x.size(3) >= width && area >= pixels) return Way::large;
-  bool worth = only_filters || (channels >= 96 && std::min(x.size(2), x.size(3)) >= 4);
-  return worth && 0 < area && area < 2 * pixels ? Way::small : Way::libtorch;
+  if (area == 0 || area >= 2 * pixels) return Way::libtorch;
+  return only_filters || (channels >= 96 && std::min(x.size(2), x.size(3)) >= 4) ? Way::small : Way::libtorch;
 }
 
-// Calls f(i, scratch) for i in [0, n) on all threads. Each thread has a scratch of its own, of zeros at first.
+// Calls f(i, scratch) for i in [0, n) on all threads. Each thread has a scratch of its own, of zeros at
+// first: parts that belong to no tile are never written, but some are read.
 template <class F>
 void each_with_scratch(int64_t n, int64_t size, const at::TensorOptions& options, F&& f) {
   at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {

@@ -370,12 +370,12 @@ func TestMatMul(t *testing.T) {
 		return results, of
 	}
 	exact, _ := product(torch.Double, false)
-	plain, of := product(torch.Float, false)
+	single, of := product(torch.Float, false)
 	require.EqualValues(t, torch.Float, of)
 	got, of := product(torch.Float, true)
 	require.EqualValues(t, torch.BFloat16, of)
 	for i, what := range []string{"product", "gradient of the left", "gradient of the right"} {
-		requireRounded(t, exact[i], plain[i], false, what)
+		requireRounded(t, exact[i], single[i], false, what)
 		requireRounded(t, exact[i], got[i], i == 0, what)
 	}
 	shim.NativeBFloat16(true)
